@@ -1,0 +1,51 @@
+"""From a recipe to a model: every component built by name, every misfit found here and not at step 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from jepa_core import plugins
+from jepa_core.data import step_generator
+from jepa_core.jepa import JEPA
+from jepa_core.optim import steps_of
+from jepa_core.recipes import Recipe
+from jepa_core.types import MaskPlan
+
+
+def build(kind: str, config: Any, *arguments: Any, **named: Any) -> Any:
+    """The component of `kind` that `config.name` names, built from its settings."""
+    return plugins.get().catalogue(kind).find(config.name)(config, *arguments, **named)
+
+
+def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
+    """The recipe's model, initialised from its seed (or from `seed`), on the CPU in fp32.
+
+    The global random state is left as it was. Raises UserError where the masks do not fit the grid.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed if seed is None else seed)
+        encoder = build("encoder", recipe.encoder)
+        masker = build("masker", recipe.masker)
+        masker.check(encoder.grid(encoder.view_shape()))
+        terms = {"prediction": recipe.objective, **recipe.terms}
+        model: JEPA = build(
+            "variant",
+            recipe.variant,
+            encoder=encoder,
+            predictor=build("predictor", recipe.predictor, encoder, encoder.width),
+            masker=masker,
+            target_update=build("target_update", recipe.target_update),
+            objectives={name: build("objective", config) for name, config in terms.items()},
+        )
+    if recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images):
+        model.total_steps = steps_of(recipe)[0]
+    return model
+
+
+def sample_masks(model: JEPA, batch_size: int, seed: int = 0, step: int = 0, rank: int = 0) -> MaskPlan:
+    """The masks that a run of this seed draws at this step (0-based) for a batch of this size."""
+    progress = min(1.0, step / max(1, model.total_steps))
+    generator = step_generator(seed, rank, step, "masks")
+    return model.masker(model.grid(), batch_size, generator, progress)

@@ -1,0 +1,83 @@
+"""Self-attention over packed ragged sequences, for the blocks of timm's vision transformers.
+
+What is unusual: tokens are packed [S, D], all samples one after another, and the `Layout` that says
+where each sequence starts travels in the place of timm's attention mask:
+
+    vit = timm.create_model("vit_tiny_patch16_224", attn_layer=PackedAttention)
+    x = vit.blocks[0](x, attn_mask=layout)          # x [S, D]
+
+Everything else in a block is token-wise, so timm's blocks serve as they are. Parameters keep timm's
+names (`qkv`, `proj`, `q_norm`, `k_norm`), so state dicts load unchanged.
+
+Axes: S packed tokens, D width, H heads, E dimensions of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import Attention
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from jepa_core.errors import UserError, unknown
+from jepa_kernels import ATTENTION_IMPLS, Layout, block_attention
+
+
+class PackedAttention(Attention):
+    """timm's `Attention` with tokens [S, D] and a `jepa_kernels.Layout`; pass it as `attn_layer=`.
+
+    `impl` names the implementation that `jepa_kernels.block_attention` runs (`auto`: the best usable).
+    Raises UserError for what it does not compute: dropout of attention weights, and timm's output gate.
+    """
+
+    impl: str = "auto"
+
+    def __init__(self, *args: Any, attn_drop: float = 0.0, gated: bool = False, **kwargs: Any) -> None:
+        if attn_drop or gated:
+            raise UserError(
+                f"packed attention has no dropout and no gate; got attn_drop={attn_drop}, gated={gated}, "
+                "expected 0 and False"
+            )
+        super().__init__(*args, **kwargs)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, attn_mask: Layout | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """[S, D] to [S, D]: each sequence of the layout attends to itself.
+
+        Raises UserError without a layout, for tokens that are not packed, and for `is_causal`.
+        """
+        if not isinstance(attn_mask, Layout) or x.dim() != 2 or is_causal:
+            raise UserError(
+                "packed attention takes tokens [S, D], a jepa_kernels.Layout as attn_mask and no is_causal; "
+                f"got {list(x.shape)}, {type(attn_mask).__name__}, is_causal={is_causal}"
+            )
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        if not isinstance(self.q_norm, nn.Identity):
+            query, key, value = qkv.unbind(1)
+            normed = [part.to(value.dtype) for part in (self.q_norm(query), self.k_norm(key))]
+            qkv = torch.stack([*normed, value], dim=1)
+        mixed = self.norm(block_attention(qkv, attn_mask, scale=self.scale, impl=self.impl).flatten(1))
+        return self.proj_drop(self.proj(mixed))
+
+
+def choose_implementation(module: nn.Module, impl: str) -> None:
+    """Sets the implementation that every `PackedAttention` inside `module` uses.
+
+    Raises UserError for a name that `jepa_kernels` does not know.
+    """
+    known = ("auto", *ATTENTION_IMPLS)
+    if impl not in known:
+        raise unknown("attention implementation", impl, known)
+    for part in module.modules():
+        if isinstance(part, PackedAttention):
+            part.impl = impl
+
+
+def run_block(block: nn.Module, x: Tensor, layout: Layout, recompute: bool = False) -> Tensor:
+    """`block` on packed tokens [S, D]; with `recompute` its activations are made again in the backward."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, x, layout, use_reentrant=False)
+    return block(x, attn_mask=layout)

@@ -1,0 +1,48 @@
+"""Core's own components, offered through the same hooks as everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jepa_core.hookspecs import hookimpl
+
+
+@hookimpl
+def jepa_variants() -> Mapping[str, type]:
+    from jepa_core.jepa import JEPA
+
+    return {"jepa": JEPA}
+
+
+@hookimpl
+def jepa_target_updates() -> Mapping[str, type]:
+    from jepa_core import target_updates as t
+
+    return {"ema": t.Ema, "none": t.NoTarget, "frozen": t.Frozen, "copy": t.PeriodicCopy}
+
+
+@hookimpl
+def jepa_objectives() -> Mapping[str, type]:
+    from jepa_core import objectives as o
+
+    return {
+        "smooth_l1": o.SmoothL1,
+        "l1": o.L1,
+        "mse": o.MSE,
+        "cosine": o.Cosine,
+        "variance_covariance": o.VarianceCovariance,
+    }
+
+
+@hookimpl
+def jepa_data() -> Mapping[str, type]:
+    from jepa_core import data
+
+    return dict(data.SOURCES)
+
+
+@hookimpl
+def jepa_probes() -> Mapping[str, type]:
+    from jepa_core.evaluate import KNN, LinearProbe
+
+    return {"knn": KNN, "linear": LinearProbe}

@@ -1,0 +1,106 @@
+"""Batches for evaluation: every image once, in order, without randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jepa_core.data.images import CorruptSample
+from jepa_core.data.samples import InMemory
+from jepa_core.data.settings import TransformSettings
+from jepa_core.data.steps import Picked, check_corrupt
+from jepa_core.data.transforms import eval_transform
+from jepa_core.data.workers import iterate
+from jepa_core.errors import UserError
+from jepa_core.protocols import Samples
+
+
+class EvalLoader:
+    """Iterates over (images float32 [B, 3, H, W], labels int64 [B]); `len()` is the number of batches.
+
+    Corrupt samples are left out, and listed in `skipped` as `path: reason`.
+    """
+
+    def __init__(self, dataset: EvalBatches, workers: int, max_corrupt: float) -> None:
+        self.dataset, self.workers, self.max_corrupt = dataset, workers, max_corrupt
+        self.images = len(dataset.index)
+        self.skipped: list[str] = []
+
+    def __len__(self) -> int:
+        return -(-self.images // self.dataset.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.skipped, seen = [], 0
+        for picked in iterate(self.dataset, range(len(self)), self.workers):
+            seen += len(picked.labels) + len(picked.skipped)
+            self.skipped += picked.skipped
+            if picked.skipped:
+                check_corrupt(self.skipped, seen, self.max_corrupt)
+            if len(picked.labels):
+                yield picked.images, picked.labels
+        if len(self.skipped) == seen:
+            raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
+
+
+class EvalBatches(Dataset[Picked]):
+    """`batches[i]` is the i-th batch; in-memory samples are transformed together."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        settings: TransformSettings,
+        view_shape: Sequence[int],
+        batch_size: int,
+        index: Tensor,
+    ) -> None:
+        self.samples, self.batch_size, self.index = samples, batch_size, index
+        self.transform = eval_transform(settings, view_shape)
+
+    def __getitem__(self, number: int) -> Picked:
+        rows = self.index[number * self.batch_size : (number + 1) * self.batch_size]
+        if isinstance(self.samples, InMemory):
+            images, labels = self.samples.tensors()
+            return Picked(self.transform(images[rows]), labels[rows])
+        return self._one_by_one(rows.tolist())
+
+    def _one_by_one(self, rows: list[int]) -> Picked:
+        images: list[Tensor] = []
+        labels: list[int] = []
+        skipped: list[str] = []
+        for row in rows:
+            try:
+                image, label = self.samples[row]
+            except CorruptSample as error:
+                skipped.append(str(error))
+                continue
+            images.append(self.transform(image))
+            labels.append(label)
+        stacked = torch.stack(images) if images else torch.empty(0)
+        return Picked(stacked, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
+
+
+def eval_loader(
+    samples: Samples,
+    transform_settings: TransformSettings,
+    view_shape: Sequence[int],
+    batch_size: int,
+    workers: int = 0,
+    limit: int | None = None,
+    max_corrupt: float = 0.1,
+) -> EvalLoader:
+    """Batches of every sample in order, resized and centre-cropped to `view_shape` (3, H, W).
+
+    `limit` takes so many of them, evenly spaced: folders are sorted by class. Raises UserError where
+    there are none; while iterating, where more than `max_corrupt` of them are corrupt.
+    """
+    total = len(samples)
+    if total == 0:
+        raise UserError("there are no samples to evaluate on")
+    wanted = min(limit or total, total)
+    index = torch.arange(wanted) * total // wanted
+    return EvalLoader(
+        EvalBatches(samples, transform_settings, view_shape, batch_size, index), workers, max_corrupt
+    )

@@ -1,0 +1,90 @@
+"""Batches for training, each a pure function of its step number.
+
+What is unusual: an item of the data set *is* a step (`steps.py`). Samples, crops and masks of step s
+follow from (seed, rank, s) alone, so the number of workers, a pause and a resume change no bit of any
+batch, and resuming replays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from jepa_core.data.settings import TransformSettings
+from jepa_core.data.steps import Loaded, Order, StepMasks, Steps, check_corrupt, reader
+from jepa_core.data.workers import iterate
+from jepa_core.errors import UserError
+from jepa_core.protocols import Masker, Samples
+from jepa_core.types import Grid
+
+
+class StepLoader:
+    """Iterates over the steps' `Loaded` in order; counts what it has `seen` and what was `corrupt`.
+
+    Iterating again starts again. `steps_per_epoch` is the number of whole batches in an epoch.
+    """
+
+    def __init__(
+        self, dataset: Steps, steps: range, workers: int, pin_memory: bool, max_corrupt: float
+    ) -> None:
+        self.dataset, self.steps, self.workers = dataset, steps, workers
+        self.pin_memory, self.max_corrupt = pin_memory, max_corrupt
+        self.steps_per_epoch = dataset.order.steps_per_epoch
+        self.seen = self.corrupt = 0
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Loaded]:
+        self.seen = self.corrupt = 0
+        for loaded in iterate(self.dataset, self.steps, self.workers, self.pin_memory):
+            self.seen += loaded.batch.batch_size + len(loaded.skipped)
+            self.corrupt += len(loaded.skipped)
+            if loaded.skipped:
+                check_corrupt(loaded.skipped, self.seen, self.max_corrupt, self.corrupt)
+            yield loaded
+
+
+def make_loader(
+    samples: Samples,
+    transform_settings: TransformSettings,
+    view_shape: Sequence[int],
+    batch_size: int,
+    *,
+    steps: range,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    masker: Masker | None = None,
+    grid: Grid | None = None,
+    total_steps: int | None = None,
+    max_corrupt: float = 0.1,
+    pin_memory: bool = False,
+) -> StepLoader:
+    """Training batches for these steps: `Loaded` with images float32 [batch_size, 3, H, W] and masks.
+
+    Args:
+        samples: the training split. In-memory samples are transformed by the batch, where the settings allow.
+        view_shape: (3, H, W).
+        batch_size: samples of one step on this rank.
+        steps: numbers of the steps, from 0; `range(start, stop)` resumes at `start`.
+        rank, world: this process's share; every process makes its own loader.
+        workers: processes that read; they change no batch.
+        masker, grid, total_steps: draw each step's masks with the batch, `progress` being step / total_steps.
+        max_corrupt: share of unreadable samples that is put up with, judged from 100 samples on.
+
+    Raises UserError where there are fewer samples than one batch on each rank takes; while iterating,
+    where too many samples are corrupt.
+    """
+    order = Order(len(samples), batch_size, seed, rank, world)
+    if order.steps_per_epoch == 0:
+        ranks = f" on each of {world} ranks" if world > 1 else ""
+        raise UserError(
+            f"{len(samples)} samples do not fill one batch of {batch_size}{ranks}; lower the batch size"
+        )
+    read = reader(samples, transform_settings, view_shape, max_corrupt)
+    masks = None
+    if masker is not None:
+        assert grid is not None, "a masker needs the grid it draws on"
+        masks = StepMasks(masker, grid, total_steps if total_steps is not None else steps.stop, seed, rank)
+    return StepLoader(Steps(order, read, masks), steps, workers, pin_memory, max_corrupt)

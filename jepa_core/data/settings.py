@@ -1,0 +1,76 @@
+"""Settings shared by all sources, and those of the transforms."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from jepa_core.settings import ComponentSettings, Settings
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Colour = tuple[float, float, float]
+
+
+class SourceSettings(ComponentSettings):
+    """What every source has: how it is read."""
+
+    carried: ClassVar[frozenset[str]] = frozenset({"workers", "max_corrupt"})
+
+    workers: int = Field(0, ge=0)
+    """Processes that read and transform images; 0: the training process itself. Changes no batch."""
+    max_corrupt: Share = 0.1
+    """Share of unreadable images that is put up with; they are skipped, counted and reported."""
+
+
+class HeldOutSettings(SourceSettings):
+    """Sources that may come without a split for validation or test: it is then held out from training."""
+
+    val_share: Share = 0.1
+    """Share of the training images held out as `val`, where the data have no such split."""
+    test_share: Share = 0.1
+    """Share of the training images held out as `test`, where the data have no such split."""
+    split_seed: int = 0
+    """Which images are held out. It stands apart from the run's seed, so that runs can be compared."""
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> HeldOutSettings:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share + test_share below 1")
+        return self
+
+
+class TransformSettings(Settings):
+    """Training: random resized crop, flip, colour, blur. Evaluation: resize, centre crop. Then normalise."""
+
+    crop_scale: Range = (0.3, 1.0)
+    """Area of the random crop as a share of the image: least, most."""
+    crop_ratio: Range = (3 / 4, 4 / 3)
+    """Width / height of the random crop: least, most."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    colour_jitter: float = Field(0.0, ge=0)
+    """Strength s of the colour distortion of SimCLR (appendix A): brightness, contrast and saturation by
+    up to .8 s and hue by up to .2 s in 80 % of the images, greyscale in 20 %; 0: none of it."""
+    blur: float = Field(0.0, ge=0, le=1)
+    """Probability of a Gaussian blur (kernel a tenth of the side, sigma .1 to 2 pixels)."""
+    eval_crop: float = Field(1.0, gt=0, le=1)
+    """Share of the shorter side that the evaluation's centre crop keeps; .875 is ImageNet's 256 to 224."""
+    mean: Colour = (0.485, 0.456, 0.406)
+    """Mean of red, green, blue (of 0 to 1) that is subtracted; ImageNet's by default."""
+    std: Colour = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green, blue that is divided by."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How images are resized; always with antialiasing."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TransformSettings:
+        for name, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
+            if low > high:
+                raise ValueError(f"{name} with the least first; got {low}, {high}")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale of at most 1; got {self.crop_scale[1]}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std above 0; got {self.std}")
+        return self

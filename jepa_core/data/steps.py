@@ -1,0 +1,202 @@
+"""One training step's samples, images and masks, as a function of the step's number.
+
+An epoch is a permutation of all samples, drawn from (seed, epoch). Rank r of w takes every w-th from r
+on; what does not fill a whole batch on every rank is left out of that epoch (drop last). A corrupt
+sample is passed over: its batch takes the next good one in the epoch's order.
+
+Axes: B samples, h, w pixels before, H, W after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jepa_core.data import batched
+from jepa_core.data.images import CorruptSample
+from jepa_core.data.randomness import step_generator
+from jepa_core.data.samples import InMemory, Indices
+from jepa_core.data.settings import TransformSettings
+from jepa_core.data.transforms import image_size, train_transform
+from jepa_core.data.workers import one_thread
+from jepa_core.errors import UserError
+from jepa_core.protocols import Masker, Samples
+from jepa_core.types import Batch, Device, Grid, MaskPlan
+
+ENOUGH_SEEN = 100
+"""Samples after which the share of corrupt ones is judged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """One step's batch, its masks (None without a masker), and `path: reason` of each sample passed over."""
+
+    step: int
+    batch: Batch
+    plan: MaskPlan | None
+    skipped: tuple[str, ...] = ()
+
+    def to(self, device: Device, non_blocking: bool = False) -> Loaded:
+        """The same on another device."""
+        plan = self.plan.to(device, non_blocking) if self.plan else None
+        return replace(self, batch=self.batch.to(device, non_blocking), plan=plan)
+
+    def pin_memory(self) -> Loaded:
+        """The same in page-locked memory; called by torch's DataLoader."""
+        return replace(
+            self, batch=self.batch.pin_memory(), plan=self.plan.pin_memory() if self.plan else None
+        )
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which samples a rank sees at which step."""
+
+    samples: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches that every rank has in an epoch."""
+        return self.samples // self.world // self.batch_size
+
+    def epoch(self, number: int) -> Tensor:
+        """int64: this rank's samples of an epoch, in order."""
+        shuffled = torch.randperm(self.samples, generator=step_generator(self.seed, 0, number, "order"))
+        return shuffled[self.rank :: self.world][: self.samples // self.world]
+
+
+@dataclass(frozen=True)
+class StepMasks:
+    """The masks of a step, drawn from (seed, rank, step) alone."""
+
+    masker: Masker
+    grid: Grid
+    total_steps: int
+    seed: int
+    rank: int
+
+    def __call__(self, step: int, batch_size: int) -> MaskPlan:
+        """The plan for this step (0-based) of `total_steps`."""
+        progress = min(1.0, step / max(1, self.total_steps))
+        generator = step_generator(self.seed, self.rank, step, "masks")
+        return self.masker(self.grid, batch_size, generator, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Images float32 [B, 3, H, W], labels int64 [B], and what was passed over."""
+
+    images: Tensor
+    labels: Tensor
+    skipped: tuple[str, ...] = ()
+
+
+Reader = Callable[[Iterator[int], int, torch.Generator], Picked]
+"""(samples in the epoch's order from this step on, B, randomness) to the step's images."""
+
+
+class Steps(Dataset[Loaded]):
+    """`steps[s]` is the batch of step s. One epoch's order is kept, for its steps share it."""
+
+    def __init__(self, order: Order, read: Reader, masks: StepMasks | None) -> None:
+        self.order, self.read, self.masks = order, read, masks
+        self._epoch: tuple[int, Indices] | None = None
+
+    def __getitem__(self, step: int) -> Loaded:
+        generator = step_generator(self.order.seed, self.order.rank, step, "transform")
+        with one_thread():
+            picked = self.read(self._from(step), self.order.batch_size, generator)
+        plan = self.masks(step, self.order.batch_size) if self.masks else None
+        return Loaded(step, Batch({"image": picked.images}, labels=picked.labels), plan, picked.skipped)
+
+    def _from(self, step: int) -> Iterator[int]:
+        """The epoch's samples from this step's first on, and round to the one before it."""
+        epoch, position = divmod(step, self.order.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = (epoch, self.order.epoch(epoch).numpy())
+        share, start = self._epoch[1], position * self.order.batch_size
+        return (int(share[(start + k) % len(share)]) for k in range(len(share)))
+
+
+def reader(
+    samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
+) -> Reader:
+    """Whole batches where the samples are in memory and the settings allow it, else image by image."""
+    if isinstance(samples, InMemory) and batched.applies(settings, samples.tensors()[0].shape, view_shape):
+        return ArrayReader(samples, settings, view_shape)
+    return ImageReader(samples, settings, view_shape, max_corrupt)
+
+
+class ArrayReader:
+    """Batches of samples in memory, transformed together."""
+
+    def __init__(self, samples: InMemory, settings: TransformSettings, view_shape: Sequence[int]) -> None:
+        images, self.labels = samples.tensors()
+        self.images = rearrange(images, "n c h w -> n h w c")
+        self.settings, self.size = settings, image_size(view_shape)
+
+    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
+        rows = torch.tensor(list(islice(indices, batch_size)))
+        images = batched.augment(self.images.index_select(0, rows), self.settings, self.size, generator)
+        return Picked(images, self.labels.index_select(0, rows))
+
+
+class ImageReader:
+    """Batches of images read and transformed one by one."""
+
+    def __init__(
+        self, samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
+    ) -> None:
+        self.samples, self.max_corrupt = samples, max_corrupt
+        self.transform = train_transform(settings, view_shape)
+
+    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
+        images: list[Tensor] = []
+        labels: list[int] = []
+        skipped: list[str] = []
+        with global_randomness(generator):
+            for index in indices:
+                try:
+                    image, label = self.samples[index]
+                except CorruptSample as error:
+                    skipped.append(str(error))
+                    check_corrupt(skipped, len(images) + len(skipped), self.max_corrupt)
+                    continue
+                images.append(self.transform(image))
+                labels.append(label)
+                if len(images) == batch_size:
+                    return Picked(torch.stack(images), torch.tensor(labels), tuple(skipped))
+        raise UserError(
+            f"only {len(images)} of {len(images) + len(skipped)} samples can be read, and a batch needs "
+            f"{batch_size}; the first that cannot: {skipped[0]}"
+        )
+
+
+@contextmanager
+def global_randomness(generator: torch.Generator) -> Iterator[None]:
+    """torch's global CPU randomness (all that torchvision v2 draws from) starts as `generator`'s, and is
+    put back after. `torch.manual_seed` would reseed the GPUs as well."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        yield
+
+
+def check_corrupt(reports: Sequence[str], seen: int, most: float, corrupt: int | None = None) -> None:
+    """Raises UserError where more than the share `most` of the `seen` samples is corrupt."""
+    corrupt = len(reports) if corrupt is None else corrupt
+    if seen >= ENOUGH_SEEN and corrupt > most * seen:
+        raise UserError(
+            f"{corrupt} of {seen} samples cannot be read ({corrupt / seen:.0%}; data.max_corrupt allows "
+            f"{most:.0%}); the last: {reports[-1]}"
+        )

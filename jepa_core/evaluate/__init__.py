@@ -1,0 +1,42 @@
+"""Judging what was learned: frozen features, probes, collapse scores, and the table that shows them."""
+
+from jepa_core.evaluate.collapse import (
+    AlarmSettings,
+    Look,
+    collapse_warning,
+    feature_std,
+    prediction_retrieval,
+    rankme,
+)
+from jepa_core.evaluate.features import (
+    FeatureMap,
+    Features,
+    NoProgress,
+    Progress,
+    extract,
+    model_features,
+    raw_pixels,
+)
+from jepa_core.evaluate.probes import KNN, LinearProbe
+from jepa_core.evaluate.table import EvalResult, Row, evaluate
+
+__all__ = [
+    "KNN",
+    "AlarmSettings",
+    "EvalResult",
+    "FeatureMap",
+    "Features",
+    "LinearProbe",
+    "Look",
+    "NoProgress",
+    "Progress",
+    "Row",
+    "collapse_warning",
+    "evaluate",
+    "extract",
+    "feature_std",
+    "model_features",
+    "prediction_retrieval",
+    "rankme",
+    "raw_pixels",
+]

@@ -1,0 +1,57 @@
+"""`jepa eval`: a run's newest checkpoint in the probe table, written to the run's folder as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from jepa_core.assembly import build, build_model
+from jepa_core.errors import unknown
+from jepa_core.evaluate.models import evaluate_model
+from jepa_core.evaluate.table import EvalResult
+from jepa_core.observers import Terminal
+from jepa_core.optim import fast_bf16
+from jepa_core.recipes import Recipe
+from jepa_core.run import open_model
+
+ROLES, SPLITS = ("target", "context"), ("train", "val", "test")
+
+
+def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str = "target") -> EvalResult:
+    """The probe table of a run: trained encoder, a twin fresh from the run's seed, raw pixels.
+
+    `probes` names those of the recipe that are wanted (none: all). The table goes to `eval.json` too.
+    Raises UserError for an unknown probe, split or role, and for a folder that is no run.
+    """
+    for kind, name, known in (("role", role, ROLES), ("split", split, SPLITS)):
+        if name not in known:
+            raise unknown(kind, name, known)
+    recipe, model, _ = open_model(folder)
+    wanted = {name: build("probe", _probe(recipe, name)) for name in probes or recipe.probes}
+    device = next(model.parameters()).device
+    terminal = Terminal()
+    try:
+        result = evaluate_model(
+            model,
+            build_model(recipe).to(device),
+            build("data", recipe.data),
+            recipe.transform,
+            wanted,
+            split=split,
+            role=cast(Literal["target", "context"], role),
+            device=device,
+            dtype=torch.bfloat16 if recipe.train.precision != "fp32" and fast_bf16(device) else None,
+            progress=terminal,
+        )
+    finally:
+        terminal.end()
+    (folder / "eval.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
+    return result
+
+
+def _probe(recipe: Recipe, name: str):  # type: ignore[no-untyped-def]
+    if name not in recipe.probes:
+        raise unknown("probe", name, recipe.probes)
+    return recipe.probes[name]

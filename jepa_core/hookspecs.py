@@ -1,0 +1,85 @@
+"""The contract with plugins: every hook, in one place.
+
+A plugin is a module (or an installed distribution with an entry point in the group `jepa`) that
+implements some of these with `@jepa_core.hookimpl`. Hooks are called while a run is assembled and by
+observers between steps; never inside `forward` or compiled code.
+
+Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a
+frozen pydantic model derived from `jepa_core.ComponentSettings`; what the class must do is written in
+`jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every name that
+matches and no plain name claims. Two plugins that offer the same name are an error that names both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from jepa_core.run import Run
+
+hookspec = pluggy.HookspecMarker("jepa")
+hookimpl = pluggy.HookimplMarker("jepa")
+
+
+@hookspec
+def jepa_encoders() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Encoders, `{name: class}`: images, clips, … to features of kept tokens (`protocols.Encoder`)."""
+
+
+@hookspec
+def jepa_predictors() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Predictors, `{name: class}`: context features to predicted features (`protocols.Predictor`)."""
+
+
+@hookspec
+def jepa_maskers() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Maskers, `{name: class}`: a grid and a generator to a `MaskPlan` (`protocols.Masker`)."""
+
+
+@hookspec
+def jepa_target_updates() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Ways the target encoder is made and follows, `{name: class}` (`protocols.TargetUpdate`)."""
+
+
+@hookspec
+def jepa_objectives() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Loss terms, `{name: class}` (`protocols.Objective`)."""
+
+
+@hookspec
+def jepa_data() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Data sources, `{name: class}` (`protocols.Source`)."""
+
+
+@hookspec
+def jepa_probes() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Evaluations of frozen features, `{name: class}` (`protocols.Probe`)."""
+
+
+@hookspec
+def jepa_variants() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Subclasses of `jepa_core.JEPA` that change the flow, `{name: class}`."""
+
+
+@hookspec
+def jepa_recipes() -> Path:  # type: ignore[empty-body]
+    """A folder of TOML recipes; `demo.toml` of the plugin `ijepa` is the recipe `ijepa/demo`."""
+
+
+@hookspec
+def jepa_run_started(run: Run) -> None:
+    """A run is assembled and about to take its first step; `run.step` is where it starts."""
+
+
+@hookspec
+def jepa_step_ended(run: Run, step: int, metrics: Mapping[str, Any]) -> None:
+    """Optimizer step `step` is done. `metrics` is empty except at steps that are logged."""
+
+
+@hookspec
+def jepa_run_ended(run: Run) -> None:
+    """The last step is done, or the run stops early; called once also after an error."""

@@ -1,0 +1,136 @@
+"""The training loop: one for every variant.
+
+    for each optimizer step: load -> forward, backward, optimizer, target update -> log, evaluate, save
+
+It knows no method. What a step is stands in `optim.TrainingStep`, what a model is in `jepa.JEPA`, what
+is shown and written in `observers`. Samples and masks come from (seed, rank, step), so a resumed run
+goes on exactly where it stood.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa_core import checkpoints, observers
+from jepa_core.assembly import build
+from jepa_core.data import Loaded, eval_loader, make_loader
+from jepa_core.errors import UserError
+from jepa_core.evaluate import extract, feature_std, model_features, prediction_retrieval, rankme
+from jepa_core.jepa import JEPA, Output
+from jepa_core.recipes import Recipe
+from jepa_core.run import Run, begin
+
+ONLINE_IMAGES = 5000, 2000
+"""Training and validation images of the small kNN evaluation during training."""
+
+
+def train(
+    recipe: Recipe, run_dir: str | Path, resume: bool = False, watch: Sequence[object] | None = None
+) -> Run:
+    """Trains a recipe in a folder and returns the finished run.
+
+    `resume` goes on from the newest checkpoint. `watch` replaces core's observers (metrics file,
+    terminal, TensorBoard, alarm, pictures); plugins listen in any case. Raises UserError for a folder
+    that holds a run already, data that cannot be used, or a recipe that is not the run's.
+    """
+    run = begin(recipe, Path(run_dir), resume)
+    parts = micro_batches(recipe)
+    batches = load(run, parts)
+    with observers.watching(run, observers.standard() if watch is None else watch) as hook:
+        started, first = time.monotonic(), run.step
+        for loaded in batches:
+            output = run.training.accumulate([(part.batch, part.plan) for part in loaded])
+            metrics: dict[str, Any] = {}
+            if _due(run, recipe.train.log_every) or _due(run, recipe.train.eval_every):
+                speed = (run.step - first) * recipe.train.batch_size / max(time.monotonic() - started, 1e-9)
+                metrics = measure(run, output) | {"images_per_s": speed}
+            hook.jepa_step_ended(run=run, step=run.step, metrics=metrics)
+            if _due(run, recipe.train.checkpoint_every):
+                checkpoints.save(run.folder, run.training, recipe.train.keep)
+            if metrics:
+                started, first = time.monotonic(), run.step
+    return run
+
+
+def micro_batches(recipe: Recipe) -> int:
+    """Forward passes of one optimizer step. Raises UserError where the sizes do not divide."""
+    size, part = recipe.train.batch_size, recipe.train.micro_batch or recipe.train.batch_size
+    if size % part:
+        raise UserError(f"train.micro_batch {part} does not divide train.batch_size {size}")
+    return size // part
+
+
+def load(run: Run, parts: int) -> Iterator[list[Loaded]]:
+    """The micro-batches of each step that is still to do; micro-batch m is drawn as rank m of `parts`."""
+    recipe, model = run.recipe, run.model
+    shape = model.encoder.view_shape()  # type: ignore[operator, union-attr]
+    flat = make_loader(
+        run.samples,
+        recipe.transform,
+        shape,
+        recipe.train.batch_size // parts,
+        steps=range(run.step, run.total_steps),
+        seed=recipe.seed,
+        ranks=range(parts),
+        world=parts,
+        workers=recipe.data.workers,  # type: ignore[attr-defined]
+        masker=model.masker,
+        grid=model.grid(),
+        total_steps=run.total_steps,
+    )
+    group: list[Loaded] = []
+    for loaded in flat:
+        group.append(loaded)
+        if len(group) == parts:
+            yield group
+            group = []
+
+
+def _due(run: Run, every: int) -> bool:
+    return run.step == run.total_steps or (every > 0 and run.step % every == 0)
+
+
+def measure(run: Run, output: Output) -> dict[str, Any]:
+    """What is logged at a step: loss and terms, schedules, collapse scores, and the small kNN."""
+    train = run.recipe.train
+    values: dict[str, Any] = {"loss": output.loss, **{f"loss/{k}": v for k, v in output.terms.items()}}
+    values |= run.training.logged | dict(output.metrics) | collapse_scores(run.model, output)
+    if train.eval_every and _due(run, train.eval_every):
+        values["val_knn"] = online_knn(run)
+    return {name: v.item() if isinstance(v, torch.Tensor) else v for name, v in values.items()}
+
+
+@torch.no_grad()
+def collapse_scores(model: JEPA, output: Output) -> dict[str, float]:
+    """RankMe and spread of the pooled target features, and prediction retrieval, on this batch."""
+    step = output.step
+    if step.target_tokens is None:
+        return {}
+    pooled = step.target_tokens.mean().float()
+    scores = {"rankme": rankme(pooled), "feature_std": feature_std(pooled)}
+    if not step.plan.empty:
+        scores["retrieval"] = prediction_retrieval(step, model.normalise(step.target_tokens).dense())
+        scores["retrieval_chance"] = 1 / pooled.shape[0]
+    return scores
+
+
+def online_knn(run: Run) -> float:
+    """kNN top-1 of the target encoder on a few thousand images of the validation split."""
+    recipe, model = run.recipe, run.model
+    source = build("data", recipe.data)
+    shape = model.encoder.view_shape()  # type: ignore[operator, union-attr]
+    maps = [model_features(model, "target")]
+    dtype = torch.bfloat16 if run.training.bf16 else None
+    found = []
+    for split, limit in zip(("train", "val"), ONLINE_IMAGES, strict=True):
+        loader = eval_loader(source.split(split), recipe.transform, shape, 512, 0, limit)
+        found += extract(maps, loader, run.training.device, dtype)
+    train, held_out = ((f.values, f.labels) for f in found)
+    classes = source.split("val").classes
+    probe = build("probe", run.recipe.probes["knn"])
+    return float(probe(train, held_out, len(classes or ()))["top1"])

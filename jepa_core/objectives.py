@@ -1,0 +1,127 @@
+"""Loss terms. Each sees the whole `Step` and returns one scalar; a recipe adds up as many as it likes.
+
+The prediction terms average over every element of every pair, as if all pairs were one tensor:
+I-JEPA's law (its loss is the mean over blocks, tokens and width).
+
+Axes: B samples, S packed tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa_core.protocols import Step
+from jepa_core.settings import ComponentSettings
+
+
+class ObjectiveSettings(ComponentSettings):
+    """Settings every loss term has."""
+
+    weight: float = 1.0
+    """Factor of this term in the loss."""
+
+
+def paired(step: Step) -> tuple[Tensor, Tensor]:
+    """Predictions and targets of all pairs, [S, D] each, in fp32 (fp64 stays)."""
+    predictions = torch.cat([p.values for p in step.predictions])
+    targets = torch.cat([t.values for t in step.targets])
+    wide = torch.promote_types(torch.promote_types(predictions.dtype, targets.dtype), torch.float32)
+    return predictions.to(wide), targets.to(wide)
+
+
+class SmoothL1(nn.Module):
+    """½ d²/β where |d| < β, |d| - ½ β beyond; d = prediction - target. I-JEPA's code uses β = 1."""
+
+    class Config(ObjectiveSettings):
+        beta: float = Field(1.0, gt=0)
+        """Where the square becomes a line."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, step: Step) -> Tensor:
+        return F.smooth_l1_loss(*paired(step), beta=self.config.beta)
+
+
+class L1(nn.Module):
+    """|d|: V-JEPA's loss (exponent 1)."""
+
+    class Config(ObjectiveSettings):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, step: Step) -> Tensor:
+        return F.l1_loss(*paired(step))
+
+
+class MSE(nn.Module):
+    """d²: the loss the I-JEPA paper writes."""
+
+    class Config(ObjectiveSettings):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, step: Step) -> Tensor:
+        return F.mse_loss(*paired(step))
+
+
+class Cosine(nn.Module):
+    """1 - cos(prediction, target), averaged over tokens."""
+
+    class Config(ObjectiveSettings):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, step: Step) -> Tensor:
+        return 1 - F.cosine_similarity(*paired(step), dim=-1).mean()
+
+
+class VarianceCovariance(nn.Module):
+    """Keeps the context encoder's features spread out and uncorrelated (VICReg, Bardes et al. 2022, eq. 1, 3).
+
+    variance: mean over features of max(0, γ - √(Var + ε)); covariance: sum of squared off-diagonal
+    entries of the covariance matrix, divided by D. C-JEPA adds these two to I-JEPA.
+    """
+
+    class Config(ObjectiveSettings):
+        on: Literal["mean", "tokens"] = "mean"
+        """What is spread: each sample's average feature, or its tokens."""
+        std: float = Field(1.0, gt=0)
+        """γ, the standard deviation below which a feature is pushed apart."""
+        variance: float = Field(1.0, ge=0)
+        """Factor of the variance part."""
+        covariance: float = Field(0.04, ge=0)
+        """Factor of the covariance part (VICReg: 1 to 25 against the variance)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, step: Step) -> Tensor:
+        pick = (lambda t: t.mean()) if self.config.on == "mean" else (lambda t: t.values)
+        terms = [self._term(pick(tokens).float()) for tokens in step.contexts]
+        return torch.stack(terms).mean()
+
+    def _term(self, features: Tensor) -> Tensor:
+        count, width = features.shape
+        centred = features - features.mean(0)
+        covariance = centred.T @ centred / max(1, count - 1)
+        std = (covariance.diagonal() + 1e-4).sqrt()
+        off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
+        hinge = F.relu(self.config.std - std).mean()
+        return self.config.variance * hinge + self.config.covariance * off_diagonal / width

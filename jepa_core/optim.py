@@ -1,0 +1,193 @@
+"""The optimizer and one whole training step: forward, backward, clip, optimizer, target update.
+
+Schedules are evaluated at the step's number, before the forward pass, as I-JEPA does. Weight decay
+spares biases and everything one-dimensional (facts of the release: four groups, two without decay;
+two suffice where encoder and predictor share the learning rate).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from jepa_core.errors import UserError
+from jepa_core.jepa import JEPA, Output
+from jepa_core.schedules import between, warmup_cosine
+from jepa_core.settings import Settings
+from jepa_core.types import Batch, MaskPlan
+
+if TYPE_CHECKING:
+    from jepa_core.recipes import Recipe
+
+
+class OptimizerSettings(Settings):
+    """AdamW (Loshchilov & Hutter 2019) and its schedules."""
+
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate; not scaled by the batch size."""
+    start_lr: float = Field(0.0, ge=0)
+    """Learning rate at the start of the warm-up."""
+    final_lr: float = Field(0.0, ge=0)
+    """Learning rate at the end of the cosine."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """Steps of linear warm-up; goes before `warmup_epochs`."""
+    warmup_epochs: float = Field(0.0, ge=0)
+    """Epochs of linear warm-up."""
+    weight_decay: float = Field(0.04, ge=0)
+    """Weight decay at the start."""
+    final_weight_decay: float | None = Field(None, ge=0)
+    """Weight decay at the end of a cosine; by default it stays."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's decay rates of the two moments."""
+    eps: float = Field(1e-8, gt=0)
+    """Adam's ε."""
+    clip_grad: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient; by default it is not clipped."""
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> OptimizerSettings:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas from 0 up to but not 1; got {list(self.betas)}")
+        return self
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Two groups for AdamW: with decay, and without (biases and 1-D tensors).
+
+    Every trainable parameter is in exactly one group; a tied one counts once.
+    """
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim <= 1 or name.endswith("bias")].append(parameter)
+    return [{"params": groups[0], "decay": True}, {"params": groups[1], "decay": False}]
+
+
+def check_coverage(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raises UserError unless each trainable parameter is in exactly one group of the optimizer."""
+    seen: dict[int, int] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            seen[id(parameter)] = seen.get(id(parameter), 0) + 1
+    for name, parameter in model.named_parameters():
+        times = seen.get(id(parameter), 0)
+        if parameter.requires_grad and times != 1:
+            raise UserError(f"parameter {name!r} stands {times} times in the optimizer; expected once")
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class TrainingStep:
+    """`step(batch, plan) -> Output`: one optimizer step of a model, as the training loop does it."""
+
+    def __init__(self, model: JEPA, recipe: Recipe, total_steps: int, warmup_steps: int) -> None:
+        self.model = model
+        self.settings = recipe.optimizer
+        self.total_steps, self.warmup_steps = total_steps, warmup_steps
+        self.device = next(model.parameters()).device
+        precision = recipe.train.precision
+        self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(self.device))
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model),
+            lr=self.settings.lr,
+            betas=self.settings.betas,
+            eps=self.settings.eps,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        check_coverage(model, self.optimizer)
+        model.total_steps = total_steps
+        self.done = 0
+        """Optimizer steps taken so far."""
+        self.logged: dict[str, float | Tensor] = {}
+        """Learning rate, weight decay, momentum and gradient norm of the last step."""
+
+    def __call__(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
+        """Forward, backward, optimizer and target update on one batch."""
+        return self.accumulate([(batch, plan)])
+
+    def accumulate(self, parts: Sequence[tuple[Batch | Tensor, MaskPlan | None]]) -> Output:
+        """One optimizer step over several micro-batches.
+
+        Returns the last one's output, with the loss and the terms of the whole step.
+        """
+        self.model.train()
+        self._set_schedules()
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor | float] = {}
+        for batch, plan in parts:
+            output = self.forward(batch, plan)
+            (output.loss / len(parts)).backward()
+            for name, value in {"": output.loss, **output.terms}.items():
+                terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
+        if self.settings.clip_grad is not None:
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            self.logged["grad_norm"] = nn.utils.clip_grad_norm_(trained, self.settings.clip_grad)
+        self.optimizer.step()
+        self.logged.update(self.model.update_target(self.done))
+        self.done += 1
+        return replace(output, loss=terms.pop(""), terms=terms)
+
+    def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:
+        """The model's output on the step's device and in its precision."""
+        plan = plan.to(self.device, non_blocking=True) if plan is not None else None
+        with self.autocast():
+            return self.model(Batch.of(batch).to(self.device, non_blocking=True), plan)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _set_schedules(self) -> None:
+        s = self.settings
+        lr = warmup_cosine(self.done, self.total_steps, self.warmup_steps, s.start_lr, s.lr, s.final_lr)
+        final = s.weight_decay if s.final_weight_decay is None else s.final_weight_decay
+        decay = between(self.done + 1, self.total_steps, s.weight_decay, final, "cosine")
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+            group["weight_decay"] = decay if group["decay"] else 0.0
+        self.logged = {"lr": lr, "weight_decay": decay}
+
+
+def steps_of(recipe: Recipe, images: int | None = None) -> tuple[int, int]:
+    """(optimizer steps, warm-up steps) of a recipe; `images` is the size of the training split.
+
+    Raises UserError where neither `train.steps` nor the size of an epoch is known.
+    """
+    train, optimizer = recipe.train, recipe.optimizer
+    images = train.epoch_images or images
+    per_epoch = images // train.batch_size if images else 0
+    if train.steps is None and (train.epochs is None or not images):
+        missing = "train.steps or train.epochs" if images else "train.epoch_images (or train.steps)"
+        raise UserError(f"the recipe does not say how long to train; give {missing}")
+    total = train.steps or math.floor((train.epochs or 0) * per_epoch)
+    if total == 0:
+        raise UserError(
+            f"{train.epochs:g} epochs of {images} images do not fill one batch of {train.batch_size}; "
+            "raise train.epochs, or lower train.batch_size"
+        )
+    if optimizer.warmup_steps is not None:
+        return total, optimizer.warmup_steps
+    if optimizer.warmup_epochs and not images:
+        raise UserError("optimizer.warmup_epochs needs the size of an epoch; give optimizer.warmup_steps")
+    return total, math.floor(optimizer.warmup_epochs * per_epoch)
+
+
+def training_step(model: JEPA, recipe: Recipe, images: int | None = None) -> TrainingStep:
+    """The recipe's optimizer and schedules for a model; call the result with (batch, plan).
+
+    `images`, the size of the training split, is needed only where the recipe counts in epochs and does
+    not say how many images those have.
+    """
+    return TrainingStep(model, recipe, *steps_of(recipe, images))

@@ -1,0 +1,186 @@
+"""Finding plugins and naming their components.
+
+What is unusual: a plugin that fails to import is set aside with its error and the others load (the
+stock entry-point loader dies at the first); a misspelt hook, and a name that two plugins offer, are
+errors; components are chosen by name from a catalogue, never by pluggy's call order.
+
+`JEPA_DISABLE_PLUGINS=a,b` leaves plugins out; `JEPA_TRACE_PLUGINS=1` prints every hook call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pluggy
+
+from jepa_core import hookspecs
+from jepa_core.errors import UserError, unknown
+
+GROUP = "jepa"
+
+T = TypeVar("T")
+
+
+@dataclass
+class Found:
+    """One plugin: where it comes from and what became of it."""
+
+    name: str
+    origin: str
+    state: str
+    """`loaded`, `set aside` or `disabled`."""
+    error: str = ""
+
+
+@dataclass
+class Plugins:
+    """The loaded plugins. `get()` gives the one of this process; tests make their own."""
+
+    manager: pluggy.PluginManager
+    found: list[Found] = field(default_factory=list)
+    _catalogues: dict[str, Catalogue] = field(default_factory=dict)
+
+    def register(self, plugin: object, name: str) -> None:
+        """Adds a module or object with hook implementations, wholly or not at all.
+
+        Raises UserError for a misspelt hook or argument.
+        """
+        try:
+            self.manager.register(plugin, name)
+            self.manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            self.manager.unregister(plugin)
+            known = ", ".join(sorted(vars(self.manager.hook)))
+            raise UserError(f"plugin {name!r}: {error}; known hooks: {known}") from error
+        self._catalogues.clear()
+
+    def catalogue(self, kind: str) -> Catalogue:
+        """All components of a kind (a key of `protocols.KINDS`)."""
+        from jepa_core.protocols import KINDS
+
+        if kind not in self._catalogues:
+            hook = KINDS.get(kind)
+            if hook is None:
+                raise unknown("kind of component", kind, KINDS)
+            offers = self._ask(hook, partial(_classes, kind))
+            self._catalogues[kind] = Catalogue.collect(kind, offers, self.found)
+        return self._catalogues[kind]
+
+    def _ask(self, hook: str, check: Callable[[Any], T]) -> list[tuple[str, T]]:
+        """(plugin, what it offers) from each that implements the hook; one that fails is set aside."""
+        offers = []
+        for impl in sorted(getattr(self.manager.hook, hook).get_hookimpls(), key=lambda i: i.plugin_name):
+            try:
+                offers.append((impl.plugin_name, check(impl.function())))
+            except Exception as error:  # a plugin may fail in any way; the others must go on
+                self._set_aside(impl.plugin_name, f"{hook}: {type(error).__name__}: {error}")
+        return offers
+
+    def _set_aside(self, name: str, error: str) -> None:
+        self.manager.unregister(name=name)
+        self._catalogues.clear()
+        for plugin in self.found:
+            if plugin.name == name:
+                plugin.state, plugin.error = "set aside", error
+                return
+        self.found.append(Found(name, "registered by hand", "set aside", error))
+
+    def recipe_folders(self) -> dict[str, Path]:
+        """Folders of recipes by plugin name."""
+        return dict(self._ask("jepa_recipes", Path))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Classes of one kind by name, with the plugin that offers each."""
+
+    kind: str
+    classes: Mapping[str, type]
+    owners: Mapping[str, str]
+    found: Sequence[Found] = ()
+    """The plugins, for the error that an unknown name gives: the one that has it may be set aside."""
+
+    @classmethod
+    def collect(
+        cls, kind: str, offers: Iterable[tuple[str, Mapping[str, type]]], found: Sequence[Found] = ()
+    ) -> Catalogue:
+        """From (plugin, classes by name). Raises UserError where two offer one name."""
+        classes: dict[str, type] = {}
+        owners: dict[str, str] = {}
+        for plugin, offered in offers:
+            for name, component in offered.items():
+                if name in classes and classes[name] is not component:
+                    raise UserError(
+                        f"two plugins offer the {kind} {name!r}: {owners[name]} ({_where(classes[name])}) "
+                        f"and {plugin} ({_where(component)}); disable one with JEPA_DISABLE_PLUGINS"
+                    )
+                classes[name], owners[name] = component, plugin
+        return cls(kind, classes, owners, found)
+
+    def find(self, name: str) -> Any:
+        """The class for `name`: a plain name first, then a pattern.
+
+        Raises UserError when there is none, and where the patterns of two classes match.
+        """
+        if name in self.classes:
+            return self.classes[name]
+        matching = [pattern for pattern in self.classes if fnmatchcase(name, pattern)]
+        if len({self.classes[pattern] for pattern in matching}) > 1:
+            offers = " and ".join(f"{pattern!r} of {self.owners[pattern]}" for pattern in matching)
+            raise UserError(f"{self.kind} {name!r} matches {offers}; disable one with JEPA_DISABLE_PLUGINS")
+        if matching:
+            return self.classes[matching[0]]
+        error = unknown(self.kind, name, self.classes)
+        aside = "".join(f" Plugin {p.name!r} is set aside: {p.error}." for p in self.found if p.error)
+        raise UserError(f"{error}{aside}")
+
+
+def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
+    """What a hook returned, checked: a class with nested settings for each name."""
+    for name, component in offered.items():
+        if not isinstance(getattr(component, "Config", None), type):
+            raise TypeError(f"the {kind} {name!r} ({component!r}) is not a class with a nested Config")
+    return dict(offered)
+
+
+def _where(offered: type) -> str:
+    return f"{offered.__module__}.{offered.__qualname__}"
+
+
+def discover() -> Plugins:
+    """A fresh manager with every installed plugin of the entry-point group `jepa`."""
+    manager = pluggy.PluginManager("jepa")
+    manager.add_hookspecs(hookspecs)
+    plugins = Plugins(manager)
+    if os.environ.get("JEPA_TRACE_PLUGINS"):
+        manager.trace.root.setwriter(sys.stderr.write)
+        manager.enable_tracing()
+    disabled = {name.strip() for name in os.environ.get("JEPA_DISABLE_PLUGINS", "").split(",") if name.strip()}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+        plugins.found.append(_load(plugins, point, point.name in disabled))
+    return plugins
+
+
+def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> Found:
+    origin = point.value + (f" ({point.dist.name} {point.dist.version})" if point.dist else "")
+    if disabled:
+        return Found(point.name, origin, "disabled")
+    try:
+        plugins.register(point.load(), point.name)
+    except Exception as error:  # a plugin may fail in any way; the others must load
+        return Found(point.name, origin, "set aside", f"{type(error).__name__}: {error}")
+    return Found(point.name, origin, "loaded")
+
+
+@cache
+def get() -> Plugins:
+    """The plugins of this process, found at the first call."""
+    return discover()

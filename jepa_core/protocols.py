@@ -1,0 +1,187 @@
+"""What each kind of component must do. Plain typed Python: no hook is called during a step.
+
+A component is a class with a nested `Config` (settings), built once while a run is assembled. The
+constructor's arguments are the same for every member of a kind and are given below.
+
+Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Generator, Tensor, nn
+
+from jepa_core.settings import ComponentSettings
+from jepa_core.types import Grid, IndexSet, MaskPlan, Tokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """`Encoder(config)`, a torch module: one input view to features of the tokens that are kept."""
+
+    Config: ClassVar[type[ComponentSettings]]
+    width: int
+    """D, the width of the features."""
+    heads: int
+    """Attention heads; predictors take it as their default."""
+    depth: int
+    """Number of blocks; `layers` counts from 1 to it."""
+
+    def grid(self, view_shape: Sequence[int]) -> Grid:
+        """The token grid that a view of this shape (without B: `(C, H, W)`) gives.
+
+        Raises UserError where the shape cannot be cut into patches.
+        """
+        ...
+
+    def view_shape(self) -> tuple[int, ...]:
+        """The shape (without B) of the views that the settings speak of: `(3, image_size, image_size)`."""
+        ...
+
+    def __call__(self, view: Tensor, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
+        """Features of the kept tokens (all without `keep`), final norm applied.
+
+        `layers` asks for the outputs of these blocks as well, in `Tokens.layers`, without the norm.
+        """
+        ...
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """`Predictor(config, encoder, target_width)`, a torch module: guesses the features of hidden tokens."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def __call__(
+        self, contexts: Sequence[Tokens], plan: MaskPlan, grid: Grid, condition: Any = None
+    ) -> tuple[Tokens, ...]:
+        """One `Tokens` [S of the target, target width] for each pair of `plan.pairs`, in that order."""
+        ...
+
+
+@runtime_checkable
+class Masker(Protocol):
+    """`Masker(config)`: draws what is visible and what is to be predicted."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def check(self, grid: Grid) -> None:
+        """Raises UserError, naming the sizes, where the settings give no valid mask on this grid."""
+        ...
+
+    def __call__(self, grid: Grid, batch_size: int, generator: Generator, progress: float = 0.0) -> MaskPlan:
+        """A plan for `batch_size` samples, drawn from `generator` (on the CPU) and from nothing else.
+
+        `progress` is the share of training that is done, 0 to 1, for curricula.
+        """
+        ...
+
+
+@runtime_checkable
+class TargetUpdate(Protocol):
+    """`TargetUpdate(config)`: how the target encoder is made and how it follows the online one."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def make_target(self, encoder: nn.Module) -> nn.Module | None:
+        """The target encoder, or None where the online encoder is its own target."""
+        ...
+
+    def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
+        """Moves the target after optimizer step `step` (0-based) of `total_steps`; returns what to log."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the stages of one step made, for the objectives.
+
+    `predictions` and `targets` run along `plan.pairs`; `contexts` along `plan.contexts`;
+    `target_tokens` is the target encoder's output on its whole view, before normalisation.
+    """
+
+    predictions: tuple[Tokens, ...]
+    targets: tuple[Tokens, ...]
+    contexts: tuple[Tokens, ...]
+    target_tokens: Tokens | None
+    plan: MaskPlan
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """`Objective(config)`, a torch module: one term of the loss. `config.weight` scales it."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def __call__(self, step: Step) -> Tensor:
+        """A scalar, not yet weighted."""
+        ...
+
+
+class Samples(Protocol):
+    """One split of a source: random access, so that a step's samples depend on its number alone."""
+
+    classes: Sequence[str] | None
+    """Names of the classes, or None where there are no labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
+        """An image (PIL, or uint8 tensor [C, H, W]) and its label (-1: none).
+
+        Raises `jepa_core.data.CorruptSample` for one that cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """`Source(config)`: where samples come from. Nothing is read or fetched before `split` is called."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def split(self, name: str) -> Samples:
+        """`train`, `val` (held out from training; choose settings on it) or `test` (final numbers only).
+
+        Raises UserError in one line where the data are missing, empty or unreadable.
+        """
+        ...
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """`Probe(config)`: judges frozen features. Sees features and labels, never the model."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def __call__(
+        self, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
+    ) -> Mapping[str, float]:
+        """Scores by name, such as `{"top1": .42}`, from (features [n, D], labels [n]) of both splits."""
+        ...
+
+
+KINDS: Mapping[str, str] = {
+    "encoder": "jepa_encoders",
+    "predictor": "jepa_predictors",
+    "masker": "jepa_maskers",
+    "target_update": "jepa_target_updates",
+    "objective": "jepa_objectives",
+    "data": "jepa_data",
+    "probe": "jepa_probes",
+    "variant": "jepa_variants",
+}
+"""Every kind of component and the hook that supplies it."""
+
+
+def components_of(config: type[ComponentSettings]) -> Iterator[tuple[str, Any, str]]:
+    """(setting, default, what it means) for each setting of a component, for help texts and docs."""
+    for name, field in config.model_fields.items():
+        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        yield name, default, field.description or ""

@@ -1,0 +1,250 @@
+"""Recipes: a run written down. TOML files, `extends`, `key=value` overrides, resolved against the plugins.
+
+What is unusual: a recipe is resolved at once, so every section is an instance of the settings class of
+the component it names and a mistake is found before anything is built. When an override swaps a
+component (`masker.name=random`), the settings given for the old one are dropped, except those the new
+one declares as `carried` (an image size, say, which speaks of the task and not of the component).
+
+Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
+terms.* (further objectives) and probes.*, any number; transform, optimizer, train: the engine's own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from jepa_core import plugins
+from jepa_core.data import TransformSettings
+from jepa_core.errors import UserError, nearest, unknown
+from jepa_core.optim import OptimizerSettings
+from jepa_core.settings import ComponentSettings, Settings, TrainSettings, parse
+
+Table = dict[str, Any]
+
+ONE = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
+MANY = {"terms": "objective", "probes": "probe"}
+ENGINE: dict[str, type[Settings]] = {
+    "transform": TransformSettings,
+    "optimizer": OptimizerSettings,
+    "train": TrainSettings,
+}
+PLAIN = ("name", "seed")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: every section is the settings object of the component it names."""
+
+    name: str
+    seed: int
+    variant: ComponentSettings
+    data: ComponentSettings
+    encoder: ComponentSettings
+    predictor: ComponentSettings
+    masker: ComponentSettings
+    target_update: ComponentSettings
+    objective: ComponentSettings
+    transform: TransformSettings
+    optimizer: OptimizerSettings
+    train: TrainSettings
+    terms: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+
+    @classmethod
+    def resolve(cls, table: Table) -> Recipe:
+        """From a TOML table without `extends`. Raises UserError for the first thing that is wrong."""
+        known = [f.name for f in fields(cls)]
+        for key in table:
+            if key not in known:
+                raise unknown("section", key, known)
+        table = _merge(DEFAULTS, table)
+        sections: Table = {"name": str(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
+        for section in ONE:
+            sections[section] = _component(section, section, table.get(section))
+        for section, kind in MANY.items():
+            entries = {_entry(section, key): entry for key, entry in table.get(section, {}).items()}
+            sections[section] = {
+                key: _component(f"{section}.{key}", kind, entry) for key, entry in entries.items()
+            }
+        for section, model in ENGINE.items():
+            sections[section] = parse(model, _table(section, table.get(section, {})), section)
+        return cls(**sections)
+
+    def to_table(self) -> Table:
+        """Plain values, every default written out; `Recipe.resolve` takes them back."""
+        table: Table = {"name": self.name, "seed": self.seed}
+        for section in (*ONE, *ENGINE):
+            table[section] = _plain(getattr(self, section))
+        for section in MANY:
+            table[section] = {key: _plain(entry) for key, entry in getattr(self, section).items()}
+        return table
+
+    def to_toml(self) -> str:
+        """The resolved recipe as a TOML document."""
+        return tomlkit.dumps(self.to_table())
+
+
+DEFAULTS: Table = {
+    "variant": {"name": "jepa"},
+    "target_update": {"name": "ema"},
+    "objective": {"name": "smooth_l1"},
+    "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
+}
+"""What a recipe may leave out: each section, and in a section the name."""
+
+
+def load_recipe(name_or_path: str | Path, *overrides: str) -> Recipe:
+    """A recipe by name (`ijepa/demo`) or from a .toml file, with `key=value` overrides, resolved.
+
+    Values are TOML (`3`, `1e-3`, `true`, `[0.15, 0.2]`, `"text"`); what is not, is taken as text.
+    Raises UserError for an unknown recipe, section, component or setting, or a value out of range.
+    """
+    return Recipe.resolve(with_overrides(read(name_or_path), overrides))
+
+
+def read(name_or_path: str | Path, above: tuple[Path, ...] = ()) -> Table:
+    """The table of a recipe, what it extends merged in; `above` are the recipes that extend it."""
+    path = find(name_or_path).resolve()
+    if path in above:
+        raise UserError(f"recipes extend each other in a circle: {' → '.join(p.name for p in (*above, path))}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} is not valid TOML: {error}") from None
+    base = table.pop("extends", None)
+    name = table.pop("name", _name_of(path, name_or_path))
+    if base is not None:
+        beside = path.parent / str(base)
+        table = _merge(read(beside if beside.suffix == ".toml" else str(base), (*above, path)), table)
+    return {**table, "name": name}
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a recipe. Raises UserError when there is none."""
+    text = str(name_or_path)
+    if text.endswith(".toml"):
+        if not Path(text).is_file():
+            raise UserError(f"recipe file {text!r} does not exist")
+        return Path(text)
+    known = names()
+    if text not in known:
+        raise unknown("recipe", text, known)
+    return known[text]
+
+
+def names() -> dict[str, Path]:
+    """Every recipe of every plugin, by name."""
+    folders = plugins.get().recipe_folders()
+    return {
+        f"{plugin}/{file.stem}": file
+        for plugin, folder in sorted(folders.items())
+        for file in sorted(folder.glob("*.toml"))
+    }
+
+
+def with_overrides(table: Table, overrides: tuple[str, ...] | list[str]) -> Table:
+    """`table` with each `section.key=value` set; swaps of components come first."""
+    changes: Table = {}
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise UserError(f"override {text!r} is not of the form section.setting=value")
+        _set(changes, key.strip().split("."), _value(value.strip()), text)
+    return _merge(_merge(DEFAULTS, table), changes)
+
+
+def _set(table: Table, path: list[str], value: Any, text: str) -> None:
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UserError(f"override {text!r} sets a part of something that another override sets whole")
+    table[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(base: Table, changes: Table) -> Table:
+    """`base` with `changes` on top, table by table; a changed component drops the old one's settings."""
+    merged = dict(base)
+    for key, change in changes.items():
+        kind = key if key in ONE else None
+        if key in MANY:
+            merged[key] = dict(base.get(key, {}))
+            for entry, inner in _table(key, change).items():
+                merged[key][entry] = _merge_component(MANY[key], _named(merged[key].get(entry, {})), _named(inner))
+        elif kind:
+            merged[key] = _merge_component(kind, _named(base.get(key, {})), _named(change))
+        elif isinstance(change, dict):
+            merged[key] = {**_table(key, base.get(key, {})), **change}
+        else:
+            merged[key] = change
+    return merged
+
+
+def _merge_component(kind: str, old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    name = new.get("name", old.get("name"))
+    if name != old.get("name") and "name" in old:
+        carried = plugins.get().catalogue(kind).find(name).Config.carried
+        old = {key: value for key, value in old.items() if key in carried}
+    return {**old, **new}
+
+
+def _entry(section: str, name: str) -> str:
+    """The name of a term or probe: in a file of metrics it is a key, in a command a word."""
+    taken = {"terms": "prediction"}.get(section)
+    if name == taken:
+        raise UserError(f"[{section}.{name}]: this name is that of [objective]; choose another")
+    if not name.isidentifier():
+        raise UserError(f"[{section}.{name!r}]: expected a name of letters, digits and underscores")
+    return name
+
+
+def _component(section: str, kind: str, entry: Any) -> ComponentSettings:
+    if entry is None:
+        known = ", ".join(sorted(plugins.get().catalogue(kind).classes))
+        raise UserError(f"the recipe has no section [{section}]; it needs {section}.name, one of: {known}")
+    table = _table(section, _named(entry))
+    if "name" not in table:
+        known = ", ".join(sorted(plugins.get().catalogue(kind).classes))
+        raise UserError(f"section [{section}] has no name; known: {known}")
+    offered = plugins.get().catalogue(kind).find(str(table["name"]))
+    return parse(offered.Config, table, section)
+
+
+def _named(entry: Any) -> Any:
+    """`masker = "random"` is short for `masker.name = "random"`."""
+    return {"name": entry} if isinstance(entry, str) else entry
+
+
+def _table(section: str, value: Any) -> Table:
+    if not isinstance(value, Mapping):
+        raise UserError(f"section {section!r} is {value!r}; expected a table of settings")
+    return dict(value)
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"setting 'seed' is {value!r}; expected a whole number from 0")
+    return value
+
+
+def _plain(settings: Settings) -> Table:
+    """TOML has no null: what is None is left out, and its default is None."""
+    return settings.model_dump(mode="json", exclude_none=True)
+
+
+def _name_of(path: Path, asked: str | Path) -> str:
+    return path.stem if str(asked).endswith(".toml") else str(asked)

@@ -1,0 +1,119 @@
+"""How the target encoder is made and how it follows the online encoder.
+
+`ema` (I-JEPA), `none` (the online encoder is its own target), `frozen` (a copy that never moves),
+`copy` (a copy renewed every so many steps). Updates come after optimizer steps, not micro-steps.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated
+
+import torch
+from jepa_kernels import EmaPlan, ema_update_
+from pydantic import Field
+from torch import nn
+
+from jepa_core.schedules import Shape, between
+from jepa_core.settings import ComponentSettings
+
+Momentum = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def frozen_copy(encoder: nn.Module) -> nn.Module:
+    """A deep copy whose parameters take no gradient."""
+    return copy.deepcopy(encoder).requires_grad_(False)
+
+
+class Ema:
+    """target ← m · target + (1 - m) · online, over parameters; buffers are copied.
+
+    I-JEPA: m from .996 to 1, linear over the run (paper §3; facts of the released code agree).
+    """
+
+    class Config(ComponentSettings):
+        momentum: tuple[Momentum, Momentum] = (0.996, 1.0)
+        """m at the first step and after the last."""
+        shape: Shape = "linear"
+        """How m goes from one to the other: linear, cosine or constant."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._plan: tuple[list[int], EmaPlan] | None = None
+
+    def make_target(self, encoder: nn.Module) -> nn.Module:
+        return frozen_copy(encoder)
+
+    def momentum(self, step: int, total_steps: int) -> float:
+        """m of optimizer step `step` (0-based)."""
+        start, final = self.config.momentum
+        return between(step, total_steps, start, final, self.config.shape)
+
+    @torch.no_grad()
+    def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
+        m = self.momentum(step, total_steps)
+        ema_update_(self._plan_of(target, online), 1.0 - m)
+        for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
+            mine.copy_(theirs)
+        return {"momentum": m}
+
+    def _plan_of(self, target: nn.Module, online: nn.Module) -> EmaPlan:
+        """The parameter lists, gathered again where any storage has moved (device, reload, a new layer)."""
+        lists = [p.data for p in target.parameters()], [p.data for p in online.parameters()]
+        places = [tensor.data_ptr() for tensors in lists for tensor in tensors]
+        if self._plan is None or self._plan[0] != places:
+            self._plan = places, EmaPlan(*lists)
+        return self._plan[1]
+
+
+class NoTarget:
+    """No second encoder: targets come from the online one (with or without gradient: the variant's setting)."""
+
+    class Config(ComponentSettings):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def make_target(self, encoder: nn.Module) -> None:
+        return None
+
+    def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
+        return {}
+
+
+class Frozen:
+    """A target encoder that stays as it was made: the start, or weights loaded into it."""
+
+    class Config(ComponentSettings):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def make_target(self, encoder: nn.Module) -> nn.Module:
+        return frozen_copy(encoder)
+
+    def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
+        return {}
+
+
+class PeriodicCopy:
+    """target ← online every `every` steps, and nothing in between."""
+
+    class Config(ComponentSettings):
+        every: int = Field(100, ge=1)
+        """Optimizer steps between two copies."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def make_target(self, encoder: nn.Module) -> nn.Module:
+        return frozen_copy(encoder)
+
+    @torch.no_grad()
+    def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
+        copied = (step + 1) % self.config.every == 0
+        if copied:
+            target.load_state_dict(online.state_dict())
+        return {"target_copied": float(copied)}

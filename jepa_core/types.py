@@ -1,0 +1,285 @@
+"""The values that travel between the stages: grids, ragged index sets, mask plans, tokens, batches.
+
+What is unusual: index sets stay ragged. A set is *packed*: one flat list of token indices for the
+whole batch plus the length of each sample, so nothing is cut to the smallest set of a batch and
+nothing is padded. Everything but attention is token-wise and does not notice.
+
+Axes: B samples, S packed tokens (sum of all lengths), N tokens of the whole grid, K tokens kept of
+each sample where all samples keep as many, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jepa_kernels import Layout
+from torch import Tensor
+
+Grid = tuple[int, ...]
+"""Sides of a token grid, slowest axis first: `(H, W)`, `(T, H, W)`, `(L,)`."""
+
+Device = torch.device | str
+
+
+def grid_size(grid: Grid) -> int:
+    """Number of tokens N of a grid."""
+    return math.prod(grid)
+
+
+@dataclass(frozen=True, eq=False)
+class IndexSet:
+    """Which tokens of the grid each sample of a batch keeps: ragged, packed.
+
+    `index` int64 [S]: token indices, sample after sample. `lengths` int64 [B]: tokens of each sample.
+    Within a sample the indices ascend, unless a masker wants an order of its own.
+    `max_length` and `uniform` are plain numbers, known without reading a device.
+    """
+
+    index: Tensor
+    lengths: Tensor
+    max_length: int
+    uniform: int | None = None
+
+    @classmethod
+    def from_dense(cls, index: Tensor) -> IndexSet:
+        """From int [B, K]: every sample keeps K tokens."""
+        if index.dim() != 2:
+            raise ValueError(f"a dense index is [B, K]; got {list(index.shape)}")
+        batch, kept = index.shape
+        lengths = torch.full((batch,), kept, dtype=torch.long, device=index.device)
+        return cls(index.reshape(-1).long(), lengths, kept, kept)
+
+    @classmethod
+    def from_mask(cls, keep: Tensor) -> IndexSet:
+        """From bool [B, N]: the tokens where `keep` is true, ascending."""
+        if keep.dim() != 2 or keep.dtype != torch.bool:
+            raise ValueError(f"a mask is bool [B, N]; got {keep.dtype} {list(keep.shape)}")
+        return cls.from_lengths(keep.nonzero()[:, 1], keep.sum(1))
+
+    @classmethod
+    def from_lengths(cls, index: Tensor, lengths: Tensor) -> IndexSet:
+        """From packed int [S] and int [B]. Raises ValueError where the lengths do not add up to S."""
+        sizes = lengths.tolist()
+        if index.dim() != 1 or lengths.dim() != 1 or sum(sizes) != index.numel():
+            raise ValueError(
+                f"packed indices are [S] with lengths [B] that add up to S; got {list(index.shape)}, {sizes}"
+            )
+        longest, shortest = max(sizes, default=0), min(sizes, default=0)
+        return cls(index.long(), lengths.long(), longest, longest if longest == shortest else None)
+
+    @classmethod
+    def from_lists(cls, lists: Iterable[Sequence[int]]) -> IndexSet:
+        """From one sequence of indices a sample."""
+        rows = [torch.as_tensor(row, dtype=torch.long) for row in lists]
+        index = torch.cat(rows) if rows else torch.empty(0, dtype=torch.long)
+        return cls.from_lengths(index, torch.tensor([row.numel() for row in rows], dtype=torch.long))
+
+    @classmethod
+    def full(cls, batch_size: int, tokens: int, device: Device | None = None) -> IndexSet:
+        """Every token of every sample: [B] x N."""
+        return cls.from_dense(torch.arange(tokens, device=device).expand(batch_size, tokens))
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.lengths.numel()
+
+    @property
+    def total(self) -> int:
+        """S, the number of packed tokens."""
+        return self.index.numel()
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """int64 [B+1]: sample b holds the packed rows offsets[b] … offsets[b+1]-1."""
+        return torch.cat([self.lengths.new_zeros(1), self.lengths.cumsum(0)])
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """int64 [S]: the sample each packed token belongs to."""
+        batch = torch.arange(self.batch_size, device=self.index.device)
+        if self.uniform is not None:
+            return batch.repeat_interleave(self.uniform)
+        return batch.repeat_interleave(self.lengths, output_size=self.total)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The attention layout in which each sample's tokens see each other and nobody else's."""
+        return Layout.packed(self.offsets, max_len=self.max_length, uniform=self.uniform)
+
+    def flat(self, tokens: int) -> Tensor:
+        """int64 [S]: rows of a [B·N, …] view that these tokens stand at, N = `tokens`."""
+        return self.samples * tokens + self.index
+
+    def dense(self) -> Tensor:
+        """int64 [B, K]. Raises ValueError where the samples keep different numbers of tokens."""
+        if self.uniform is None:
+            raise ValueError(
+                f"this set is ragged (lengths {self.lengths.min()}…{self.lengths.max()}); "
+                "it has no dense form. Use .index with .offsets, or .split()"
+            )
+        return self.index.view(self.batch_size, self.uniform)
+
+    def split(self) -> list[Tensor]:
+        """One int64 tensor a sample."""
+        return list(self.index.split(self.lengths.tolist()))
+
+    def mask(self, tokens: int) -> Tensor:
+        """bool [B, N]: true where a token is kept."""
+        keep = torch.zeros(self.batch_size * tokens, dtype=torch.bool, device=self.index.device)
+        keep[self.flat(tokens)] = True
+        return keep.view(self.batch_size, tokens)
+
+    def to(self, device: Device, non_blocking: bool = False) -> IndexSet:
+        """The same set on another device."""
+        if self.index.device == torch.device(device):
+            return self
+        index = self.index.to(device, non_blocking=non_blocking)
+        return replace(self, index=index, lengths=self.lengths.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> IndexSet:
+        """The same set in page-locked memory; called by torch's DataLoader."""
+        return replace(self, index=self.index.pin_memory(), lengths=self.lengths.pin_memory())
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPlan:
+    """What is visible and what is to be predicted, for one batch.
+
+    `pairs` lists (context i, target j) in the order of the predictor's output. Left out, every target
+    is predicted from every context, target-major: I-JEPA's order (row = ((j · contexts) + i) · B + b).
+    A plan may be empty: a method without masks.
+    """
+
+    contexts: tuple[IndexSet, ...] = ()
+    targets: tuple[IndexSet, ...] = ()
+    pairs: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        contexts, targets = tuple(self.contexts), tuple(self.targets)
+        pairs = self.pairs
+        if pairs is None:
+            pairs = tuple((i, j) for j in range(len(targets)) for i in range(len(contexts)))
+        for i, j in pairs:
+            if not (0 <= i < len(contexts) and 0 <= j < len(targets)):
+                raise ValueError(
+                    f"pair {(i, j)} is outside {len(contexts)} contexts and {len(targets)} targets"
+                )
+        sizes = {s.batch_size for s in (*contexts, *targets)}
+        if len(sizes) > 1:
+            raise ValueError(f"the sets of a plan speak of one batch; got batch sizes {sorted(sizes)}")
+        for name, value in (("contexts", contexts), ("targets", targets), ("pairs", tuple(pairs))):
+            object.__setattr__(self, name, value)
+
+    @property
+    def empty(self) -> bool:
+        """True for a method without masks."""
+        return not self.contexts and not self.targets
+
+    @property
+    def batch_size(self) -> int | None:
+        """B, or None for an empty plan."""
+        return next((s.batch_size for s in (*self.contexts, *self.targets)), None)
+
+    def to(self, device: Device, non_blocking: bool = False) -> MaskPlan:
+        """The same plan on another device."""
+        return MaskPlan(
+            tuple(s.to(device, non_blocking) for s in self.contexts),
+            tuple(s.to(device, non_blocking) for s in self.targets),
+            self.pairs,
+        )
+
+    def pin_memory(self) -> MaskPlan:
+        """The same plan in page-locked memory; called by torch's DataLoader."""
+        pinned = [tuple(s.pin_memory() for s in sets) for sets in (self.contexts, self.targets)]
+        return MaskPlan(pinned[0], pinned[1], self.pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Features [S, D] with the places they stand at.
+
+    `grid` is the whole grid, `at` the tokens of it that are here. `layers` holds the same tokens'
+    features after other blocks, where somebody asked for them, each [S, D].
+    """
+
+    values: Tensor
+    at: IndexSet
+    grid: Grid
+    layers: tuple[Tensor, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.values.shape[-1]
+
+    def dense(self) -> Tensor:
+        """[B, K, D], where every sample has K tokens."""
+        if self.at.uniform is None:
+            self.at.dense()
+        return self.values.view(self.at.batch_size, -1, self.width)
+
+    def gather(self, keep: IndexSet) -> Tokens:
+        """The tokens at `keep`, taken from the features of the whole grid."""
+        tokens = grid_size(self.grid)
+        if self.at.uniform != tokens:
+            raise ValueError(f"gather takes tokens of the whole grid {self.grid}; got {self.at.max_length} of {tokens}")
+        rows = keep.flat(tokens)
+        pick = [v.index_select(0, rows) for v in (self.values, *self.layers)]
+        return Tokens(pick[0], keep, self.grid, tuple(pick[1:]))
+
+    def mean(self) -> Tensor:
+        """[B, D]: the average over each sample's tokens; zeros where a sample has none."""
+        if self.at.uniform:
+            return self.dense().mean(1)
+        total = self.values.new_zeros(self.at.batch_size, self.width)
+        total = total.index_add(0, self.at.samples, self.values)
+        return total / self.at.lengths.clamp(min=1)[:, None].to(total.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a loader hands to the engine.
+
+    `views`: named inputs, `{"image": [B, 3, H, W]}` for the plain case. `condition`: actions, text, …
+    for the predictor. `side`: per-sample information a masker may use. `labels` are for probes only
+    and never reach the engine's stages.
+    """
+
+    views: Mapping[str, Tensor]
+    condition: Any = None
+    side: Mapping[str, Tensor] = field(default_factory=dict)
+    labels: Tensor | None = None
+
+    @classmethod
+    def of(cls, value: Batch | Tensor) -> Batch:
+        """A batch as it is, or a plain tensor of images [B, C, H, W] as its only view."""
+        if isinstance(value, Batch):
+            return value
+        if isinstance(value, Tensor):
+            return cls({"image": value})
+        raise TypeError(f"a batch is a jepa_core.Batch or a tensor [B, C, H, W]; got {type(value).__name__}")
+
+    @property
+    def batch_size(self) -> int:
+        """B of the first view."""
+        return next(iter(self.views.values())).shape[0]
+
+    def to(self, device: Device, non_blocking: bool = False) -> Batch:
+        """The same batch on another device (`condition` moves where it is a tensor)."""
+        move = {k: v.to(device, non_blocking=non_blocking) for k, v in self.views.items()}
+        side = {k: v.to(device, non_blocking=non_blocking) for k, v in self.side.items()}
+        condition = self.condition
+        if isinstance(condition, Tensor):
+            condition = condition.to(device, non_blocking=non_blocking)
+        return Batch(move, condition, side, self.labels)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by torch's DataLoader."""
+        views = {k: v.pin_memory() for k, v in self.views.items()}
+        return replace(self, views=views)

@@ -1,0 +1,89 @@
+"""Attention through torch's own fused kernels: `scaled_dot_product_attention`, and `varlen_attn` on CUDA.
+
+Sequences of one length go to SDPA as they are. Ragged ones are padded: on CPU in a few batches of similar
+length, on CUDA in one (a mask keeps SDPA off its flash kernel there, which is why `varlen` exists).
+
+Axes: T packed rows, H heads, D head width; SDPA wants [B, H, L, D].
+"""
+
+from functools import cache
+from math import inf
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa_kernels.layout import Layout
+from jepa_kernels.padding import CPU_GROWTH, Group, padding
+
+
+def sdpa_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
+    """qkv [T, 3, H, D] -> [T, H, D]; see `jepa_kernels.attention.block_attention`, which checks the input."""
+    if layout.uniform is not None:
+        return _dense(qkv, layout.uniform, scale) if qkv.numel() else qkv[:, 0]
+    pad = padding(layout, CPU_GROWTH if qkv.device.type == "cpu" else inf)
+    if not pad.groups:
+        return qkv[:, 0]
+    q_chunks = qkv[:, 0].index_select(0, pad.query_rows).split([g.count * g.queries for g in pad.groups])
+    k_chunks = qkv[:, 1:].index_select(0, pad.key_rows).split([g.count * g.keys for g in pad.groups])
+    outs = [_group(q, kv, g, scale) for q, kv, g in zip(q_chunks, k_chunks, pad.groups, strict=True)]
+    return torch.cat(outs).index_select(0, pad.places)
+
+
+def _dense(qkv: Tensor, length: int, scale: float) -> Tensor:
+    q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
+    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
+
+
+def _group(q: Tensor, kv: Tensor, group: Group, scale: float) -> Tensor:
+    """One padded batch: q [G * queries, H, D], kv [G * keys, 2, H, D]."""
+    q = q.unflatten(0, (group.count, group.queries)).transpose(1, 2)
+    k, v = kv.unflatten(0, (group.count, group.keys)).permute(2, 0, 3, 1, 4).unbind(0)
+    mask = None if group.bias is None else (group.bias == 0).expand(-1, 1, group.queries, -1)
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).flatten(0, 1)
+
+
+@cache
+def varlen_available() -> bool:
+    """Whether this torch has `torch.nn.attention.varlen` (2.10 and later)."""
+    try:
+        import torch.nn.attention.varlen  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def varlen_unusable(qkv: Tensor) -> str | None:
+    """Why `varlen` cannot take this tensor, or None."""
+    if qkv.device.type != "cuda":
+        return f"needs CUDA tensors, got {qkv.device.type}"
+    if qkv.dtype not in (torch.float16, torch.bfloat16):
+        return f"needs float16 or bfloat16, got {qkv.dtype}"
+    if qkv.shape[3] % 8 or qkv.shape[3] > 256:
+        return f"needs a head width that is a multiple of 8 up to 256, got {qkv.shape[3]}"
+    return None if varlen_available() else f"torch {torch.__version__} has no torch.nn.attention.varlen"
+
+
+def varlen_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
+    """qkv [T, 3, H, D] on CUDA -> [T, H, D], without padding; keys of two ranges are gathered end to end."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = qkv.unbind(1)
+    if not layout.plain:
+        k, v = qkv[:, 1:].index_select(0, _key_rows(layout)).unbind(1)
+    bounds = (layout.query_offsets, layout.key_offsets, layout.max_queries, layout.max_len)
+    return varlen_attn(q, k, v, *bounds, scale=scale)  # type: ignore[return-value]
+
+
+def _key_rows(layout: Layout) -> Tensor:
+    """int64: the rows that each segment reads, all segments end to end."""
+    return layout.cached("key_rows", lambda: _find_key_rows(layout))
+
+
+def _find_key_rows(layout: Layout) -> Tensor:
+    seg = layout.seg.long()
+    n_keys = seg[:, 3] + seg[:, 5]
+    of = torch.arange(len(seg), device=seg.device).repeat_interleave(n_keys)
+    at = torch.arange(len(of), device=seg.device) - layout.key_offsets.long()[of]
+    _, _, a_start, a_len, b_start, _ = seg[of].unbind(1)
+    return torch.where(at < a_len, a_start + at, b_start + at - a_len)

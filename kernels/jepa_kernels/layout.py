@@ -1,0 +1,270 @@
+"""Which rows of a packed tensor attend to which: the `Layout` that `block_attention` reads.
+
+A batch of ragged sequences is one tensor [T, ...] with the sequences end to end. A layout cuts its rows into
+query segments; each reads one or two contiguous key ranges, and every query of a segment reads all of them:
+
+    plain sequences    every segment reads itself
+    JEPA predictor     context reads context; target i reads context, then itself   (mode "shared")
+
+What is unusual: lengths that the host needs (T, the longest segment) are plain ints found once, so that
+choosing a path costs no device synchronisation; index tensors derived for padding are cached on the layout,
+so that all layers of a network share them. Sequences of one length L are `uniform`: nothing is ever padded.
+
+Axes: T packed rows, S segments, B samples, M target sets of a sample.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+SEG_COLUMNS = ("q_start", "q_len", "a_start", "a_len", "b_start", "b_len")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Query segments of a packed tensor and the key ranges they read. Use a constructor below.
+
+    seg: int32 [S, 6], columns `SEG_COLUMNS`; query segments stand in packed order and cover each row once
+    total: T, rows of the packed tensor
+    max_len: the longest list of keys that a segment reads, in rows (an upper bound is allowed)
+    max_queries: the longest query segment, in rows (an upper bound is allowed)
+    uniform: L where all sequences are plain and have L rows, so that T = S * L; else None
+    plain: every segment reads exactly itself
+    has_unread: some query has no key at all; its output is zero
+    """
+
+    seg: Tensor
+    total: int
+    max_len: int
+    max_queries: int
+    uniform: int | None = None
+    plain: bool = False
+    has_unread: bool = False
+    _cache: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def packed(
+        cls,
+        offsets: Tensor,
+        max_len: int | None = None,
+        uniform: int | None = None,
+        *,
+        total: int | None = None,
+    ) -> "Layout":
+        """Plain sequences: sequence b is rows offsets[b] to offsets[b + 1], and reads itself.
+
+        offsets: integers [B + 1], from 0, never falling; on the device of the data
+        max_len, uniform, total: what the caller already knows. Offsets on an accelerator are read back to
+            the host (a synchronisation) only for what is not given: max_len, and total (not with uniform).
+        Raises ValueError for offsets of another rank or type, or that do not rise from 0 (checked where
+            the host reads them), and where they contradict total or uniform.
+        """
+        _check_vector(offsets, "offsets")
+        if len(offsets) == 0:
+            raise ValueError("offsets is empty; expected [B + 1] integers that start at 0")
+        batch = len(offsets) - 1
+        if uniform is not None:
+            return cls._uniform(offsets, batch, uniform, total)
+        if max_len is None or total is None or offsets.device.type == "cpu":
+            longest, rows = _check_offsets(offsets)
+            max_len = _not_below("max_len", max_len, longest)
+            total = _agree("total", total, rows)
+        return cls(_plain_segments(offsets), total, max_len, max_len, plain=True)
+
+    @classmethod
+    def _uniform(cls, offsets: Tensor, batch: int, length: int, total: int | None) -> "Layout":
+        if offsets.device.type == "cpu":
+            _check_offsets(offsets)
+            if bool((offsets.diff() != length).any()):
+                raise ValueError(f"uniform={length}, but sequence lengths are {_brief(offsets.diff())}")
+        total = _agree("total", total, batch * length)
+        return cls(_plain_segments(offsets), total, length, length, uniform=length, plain=True)
+
+    @classmethod
+    def dense(cls, batch: int, length: int, device: torch.device | str = "cpu") -> "Layout":
+        """`batch` plain sequences of `length` rows each. Raises ValueError for a negative number."""
+        if batch < 0 or length < 0:
+            raise ValueError(f"batch and length must not be negative; got batch={batch}, length={length}")
+        offsets = torch.arange(batch + 1, dtype=torch.int32, device=device) * length
+        return cls(_plain_segments(offsets), batch * length, length, length, uniform=length, plain=True)
+
+    @classmethod
+    def jepa(
+        cls,
+        context_lengths: Tensor,
+        target_lengths: Tensor | Sequence[Tensor],
+        mode: Literal["repeat", "shared"] = "repeat",
+    ) -> "Layout":
+        """The predictor's sequences, from the context's and the targets' lengths.
+
+        context_lengths: integers [B]; target_lengths: integers [M, B], or M tensors [B]
+        mode "repeat" (I-JEPA): M * B plain sequences [context_b, target_jb], all samples of target 0 first.
+        mode "shared": a sample is packed once as [context, target 1 .. target M]; the context reads itself,
+            target i reads the context and itself. Fewer rows, and a different model: in "repeat" the
+            context reads the target's tokens too.
+        Raises ValueError for another mode, negative lengths or shapes that disagree.
+        """
+        targets = _target_table(context_lengths, target_lengths)
+        if mode == "repeat":
+            return cls.packed(_offsets((context_lengths + targets).reshape(-1)))
+        if mode == "shared":
+            return cls.from_segments(_shared_segments(context_lengths, targets))
+        raise ValueError(f"unknown mode {mode!r} for Layout.jepa; known: repeat, shared")
+
+    @classmethod
+    def from_segments(cls, seg: Tensor) -> "Layout":
+        """Any layout, from its segments: integers [S, 6] with columns `SEG_COLUMNS`; reads seg on the host.
+
+        Raises ValueError where query segments do not cover rows 0 to T in order, or keys lie outside.
+        """
+        _check_segments(seg)
+        q_start, q_len, a_start, a_len, _, b_len = seg.cpu().long().unbind(1)
+        total, keys = int(q_len.sum()), a_len + b_len
+        alone = (b_len == 0) & (a_start == q_start) & (a_len == q_len)
+        lengths = set(q_len.tolist()) if bool(alone.all()) else set()
+        return cls(
+            seg.to(torch.int32),
+            total,
+            max_len=int(keys.max()) if len(keys) else 0,
+            max_queries=int(q_len.max()) if len(keys) else 0,
+            uniform=lengths.pop() if len(lengths) == 1 else None,
+            plain=bool(alone.all()),
+            has_unread=bool(((keys == 0) & (q_len > 0)).any()),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.seg.device
+
+    @property
+    def segments(self) -> int:
+        """S, the number of query segments."""
+        return self.seg.shape[0]
+
+    def to(self, device: torch.device | str) -> "Layout":
+        """The same layout with its tensors on `device` (itself where they are there already)."""
+        seg = self.seg.to(device)
+        if seg is self.seg:
+            return self
+        ints = (self.total, self.max_len, self.max_queries)
+        return Layout(seg, *ints, self.uniform, self.plain, self.has_unread)
+
+    def cached(self, key: object, build: Callable[[], Value]) -> Value:
+        """The value under `key`, built on first use: how layers share what they derive from a layout."""
+        if key not in self._cache:
+            self._cache[key] = build()
+        return self._cache[key]
+
+    @property
+    def query_offsets(self) -> Tensor:
+        """int32 [S + 1]: segment s's queries are rows offsets[s] to offsets[s + 1]."""
+        return self.cached("query_offsets", lambda: _offsets(self.seg[:, 1]))
+
+    @property
+    def key_offsets(self) -> Tensor:
+        """int32 [S + 1]: bounds of segment s in the list of all segments' keys, end to end."""
+        return self.cached("key_offsets", lambda: _offsets(self.seg[:, 3] + self.seg[:, 5]))
+
+    @property
+    def unread_rows(self) -> Tensor:
+        """bool [T]: the rows whose query has no key."""
+        return self.cached("unread_rows", self._find_unread)
+
+    def _find_unread(self) -> Tensor:
+        no_keys = (self.seg[:, 3] + self.seg[:, 5]) == 0
+        return no_keys.repeat_interleave(self.seg[:, 1], output_size=self.total)
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    out = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
+    torch.cumsum(lengths, 0, dtype=torch.int32, out=out[1:])
+    return out
+
+
+def _plain_segments(offsets: Tensor) -> Tensor:
+    start, length = offsets[:-1], offsets.diff()
+    none = torch.zeros_like(start)
+    return torch.stack([start, length, start, length, none, none], dim=1).to(torch.int32)
+
+
+def _shared_segments(context: Tensor, targets: Tensor) -> Tensor:
+    """[B], [M, B] lengths -> [B * (1 + M), 6]: of each sample its context, then its targets."""
+    q_len = torch.cat([context[None], targets]).T.reshape(-1)
+    q_start = _offsets(q_len)[:-1]
+    rows = targets.shape[0] + 1
+    a_start = q_start.view(-1, rows)[:, :1].expand(-1, rows).reshape(-1)
+    a_len = context[:, None].expand(-1, rows).reshape(-1)
+    is_target = (torch.arange(rows, device=context.device) > 0).repeat(len(context))
+    b_start, b_len = torch.where(is_target, q_start, 0), torch.where(is_target, q_len, 0)
+    return torch.stack([q_start, q_len, a_start, a_len, b_start, b_len], dim=1)
+
+
+def _target_table(context: Tensor, targets: Tensor | Sequence[Tensor]) -> Tensor:
+    """The target lengths as one tensor [M, B], checked against the context's."""
+    _check_vector(context, "context_lengths")
+    if not isinstance(targets, Tensor):
+        targets = torch.stack(list(targets)) if len(targets) else context.new_empty(0, len(context))
+    if targets.ndim != 2 or targets.shape[1] != len(context):
+        raise ValueError(
+            f"target_lengths must be [M, B] with B = {len(context)} as in context_lengths; "
+            f"got {list(targets.shape)}"
+        )
+    for name, lengths in (("context_lengths", context), ("target_lengths", targets)):
+        if lengths.numel() and int(lengths.min()) < 0:
+            raise ValueError(f"{name} must not be negative; got {_brief(lengths.reshape(-1))}")
+    return targets
+
+
+def _check_vector(values: Tensor, name: str) -> None:
+    if values.ndim != 1 or values.is_floating_point() or values.dtype == torch.bool:
+        raise ValueError(
+            f"{name} must be a 1-d integer tensor; got shape {list(values.shape)} of {values.dtype}"
+        )
+
+
+def _check_offsets(offsets: Tensor) -> tuple[int, int]:
+    """(the longest sequence, T) of offsets that start at 0 and never fall."""
+    host = offsets.cpu()
+    lengths = host.diff()
+    if int(host[0]) != 0 or (len(lengths) and int(lengths.min()) < 0):
+        raise ValueError(f"offsets must start at 0 and never fall; got {_brief(offsets)}")
+    return (int(lengths.max()) if len(lengths) else 0), int(host[-1])
+
+
+def _not_below(name: str, given: int | None, found: int) -> int:
+    if given is not None and given < found:
+        raise ValueError(f"{name}={given}, but the longest sequence has {found} rows")
+    return found if given is None else given
+
+
+def _agree(name: str, given: int | None, found: int) -> int:
+    if given is not None and given != found:
+        raise ValueError(f"{name}={given}, but the sequences hold {found} rows")
+    return found
+
+
+def _check_segments(seg: Tensor) -> None:
+    if seg.ndim != 2 or seg.shape[1] != 6 or seg.is_floating_point():
+        raise ValueError(f"seg must be integers [S, 6]: {SEG_COLUMNS}; got {list(seg.shape)} of {seg.dtype}")
+    q_start, q_len, a_start, a_len, b_start, b_len = seg.cpu().long().unbind(1)
+    if len(seg) and int(torch.cat([q_len, a_len, b_len]).min()) < 0:
+        raise ValueError("seg has a negative length")
+    if not torch.equal(q_start, q_len.cumsum(0) - q_len):
+        raise ValueError(f"query segments must cover rows in order, from row 0; q_start is {_brief(q_start)}")
+    total = int(q_len.sum())
+    for name, start, length in (("a", a_start, a_len), ("b", b_start, b_len)):
+        outside = (length > 0) & ((start < 0) | (start + length > total))
+        if bool(outside.any()):
+            at = int(outside.nonzero()[0, 0])
+            came = f"{int(start[at])} to {int(start[at] + length[at])}"
+            raise ValueError(f"segment {at} reads key rows {came} (range {name}) of a tensor of {total} rows")
+
+
+def _brief(values: Tensor) -> str:
+    """The first values, for an error message."""
+    head = ", ".join(str(v) for v in values[:8].tolist())
+    return f"[{head}{', …' if len(values) > 8 else ''}]"

@@ -1,0 +1,12 @@
+"""The error for an implementation name that nobody knows: the same sentence for every operation."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def unknown_impl(impl: str, operation: str, known: Iterable[str]) -> ValueError:
+    """The error to raise for `impl`: names what came, what is known, and the nearest known name."""
+    names = ["auto", *known]
+    nearest = get_close_matches(impl, names, n=1)
+    hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
+    return ValueError(f"unknown impl {impl!r} for {operation}; known: {', '.join(names)}{hint}")

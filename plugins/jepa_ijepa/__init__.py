@@ -1,0 +1,35 @@
+"""I-JEPA (Assran et al. 2023, arXiv 2301.08243) as a plugin: encoders, predictor, maskers, recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jepa_core import hookimpl
+
+
+@hookimpl
+def jepa_encoders() -> Mapping[str, type]:
+    from jepa_ijepa.encoder import VisionTransformer
+
+    sizes = ("tiny", "small", "base", "large", "huge", "giant")
+    return dict.fromkeys([*(f"official_{size}" for size in sizes), "vit_*", "deit*"], VisionTransformer)
+
+
+@hookimpl
+def jepa_predictors() -> Mapping[str, type]:
+    from jepa_ijepa.predictor import VitPredictor
+
+    return {"vit_predictor": VitPredictor}
+
+
+@hookimpl
+def jepa_maskers() -> Mapping[str, type]:
+    from jepa_ijepa import maskers as m
+
+    return {"multiblock": m.Multiblock, "block": m.Block, "random": m.Random, "rasterised": m.Rasterised}
+
+
+@hookimpl
+def jepa_recipes() -> Path:
+    return Path(__file__).parent / "recipes"

@@ -1,0 +1,226 @@
+"""The encoder: a timm vision transformer over the patches that are kept.
+
+What is unusual:
+- patches are gathered *before* they are embedded, and stay packed [S, D] to the end; sets may be ragged
+- the patch embedding is one matrix product with the weight of timm's convolution, the same map
+- no class token, no registers; positions are a fixed sine-cosine table computed for the input at hand,
+  so any image size works, square or not
+- state-dict keys are timm's (and the official encoder's, less its stored table)
+
+Axes: B samples, C channels, S packed tokens, N tokens of the grid, D width.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from pydantic import PositiveFloat, PositiveInt
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBlock
+from timm.models.vision_transformer import VisionTransformer as TimmViT
+from torch import Tensor, nn
+
+from jepa_core.attention import PackedAttention, choose_implementation, run_block
+from jepa_core.errors import UserError
+from jepa_core.positions import check_width, sincos
+from jepa_core.settings import ComponentSettings
+from jepa_core.types import Grid, IndexSet, Tokens
+from jepa_ijepa.init import draw_weights, rescale_depth
+
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "official_tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "official_small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "official_base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "official_large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "official_huge": {"embed_dim": 1280, "depth": 32, "num_heads": 16},
+    "official_giant": {"embed_dim": 1408, "depth": 40, "num_heads": 16, "mlp_ratio": 48 / 11},
+}
+"""Sizes of the released code; patch 16 unless set otherwise (the released huge has 14)."""
+
+PATCHES_ONLY: dict[str, Any] = {
+    "class_token": False,
+    "reg_tokens": 0,
+    "pos_embed": "none",
+    "global_pool": "",
+    "fc_norm": False,
+    "num_classes": 0,
+}
+
+
+class VisionTransformer(nn.Module):
+    """Images [B, C, H, W] to features of their kept patches; `vit_*`, `deit*` (timm) and `official_*`.
+
+    Raises UserError for a name that is no plain ViT, and for sizes that do not divide.
+    Source: I-JEPA (arXiv 2301.08243); ViT (arXiv 2010.11929).
+    """
+
+    class Config(ComponentSettings):
+        """Settings of the encoder. A size that is not given is the named model's own."""
+
+        image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
+        """Side of the images in pixels, or (height, width). The encoder takes other sizes as well."""
+        patch_size: PositiveInt | None = None
+        """Side of a patch in pixels."""
+        width: PositiveInt | None = None
+        """Width of the features, D."""
+        depth: PositiveInt | None = None
+        """Number of transformer blocks."""
+        heads: PositiveInt | None = None
+        """Attention heads of each block."""
+        mlp_ratio: PositiveFloat | None = None
+        """Hidden width of the MLPs over the width."""
+        position_scale: float = 1.0
+        """Factor on the sine-cosine positions, whose own amplitude is 1 (patches start near .02)."""
+        init: Literal["ijepa", "timm"] = "ijepa"
+        """Initial weights: normal of std .02 throughout (`ijepa`), or as timm makes them."""
+        depth_rescale: bool = False
+        """Divide the output of block ℓ by √(2ℓ) at the start; off in effect in the official training."""
+        checkpoint: bool = False
+        """Recompute activations in the backward pass: less memory, about a third more time."""
+        attention: str = "auto"
+        """Implementation of attention (`jepa doctor` lists them); `auto` takes the best usable."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        vit = _build(config)
+        self.patch_embed, self.norm_pre = vit.patch_embed, vit.norm_pre
+        self.blocks, self.norm = vit.blocks, vit.norm
+        self.width, self.depth = vit.embed_dim, len(vit.blocks)
+        self.heads = next(m.num_heads for m in vit.modules() if isinstance(m, PackedAttention))
+        if config.init == "ijepa":
+            draw_weights(self)
+        if config.depth_rescale:
+            rescale_depth(self.blocks)
+        choose_implementation(self, config.attention)
+        check_width(self.grid(self.view_shape()), self.width)
+
+    def view_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the settings speak of."""
+        return (self.patch_embed.proj.in_channels, *_pair(self.config.image_size))
+
+    def grid(self, view_shape: Sequence[int]) -> Grid:
+        """(rows, columns) of patches in an image of shape (C, H, W).
+
+        Raises UserError for another number of channels, and for sides that the patch does not divide.
+        """
+        channels, (high, wide) = self.patch_embed.proj.in_channels, self.patch_embed.patch_size
+        if len(view_shape) != 3 or view_shape[0] != channels:
+            came = tuple(view_shape)
+            raise UserError(
+                f"encoder {self.config.name!r} takes images ({channels}, height, width); got {came}"
+            )
+        _, height, width = view_shape
+        if min(height, width) < 1 or height % high or width % wide:
+            raise UserError(
+                f"an image of {height}x{width} pixels cannot be cut into patches of {high}x{wide}; height "
+                f"must divide by {high} and width by {wide}: set encoder.image_size or encoder.patch_size"
+            )
+        return height // high, width // wide
+
+    def positions(self, grid: Grid, device: torch.device | None = None) -> Tensor:
+        """[N, D]: the fixed table that is added to the patches."""
+        weight, scale = self.patch_embed.proj.weight, self.config.position_scale
+        return sincos(grid, self.width, scale, device=device or weight.device, dtype=weight.dtype)
+
+    def forward(self, view: Tensor, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
+        """Features [S, D] of the patches at `keep` (all without it) of images [B, C, H, W].
+
+        `layers` names blocks, 1 … depth, whose outputs are wanted too, without the final norm.
+        Raises UserError for images that do not fit, and for layers and batch sizes that are not there.
+        """
+        grid = self.grid(view.shape[1:])
+        if not all(1 <= layer <= self.depth for layer in layers):
+            raise UserError(f"layers count from 1 to {self.depth}, the depth; got {list(layers)}")
+        x, at = self._embed(view, keep, grid)
+        taken: dict[int, Tensor] = {}
+        for number, block in enumerate(self.blocks, 1):
+            x = run_block(block, x, at.layout, self.config.checkpoint)
+            if number in layers:
+                taken[number] = x
+        return Tokens(self.norm(x), at, grid, tuple(taken[layer] for layer in layers))
+
+    def _embed(self, view: Tensor, keep: IndexSet | None, grid: Grid) -> tuple[Tensor, IndexSet]:
+        """Embedded patches [S, D] with their positions, and where they stand."""
+        high, wide = self.patch_embed.patch_size
+        patches = rearrange(view, "b c (h p) (w q) -> (b h w) (c p q)", p=high, q=wide)
+        tokens = grid[0] * grid[1]
+        if keep is None:
+            keep = IndexSet.full(view.shape[0], tokens, view.device)
+        elif keep.batch_size != view.shape[0]:
+            raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} images; expected one an image")
+        else:
+            patches = patches.index_select(0, keep.flat(tokens))
+        convolution = self.patch_embed.proj
+        x = self.patch_embed.norm(F.linear(patches, convolution.weight.flatten(1), convolution.bias))
+        return self.norm_pre(x + self.positions(grid, x.device).index_select(0, keep.index)), keep
+
+
+def _build(config: VisionTransformer.Config) -> Any:
+    """The timm model with packed attention, in the sizes of the settings."""
+    given: dict[str, Any] = {
+        "img_size": _pair(config.image_size),
+        "patch_size": config.patch_size,
+        "embed_dim": config.width,
+        "depth": config.depth,
+        "num_heads": config.heads,
+        "mlp_ratio": config.mlp_ratio,
+        "weight_init": "skip" if config.init == "ijepa" else None,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    own = OFFICIAL.get(config.name) or _plain_sizes(config.name)
+    width, heads = (given.get(key, own[key]) for key in ("embed_dim", "num_heads"))
+    if width % heads:
+        raise UserError(f"encoder {config.name!r}: a width of {width} cannot be split among {heads} heads")
+    if config.name in OFFICIAL:
+        return TimmViT(**{**own, **PATCHES_ONLY, **given}, attn_layer=PackedAttention)
+    return timm.create_model(config.name, **PATCHES_ONLY, **given, attn_layer=PackedAttention)
+
+
+@cache
+def _plain_sizes(name: str) -> dict[str, int]:
+    """Width and heads of a timm model. Raises UserError where it is not there or no plain ViT."""
+    known = timm.list_models(module="vision_transformer") + timm.list_models(module="deit")
+    if name not in known:
+        state = "is not a plain ViT" if timm.is_model(name) else "is not known"
+        listed = ", ".join(OFFICIAL)
+        raise UserError(f"encoder {name!r} {state}; known: {listed}, and timm's ViTs.{_close(name, known)}")
+    vit = _outline(name)
+    reason = _not_plain(vit)
+    if reason:
+        raise UserError(f"encoder {name!r} is not a plain ViT: it has {reason}.{_close(name, known)}")
+    heads = next(m.num_heads for m in vit.modules() if isinstance(m, Attention))
+    return {"embed_dim": vit.embed_dim, "num_heads": heads}
+
+
+def _outline(name: str) -> Any:
+    """A timm model without storage and with one block."""
+    with torch.device("meta"):
+        return timm.create_model(name, depth=1)
+
+
+def _not_plain(vit: Any) -> str:
+    """What keeps a model from running on packed patches, or ''."""
+    if type(vit) is not TimmViT:
+        return f"the class {type(vit).__name__}"
+    blocks = {type(block) for block in vit.blocks} - {Block, ResPostBlock, ParallelThingsBlock}
+    attention = {type(m) for m in vit.blocks.modules() if "Attention" in type(m).__name__} - {Attention}
+    return ", ".join(sorted(part.__name__ for part in blocks | attention))
+
+
+def _close(name: str, known: Sequence[str]) -> str:
+    """The names nearest to `name` that can be used."""
+    close = difflib.get_close_matches(name, [*OFFICIAL, *known], n=6)
+    usable = [other for other in close if other in OFFICIAL or not _not_plain(_outline(other))]
+    return f" Close: {', '.join(usable[:3])}." if usable else ""
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

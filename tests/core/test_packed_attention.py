@@ -1,0 +1,72 @@
+"""PackedAttention against timm's own attention, sequence by sequence."""
+
+import pytest
+import torch
+from timm.layers import Attention, LayerNorm
+from timm.models.vision_transformer import Block
+
+from jepa_core.attention import PackedAttention, choose_implementation, run_block
+from jepa_core.errors import UserError
+from jepa_kernels import Layout
+
+LENGTHS = [3, 1, 6]
+
+
+def layout() -> Layout:
+    return Layout.packed(torch.tensor([0, *LENGTHS]).cumsum(0))
+
+
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True}, {"scale_norm": True, "qkv_bias": True}])
+def test_equals_timm_on_each_sequence_and_shares_its_state(options):
+    torch.manual_seed(0)
+    theirs = Attention(24, num_heads=3, norm_layer=LayerNorm, **options)
+    ours = PackedAttention(24, num_heads=3, norm_layer=LayerNorm, **options)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(sum(LENGTHS), 24)
+    expected = torch.cat([theirs(row[None])[0] for row in x.split(LENGTHS)])
+    assert (ours(x, layout()) - expected).abs().max() < 1e-6
+
+
+def test_query_norm_keeps_the_precision_of_autocast():
+    attention = PackedAttention(24, num_heads=3, qk_norm=True, norm_layer=LayerNorm)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(torch.randn(sum(LENGTHS), 24), layout()).dtype == torch.bfloat16
+
+
+def test_recomputed_block_gives_the_same_gradient_and_keeps_less():
+    torch.manual_seed(0)
+    block, x = Block(24, 3, attn_layer=PackedAttention), torch.randn(sum(LENGTHS), 24, requires_grad=True)
+    gradients, kept = [], []
+    for recompute in (False, True):
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t
+        ):
+            out = run_block(block, x, layout(), recompute)
+        gradients.append(torch.autograd.grad(out.square().sum(), [x, *block.parameters()]))
+        kept.append(sum(sizes))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    assert kept[1] < kept[0] / 4
+
+
+def test_what_it_does_not_compute_is_refused():
+    with pytest.raises(
+        UserError, match=r"packed attention has no dropout and no gate; got attn_drop=0\.1, gated=False"
+    ):
+        PackedAttention(24, attn_drop=0.1)
+    with pytest.raises(
+        UserError, match=r"takes tokens \[S, D\], a jepa_kernels.Layout .* got \[2, 3, 24\], NoneType"
+    ):
+        PackedAttention(24)(torch.zeros(2, 3, 24))
+    with pytest.raises(UserError, match="is_causal=True"):
+        PackedAttention(24)(torch.zeros(10, 24), layout(), is_causal=True)
+
+
+def test_implementation_by_name():
+    block = Block(24, 3, attn_layer=PackedAttention)
+    choose_implementation(block, "reference")
+    assert block.attn.impl == "reference"
+    with pytest.raises(
+        UserError, match=r"unknown attention implementation 'referense'; known: .*Did you mean 'reference'\?"
+    ):
+        choose_implementation(block, "referense")

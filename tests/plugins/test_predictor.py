@@ -1,0 +1,197 @@
+"""The predictor, the loss and its gradients against the float64 formulas, for ragged and uniform sets."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from jepa_core import IndexSet, MaskPlan, Tokens
+from jepa_core.errors import UserError
+from jepa_core.protocols import Predictor
+from jepa_ijepa.encoder import VisionTransformer
+from jepa_ijepa.predictor import VitPredictor, pack
+from tests.plugins import reference_ijepa as reference
+from tests.plugins.test_encoder import double, make, randomised, relative
+
+GRID, HEADS = (4, 4), 2
+RAGGED = (
+    [[[0, 3, 5, 6, 15], [2], [1, 4, 7, 8]], [[9], [0, 1], [5, 6, 10]]],
+    [[[1, 2], [7, 10, 11], [0]], [[12, 13, 14], [3], [9, 15]]],
+)
+UNIFORM = (
+    [[[0, 3, 5], [2, 4, 6], [1, 4, 7]]],
+    [[[1, 2], [7, 10], [0, 3]], [[12, 13], [3, 9], [9, 15]], [[4, 8], [0, 1], [2, 3]]],
+)
+
+
+def make_predictor(width=24, target_width=None, **settings):
+    config = VitPredictor.Config(name="vit_predictor", width=16, depth=2, **settings)
+    return VitPredictor(config, SimpleNamespace(width=width, heads=HEADS), target_width or width)
+
+
+def plan_of(contexts, targets, pairs=None):
+    return MaskPlan(
+        tuple(map(IndexSet.from_lists, contexts)), tuple(map(IndexSet.from_lists, targets)), pairs
+    )
+
+
+def context_tokens(plan, width=24):
+    torch.manual_seed(3)
+    return [Tokens(torch.randn(keep.total, width), keep, GRID) for keep in plan.contexts]
+
+
+def exact(predictor, contexts, plan):
+    """The reference's guesses, one float64 tensor a pair."""
+    guesses = []
+    for i, j in plan.pairs:
+        values = contexts[i].values.double().split(plan.contexts[i].lengths.tolist())
+        samples = zip(values, plan.contexts[i].split(), plan.targets[j].split(), strict=True)
+        rows = [reference.predictor(double(predictor), *sample, GRID, predictor.heads) for sample in samples]
+        guesses.append(torch.cat(rows))
+    return guesses
+
+
+@pytest.mark.parametrize("lists", [RAGGED, UNIFORM])
+@pytest.mark.parametrize("pairs", [None, ((0, 1), (0, 0), (0, 1))])
+def test_equals_the_formulas(lists, pairs):
+    plan, predictor = plan_of(*lists, pairs), randomised(make_predictor(target_width=20))
+    contexts = context_tokens(plan)
+    found = predictor(contexts, plan, GRID)
+    for (_, j), tokens, guess in zip(plan.pairs, found, exact(predictor, contexts, plan), strict=True):
+        assert relative(tokens.values, guess) < 1e-5
+        assert tokens.at is plan.targets[j]
+        assert tokens.grid == GRID
+
+
+@pytest.mark.parametrize("lists", [RAGGED, UNIFORM])
+def test_loss_and_gradients_equal_the_formulas(lists):
+    torch.manual_seed(0)
+    encoder = randomised(make())
+    target = copy.deepcopy(encoder).requires_grad_(False)
+    for parameter in target.parameters():
+        parameter.mul_(0.9)
+    predictor, plan, images = randomised(make_predictor()), plan_of(*lists), torch.randn(3, 3, 32, 32)
+    contexts = [encoder(images, keep) for keep in plan.contexts]
+    whole = target(images)
+    wanted = Tokens(F.layer_norm(whole.values, (24,)), whole.at, GRID)
+    guesses = torch.cat([tokens.values for tokens in predictor(contexts, plan, GRID)])
+    wanted = torch.cat([wanted.gather(plan.targets[j]).values for _, j in plan.pairs])
+    loss = F.smooth_l1_loss(guesses, wanted)
+    loss.backward()
+
+    modules = {"encoder": encoder, "predictor": predictor, "target_encoder": target}
+    state = {f"{name}.{key}": value for name, m in modules.items() for key, value in double(m).items()}
+    learned = {
+        f"{name}.{key}": p
+        for name, m in modules.items()
+        for key, p in m.named_parameters()
+        if p.requires_grad
+    }
+    for key in learned:
+        state[key].requires_grad_()
+    expected = reference.reference_loss(
+        state, images.double(), *lists, patch=8, heads=HEADS, predictor_heads=HEADS
+    )
+    expected.backward()
+    assert abs(loss.item() / expected.item() - 1) < 1e-5
+    scale = torch.cat([state[key].grad.flatten() for key in learned]).norm() / len(learned) ** 0.5
+    for key, parameter in learned.items():
+        assert (parameter.grad - state[key].grad).norm() < 1e-5 * (scale + state[key].grad.norm()), key
+
+
+def test_a_sample_does_not_notice_its_neighbours():
+    plan, predictor = plan_of(*RAGGED), randomised(make_predictor())
+    contexts = context_tokens(plan)
+    together = predictor(contexts, plan, GRID)
+    for b in range(3):
+        alone = plan_of([[c[b]] for c in RAGGED[0]], [[t[b]] for t in RAGGED[1]])
+        own = [
+            Tokens(tokens.values.split(keep.lengths.tolist())[b], single, GRID)
+            for tokens, keep, single in zip(contexts, plan.contexts, alone.contexts, strict=True)
+        ]
+        for tokens, found in zip(predictor(own, alone, GRID), together, strict=True):
+            assert (tokens.values - found.values.split(found.at.lengths.tolist())[b]).abs().max() < 1e-5
+
+
+def test_rows_and_layout_of_packed_pairs():
+    """Sequences pair after pair, sample after sample, context before target."""
+    plan = plan_of([[[0, 1], [2]]], [[[3], [4, 5]], [[6], [7]]])
+    places, layout = pack([(plan.contexts[0], target) for target in plan.targets])
+    assert [[rows.tolist() for rows in pair] for pair in places] == [
+        [[0, 1, 3], [2, 4, 5]],
+        [[6, 7, 9], [8, 10]],
+    ]
+    assert layout.query_offsets.tolist() == [0, 3, 6, 9, 11]
+    assert layout.uniform is None
+    dense = plan_of(*UNIFORM)
+    assert pack([(dense.contexts[0], target) for target in dense.targets])[1].uniform == 5
+
+
+def test_grids_of_other_ranks():
+    predictor = make_predictor()
+    for grid in ((12,), (2, 2, 3)):
+        plan = plan_of([[[0, 11], [5]]], [[[1], [2, 3]]])
+        tokens = predictor([Tokens(torch.randn(3, 24), plan.contexts[0], grid)], plan, grid)[0]
+        assert tokens.values.shape == (3, 24)
+        assert tokens.grid == grid
+
+
+def test_nothing_to_predict_gives_nothing():
+    assert make_predictor()([], MaskPlan(), GRID) == ()
+
+
+def test_recomputing_activations_changes_no_gradient():
+    plan, gradients = plan_of(*RAGGED), []
+    for checkpoint in (False, True):
+        predictor = randomised(make_predictor(checkpoint=checkpoint))
+        loss = sum(tokens.values.square().sum() for tokens in predictor(context_tokens(plan), plan, GRID))
+        gradients.append(torch.autograd.grad(loss, [*predictor.parameters()]))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "millions"),
+    [
+        ("official_base", 12, 21.9),
+        ("official_large", 12, 22.1),
+        ("official_huge", 12, 22.3),
+        ("official_giant", 16, 29.5),
+    ],
+)
+def test_official_sizes(name, depth, millions):
+    with torch.device("meta"):
+        encoder = VisionTransformer(VisionTransformer.Config(name=name))
+        predictor = VitPredictor(
+            VitPredictor.Config(name="vit_predictor", depth=depth), encoder, encoder.width
+        )
+    assert isinstance(predictor, Predictor)
+    assert predictor.heads == encoder.heads
+    assert sum(p.numel() for p in predictor.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_initial_weights_and_depth_rescale():
+    states = []
+    for rescale in (False, True):
+        torch.manual_seed(0)
+        config = VitPredictor.Config(name="vit_predictor", width=96, depth=3, heads=4, depth_rescale=rescale)
+        states.append(VitPredictor(config, SimpleNamespace(width=96, heads=4), 96).state_dict())
+    for key, plain in states[0].items():
+        number = int(key.split(".")[1]) + 1 if key.endswith(("attn.proj.weight", "mlp.fc2.weight")) else 0.5
+        torch.testing.assert_close(states[1][key], plain / (2 * number) ** 0.5)
+        if plain.ndim == 2:
+            assert plain.std().item() == pytest.approx(0.02, rel=0.05), key
+    assert states[0]["mask_token"].std().item() == pytest.approx(0.02, rel=0.3)
+
+
+def test_settings_and_inputs_that_do_not_fit():
+    with pytest.raises(
+        UserError,
+        match=r"predictor 'vit_predictor': a width of 16 cannot be split among 3 heads; "
+        r"set predictor\.width or predictor\.heads",
+    ):
+        make_predictor(heads=3)
+    plan = plan_of(*UNIFORM)
+    with pytest.raises(UserError, match="predictor 'vit_predictor' uses no condition; got Tensor"):
+        make_predictor()(context_tokens(plan), plan, GRID, torch.zeros(3))

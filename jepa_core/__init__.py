@@ -53,7 +53,7 @@ _HOMES = {
     "Tokens": "types",
 }
 
-__all__ = ["UserError", "__version__", "hookimpl", *_HOMES]  # noqa: PLE0604
+__all__ = ["UserError", "__version__", "hookimpl", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,8 +63,10 @@ def train(
     """Train a recipe, or go on with a run."""
     from jepa_core import loop
     from jepa_core import run as runs
+    from jepa_core.memory import keep_freed_blocks
     from jepa_core.recipes import load_recipe
 
+    keep_freed_blocks()
     if resume is not None:
         if recipe is not None and "=" in recipe:
             overrides, recipe = [recipe, *(overrides or [])], None
@@ -80,9 +83,7 @@ def train(
         resolved = load_recipe(recipe, *(overrides or []))
         stamp = time.strftime("%Y%m%d-%H%M%S")
         folder = run or Path("runs") / f"{resolved.name.replace('/', '-')}-{stamp}"
-        if overwrite:
-            runs.clear(folder)
-    finished = loop.train(resolved, folder, resume=resume is not None)
+    finished = loop.train(resolved, folder, resume=resume is not None, overwrite=overwrite)
     out.print(f"{finished.step:,} steps done; the run is in [bold]{escape(str(folder))}[/]", highlight=False)
 
 
@@ -159,7 +160,7 @@ def show_plugin(name: Annotated[str, typer.Argument(help="A plugin, or a compone
     """What a plugin offers, or what a component's settings are."""
     from jepa_core import plugins
     from jepa_core.errors import unknown
-    from jepa_core.protocols import KINDS, components_of
+    from jepa_core.protocols import KINDS, settings_of
 
     found = plugins.get()
     known: set[str] = {p.name for p in found.found}
@@ -173,7 +174,7 @@ def show_plugin(name: Annotated[str, typer.Argument(help="A plugin, or a compone
                 first = (offered.__doc__ or "").strip().splitlines()
                 out.print(f"[bold]{kind} {component}[/]  {escape(first[0] if first else '')}", highlight=False)
                 if name == component:
-                    rows = [(key, repr(default), said) for key, default, said in components_of(offered.Config)]
+                    rows = [(key, repr(default), said) for key, default, said in settings_of(offered.Config)]
                     _rows(("setting", "default", "what it means"), rows, None, False)
     if not shown and name not in known:
         raise unknown("plugin or component", name, known)
@@ -182,7 +183,7 @@ def show_plugin(name: Annotated[str, typer.Argument(help="A plugin, or a compone
             out.print(f"{plugin.state}; from {escape(plugin.origin)} {escape(plugin.error)}", highlight=False)
 
 
-def _rows(head: tuple[str, ...], rows: list[tuple[str, ...]], data: Any, as_json: bool) -> None:
+def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], data: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(data, indent=2))
         return

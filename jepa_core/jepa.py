@@ -56,11 +56,18 @@ class JEPA(nn.Module):
     online encoder is its own target); `masker` and `target_update` are plain objects.
     """
 
+    # protocols.Encoder and Predictor that are modules too, which no one type can say
+    encoder: Any
+    predictor: Any
+    target_encoder: Any
+    objectives: Any
+
     class Config(ComponentSettings):
-        target_norm: Literal["layer", "position", "none"] = "layer"
-        """What is done to the target features: `layer` norm over the width without affine (I-JEPA),
-        `position` subtracts the batch mean at each place of the grid before the layer norm, so that a
-        place alone predicts nothing, or `none`."""
+        target_norm: Literal["layer", "batch", "position", "none"] = "layer"
+        """What is done to the target features: `layer` norm over the width without affine (I-JEPA);
+        `batch`: each feature to mean 0 and std 1 over all tokens of the batch, so that no feature is
+        constant; `position` subtracts the batch mean at each place of the grid before the layer norm, so
+        that a place alone predicts nothing; or `none`."""
         target_layers: int = Field(1, ge=1)
         """Targets average the last so many blocks, each layer-normed (data2vec); 1: the final output."""
         target_gradient: bool = False
@@ -88,7 +95,7 @@ class JEPA(nn.Module):
         self.masker = masker
         self.target_update = target_update
         self.objectives = nn.ModuleDict(dict(objectives))
-        self.target_encoder = target_update.make_target(encoder)  # type: ignore[arg-type]
+        self.target_encoder = target_update.make_target(self.encoder)
         self.total_steps = total_steps
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
@@ -98,7 +105,9 @@ class JEPA(nn.Module):
         """
         batch = Batch.of(batch)
         step = self.run_stages(batch, self._checked(plan, batch.batch_size))
-        terms = {name: objective(step) for name, objective in self.objectives.items()}
+        device = next(iter(batch.views.values())).device.type
+        with torch.autocast(device, enabled=False):
+            terms = {name: objective(step) for name, objective in self.objectives.items()}
         weighted = [self.objectives[name].config.weight * term for name, term in terms.items()]
         return Output(torch.stack(weighted).sum(), terms, self.metrics(step), step)
 
@@ -118,7 +127,7 @@ class JEPA(nn.Module):
 
     def encode_target(self, view: Tensor, plan: MaskPlan) -> Tokens:
         """Features of the whole target view, [B·N, D]; without gradient unless the setting says so."""
-        encoder: Any = self.encoder if self.target_encoder is None else self.target_encoder
+        encoder = self.encoder if self.target_encoder is None else self.target_encoder
         depth, count = encoder.depth, self.config.target_layers
         wanted = tuple(range(depth - count + 1, depth + 1)) if count > 1 else ()
         with torch.set_grad_enabled(self.config.target_gradient and torch.is_grad_enabled()):
@@ -140,16 +149,17 @@ class JEPA(nn.Module):
         if self.config.target_norm == "position":
             grid = values.view(tokens.at.batch_size, -1, tokens.width)
             values = (grid - grid.mean(0)).reshape(values.shape)
-        if self.config.target_norm != "none":
+        if self.config.target_norm == "batch":
+            values = (values - values.mean(0)) / (values.std(0) + 1e-3)
+        elif self.config.target_norm != "none":
             values = _layer_norm(values)
         return Tokens(values, tokens.at, tokens.grid)
 
     def encode_context(self, view: Tensor, plan: MaskPlan) -> tuple[Tokens, ...]:
         """Features of the visible tokens, one `Tokens` a context; of the whole view for an empty plan."""
-        encoder: Any = self.encoder
         if plan.empty:
-            return (encoder(view),)
-        return tuple(encoder(view, keep) for keep in plan.contexts)
+            return (self.encoder(view),)
+        return tuple(self.encoder(view, keep) for keep in plan.contexts)
 
     def predict(self, contexts: tuple[Tokens, ...], plan: MaskPlan, condition: Any) -> tuple[Tokens, ...]:
         """Predicted features at the target's places, one `Tokens` a pair."""
@@ -168,8 +178,7 @@ class JEPA(nn.Module):
         """Moves the target encoder after optimizer step `step` (0-based); returns what to log."""
         if self.target_encoder is None:
             return {}
-        online: Any = self.encoder
-        return self.target_update.update(self.target_encoder, online, step, self.total_steps)
+        return self.target_update.update(self.target_encoder, self.encoder, step, self.total_steps)
 
     @torch.no_grad()
     def features(
@@ -186,7 +195,7 @@ class JEPA(nn.Module):
             raise unknown("role", role, ("target", "context"))
         if pool not in ("mean", None):
             raise unknown("pool", str(pool), ("mean", "None"))
-        encoder: Any = self.encoder
+        encoder = self.encoder
         if role == "target" and self.target_encoder is not None:
             encoder = self.target_encoder
         tokens: Tokens = encoder(images)
@@ -194,8 +203,8 @@ class JEPA(nn.Module):
 
     def grid(self) -> Grid:
         """The token grid of the views that the encoder's settings speak of."""
-        encoder: Any = self.encoder
-        return encoder.grid(encoder.view_shape())
+        grid: Grid = self.encoder.grid(self.encoder.view_shape())
+        return grid
 
     def _checked(self, plan: MaskPlan | None, batch_size: int) -> MaskPlan:
         if plan is None:

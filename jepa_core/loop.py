@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,32 @@ from jepa_core.errors import UserError
 from jepa_core.evaluate import extract, feature_std, model_features, prediction_retrieval, rankme
 from jepa_core.jepa import JEPA, Output
 from jepa_core.recipes import Recipe
-from jepa_core.run import Run, begin
+from jepa_core.run import Run, begin, make_folder
 
 ONLINE_IMAGES = 5000, 2000
 """Training and validation images of the small kNN evaluation during training."""
 
 
 def train(
-    recipe: Recipe, run_dir: str | Path, resume: bool = False, watch: Sequence[object] | None = None
+    recipe: Recipe,
+    run_dir: str | Path,
+    resume: bool = False,
+    watch: Sequence[object] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Run:
     """Trains a recipe in a folder and returns the finished run.
 
     `resume` goes on from the newest checkpoint. `watch` replaces core's observers (metrics file,
-    terminal, TensorBoard, alarm, pictures); plugins listen in any case. Raises UserError for a folder
-    that holds a run already, data that cannot be used, or a recipe that is not the run's.
+    terminal, TensorBoard, alarm, pictures); plugins listen in any case. `overwrite` removes a run that is
+    in the folder, once this one is about to start. Raises UserError for a folder that holds a run already,
+    data that cannot be used, or a recipe that is not the run's.
     """
-    run = begin(recipe, Path(run_dir), resume)
     parts = micro_batches(recipe)
+    run = begin(recipe, Path(run_dir), resume, overwrite)
     batches = load(run, parts)
+    if not resume:
+        make_folder(run)
     with observers.watching(run, observers.standard() if watch is None else watch) as hook:
         started, first = time.monotonic(), run.step
         for loaded in batches:
@@ -68,7 +77,7 @@ def micro_batches(recipe: Recipe) -> int:
 def load(run: Run, parts: int) -> Iterator[list[Loaded]]:
     """The micro-batches of each step that is still to do; micro-batch m is drawn as rank m of `parts`."""
     recipe, model = run.recipe, run.model
-    shape = model.encoder.view_shape()  # type: ignore[operator, union-attr]
+    shape = model.encoder.view_shape()
     flat = make_loader(
         run.samples,
         recipe.transform,
@@ -82,13 +91,15 @@ def load(run: Run, parts: int) -> Iterator[list[Loaded]]:
         masker=model.masker,
         grid=model.grid(),
         total_steps=run.total_steps,
+        max_corrupt=recipe.data.max_corrupt,  # type: ignore[attr-defined]
+        pin_memory=run.training.device.type == "cuda",
     )
-    group: list[Loaded] = []
-    for loaded in flat:
-        group.append(loaded)
-        if len(group) == parts:
-            yield group
-            group = []
+    return _grouped(iter(flat), parts)
+
+
+def _grouped(flat: Iterator[Loaded], parts: int) -> Iterator[list[Loaded]]:
+    while group := list(islice(flat, parts)):
+        yield group
 
 
 def _due(run: Run, every: int) -> bool:
@@ -123,7 +134,7 @@ def online_knn(run: Run) -> float:
     """kNN top-1 of the target encoder on a few thousand images of the validation split."""
     recipe, model = run.recipe, run.model
     source = build("data", recipe.data)
-    shape = model.encoder.view_shape()  # type: ignore[operator, union-attr]
+    shape = model.encoder.view_shape()
     maps = [model_features(model, "target")]
     dtype = torch.bfloat16 if run.training.bf16 else None
     found = []

@@ -14,7 +14,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from jepa_core import plugins
 from jepa_core.hookspecs import hookimpl
@@ -83,7 +90,8 @@ class Terminal:
         self.console = console or Console(stderr=True)
         self._bar: Progress | None = None
         self._task: Any = None
-        self._what, self._total, self._done = "", None, 0
+        self._what, self._done, self._from = "", 0, 0
+        self._total: int | None = None
         self._started = self._printed = time.monotonic()
 
     def begin(self, what: str, total: int | None) -> None:
@@ -180,14 +188,15 @@ class Pictures:
     def jepa_run_started(self, run: Run) -> None:
         from jepa_core.assembly import sample_masks
         from jepa_core.data import eval_loader
-        from jepa_core.pictures import draw_masks
+        from jepa_core.pictures import draw_masks, unnormalise
 
         encoder: Any = run.model.encoder
         shape = encoder.view_shape()
         images, _ = next(iter(eval_loader(run.samples, run.recipe.transform, shape, self.SHOWN, 0, self.SHOWN)))
         plan = sample_masks(run.model, len(images), run.recipe.seed)
         if not plan.empty:
-            draw_masks(images, plan, run.model.grid(), run.folder / "masks.png")
+            shown = unnormalise(images, run.recipe.transform.mean, run.recipe.transform.std)
+            draw_masks(shown, plan, run.model.grid(), run.folder / "masks.png")
 
     @hookimpl
     def jepa_run_ended(self, run: Run) -> None:
@@ -204,11 +213,11 @@ def standard() -> list[object]:
 
 @contextmanager
 def watching(run: Run, observers: Sequence[object]) -> Iterator[Any]:
-    """The hook caller with `observers` and all plugins listening, for as long as the run lasts."""
+    """The hook caller with `observers`, then all plugins, listening in this order while the run lasts."""
     found = plugins.get()
     hook = found.manager.hook
     with ExitStack() as stack:
-        for observer in observers:
+        for observer in reversed(observers):  # pluggy calls the newest first
             found.register(observer, f"observer {type(observer).__name__} at {id(observer):#x}")
             stack.callback(found.manager.unregister, observer)
         stack.callback(hook.jepa_run_ended, run=run)

@@ -125,19 +125,20 @@ class TrainingStep:
         self.model.train()
         self._set_schedules()
         self.optimizer.zero_grad(set_to_none=True)
-        terms: dict[str, Tensor | float] = {}
+        losses, terms = [], []
         for batch, plan in parts:
             output = self.forward(batch, plan)
             (output.loss / len(parts)).backward()
-            for name, value in {"": output.loss, **output.terms}.items():
-                terms[name] = terms.get(name, 0.0) + value.detach() / len(parts)
+            losses.append(output.loss.detach())
+            terms.append({name: term.detach() for name, term in output.terms.items()})
         if self.settings.clip_grad is not None:
             trained = [p for p in self.model.parameters() if p.requires_grad]
             self.logged["grad_norm"] = nn.utils.clip_grad_norm_(trained, self.settings.clip_grad)
         self.optimizer.step()
         self.logged.update(self.model.update_target(self.done))
         self.done += 1
-        return replace(output, loss=terms.pop(""), terms=terms)
+        means = {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
+        return replace(output, loss=torch.stack(losses).mean(), terms=means)
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:
         """The model's output on the step's device and in its precision."""

@@ -42,18 +42,10 @@ def draw_masks(images: Tensor, plan: MaskPlan, grid: Grid, path: Path | str, mos
     """A PNG with the first `most` images: as they are, what each context sees, and the target blocks.
 
     `images` [B, C, H, W] with C 1 or 3, float 0 … 1 or uint8; `grid` is the (H, W) token grid of `plan`.
-    Raises UserError where the grid is not 2-D, the images are normalised, or images and plan speak of
-    different batch sizes.
+    Raises UserError where the grid does not divide the images, the images are normalised, or images and
+    plan speak of different batch sizes.
     """
-    if len(grid) != 2:
-        raise UserError(f"masks are drawn on grids (H, W); got {grid}")
-    if images.dtype != torch.uint8 and (images.min() < 0 or images.max() > 1):
-        raise UserError(
-            f"images to draw are uint8, or float from 0 to 1; got {images.min():.2f} … {images.max():.2f}. "
-            "unnormalise(images, mean, std) brings normalised ones back"
-        )
-    if plan.empty or plan.batch_size != len(images):
-        raise UserError(f"a plan for {len(images)} images is needed; got one for {plan.batch_size}")
+    _check(images, plan, grid)
     count, rows = min(most, len(images)), 2 + len(plan.contexts)
     pixels = _pixels(images[:count])
     with rc_context(_STYLE):
@@ -66,7 +58,21 @@ def draw_masks(images: Tensor, plan: MaskPlan, grid: Grid, path: Path | str, mos
             _draw_targets(axes[-1, b], pixels[b], [_keep(target, b, grid) for target in plan.targets])
         _name_rows(axes, plan, grid)
         _legend(figure, len(plan.targets))
-        figure.savefig(path)
+        figure.savefig(path, format="png")
+
+
+def _check(images: Tensor, plan: MaskPlan, grid: Grid) -> None:
+    if len(grid) != 2:
+        raise UserError(f"masks are drawn on grids (H, W); got {grid}")
+    if images.dtype != torch.uint8 and (images.min() < 0 or images.max() > 1):
+        raise UserError(
+            f"images to draw are uint8, or float from 0 to 1; got {images.min():.2f} … {images.max():.2f}. "
+            "unnormalise(images, mean, std) brings normalised ones back"
+        )
+    if images.shape[2] % grid[0] or images.shape[3] % grid[1]:
+        raise UserError(f"a grid {grid} does not divide images of {images.shape[2]}×{images.shape[3]} pixels")
+    if plan.empty or plan.batch_size != len(images):
+        raise UserError(f"a plan for {len(images)} images is needed; got one for {plan.batch_size}")
 
 
 def _pixels(images: Tensor) -> np.ndarray:
@@ -84,7 +90,7 @@ def _keep(tokens: IndexSet, sample: int, grid: Grid) -> np.ndarray:
 def _spread(keep: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """bool [H, W] on tokens to bool on pixels."""
     height, width = pixels.shape[0] // keep.shape[0], pixels.shape[1] // keep.shape[1]
-    return keep.repeat(height, 0).repeat(width, 1)[: pixels.shape[0], : pixels.shape[1]]
+    return keep.repeat(height, 0).repeat(width, 1)
 
 
 def _show(axis: Axes, pixels: np.ndarray) -> None:
@@ -97,12 +103,12 @@ def _draw_context(axis: Axes, pixels: np.ndarray, keep: np.ndarray) -> None:
     """Hidden patches go to a flat grey with a trace of the image; visible ones stay as they are."""
     seen = _spread(keep, pixels)[..., None]
     _show(axis, np.where(seen, pixels, 0.55 + 0.12 * (pixels - 0.5)))
-    axis.set_xlabel(f"{keep.sum()} of {keep.size}", labelpad=2)
+    axis.set_xlabel(f"{keep.sum()} of {keep.size} seen", labelpad=2)
 
 
 def _draw_targets(axis: Axes, pixels: np.ndarray, targets: Sequence[np.ndarray]) -> None:
     """What nobody predicts is faded; every block has an outline, its neighbours' drawn further inside."""
-    union = np.logical_or.reduce(targets) if targets else np.zeros((1, 1), bool)
+    union = np.logical_or.reduce(targets) if targets else np.ones((1, 1), bool)
     _show(axis, np.where(_spread(union, pixels)[..., None], pixels, 0.5 + 0.5 * pixels))
     for j, keep in enumerate(targets):
         colour = _COLOURS[j % len(_COLOURS)]
@@ -110,10 +116,9 @@ def _draw_targets(axis: Axes, pixels: np.ndarray, targets: Sequence[np.ndarray])
         inset = 0.04 + 0.055 * (j % len(_COLOURS))
         lines = [[(x * cell[1], y * cell[0]) for x, y in edge] for edge in outline(keep, inset)]
         axis.add_collection(LineCollection(lines, colors=colour, linewidths=1.6, capstyle="projecting"))
-    sizes = sorted({int(keep.sum()) for keep in targets})
-    axis.set_xlabel(
-        "–".join(str(size) for size in (sizes[:1] + sizes[-1:] if sizes[1:] else sizes)) + " each", labelpad=2
-    )
+    sizes = [int(keep.sum()) for keep in targets] or [0]
+    span = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)}–{max(sizes)}"
+    axis.set_xlabel(f"{span} {'each' if len(sizes) > 1 else 'hidden'}", labelpad=2)
 
 
 def outline(keep: np.ndarray, inset: float = 0.0) -> list[tuple[tuple[float, float], tuple[float, float]]]:
@@ -195,7 +200,7 @@ def draw_curves(metrics: Path | str, path: Path | str) -> None:
             _draw_curve(axis, panel, lines)
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
-        figure.savefig(path)
+        figure.savefig(path, format="png")
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:

@@ -53,13 +53,17 @@ class Plugins:
 
         Raises UserError for a misspelt hook or argument.
         """
+        known = [hook for hook in vars(hookspecs) if hook.startswith("jepa_")]
+        for attribute in dir(plugin):
+            options = self.manager.parse_hookimpl_opts(plugin, attribute)
+            if options is not None and attribute not in known:
+                raise UserError(f"plugin {name!r}: {unknown('hook', attribute, known)}")
         try:
             self.manager.register(plugin, name)
-            self.manager.check_pending()
         except pluggy.PluginValidationError as error:
-            self.manager.unregister(plugin)
-            known = ", ".join(sorted(vars(self.manager.hook)))
-            raise UserError(f"plugin {name!r}: {error}; known hooks: {known}") from error
+            if self.manager.is_registered(plugin):
+                self.manager.unregister(plugin)
+            raise UserError(f"plugin {name!r}: {' '.join(str(error).split())}") from error
         self._catalogues.clear()
 
     def catalogue(self, kind: str) -> Catalogue:
@@ -103,7 +107,7 @@ class Catalogue:
     """Classes of one kind by name, with the plugin that offers each."""
 
     kind: str
-    classes: Mapping[str, type]
+    classes: Mapping[str, Any]
     owners: Mapping[str, str]
     found: Sequence[Found] = ()
     """The plugins, for the error that an unknown name gives: the one that has it may be set aside."""
@@ -113,7 +117,7 @@ class Catalogue:
         cls, kind: str, offers: Iterable[tuple[str, Mapping[str, type]]], found: Sequence[Found] = ()
     ) -> Catalogue:
         """From (plugin, classes by name). Raises UserError where two offer one name."""
-        classes: dict[str, type] = {}
+        classes: dict[str, Any] = {}
         owners: dict[str, str] = {}
         for plugin, offered in offers:
             for name, component in offered.items():

@@ -180,7 +180,7 @@ KINDS: Mapping[str, str] = {
 """Every kind of component and the hook that supplies it."""
 
 
-def components_of(config: type[ComponentSettings]) -> Iterator[tuple[str, Any, str]]:
+def settings_of(config: type[ComponentSettings]) -> Iterator[tuple[str, Any, str]]:
     """(setting, default, what it means) for each setting of a component, for help texts and docs."""
     for name, field in config.model_fields.items():
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)

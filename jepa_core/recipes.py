@@ -21,7 +21,7 @@ import tomlkit
 
 from jepa_core import plugins
 from jepa_core.data import TransformSettings
-from jepa_core.errors import UserError, nearest, unknown
+from jepa_core.errors import UserError, unknown
 from jepa_core.optim import OptimizerSettings
 from jepa_core.settings import ComponentSettings, Settings, TrainSettings, parse
 
@@ -196,7 +196,7 @@ def _merge_component(kind: str, old: Any, new: Any) -> Any:
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     name = new.get("name", old.get("name"))
-    if name != old.get("name") and "name" in old:
+    if isinstance(name, str) and "name" in old and name != old["name"]:
         carried = plugins.get().catalogue(kind).find(name).Config.carried
         old = {key: value for key, value in old.items() if key in carried}
     return {**old, **new}

@@ -64,14 +64,18 @@ class Run:
         return read_metrics(self.folder)
 
 
-def begin(recipe: Recipe, folder: Path, resume: bool) -> Run:
-    """A run about to take its next step: fresh in an empty folder, or where its last checkpoint stands."""
+def begin(recipe: Recipe, folder: Path, resume: bool, overwrite: bool = False) -> Run:
+    """A run about to take its next step: a fresh one, or where its last checkpoint stands.
+
+    Raises UserError for a folder in use, unless it is to be overwritten, and whatever keeps the run from
+    starting.
+    """
     if resume:
         _check_unchanged(recipe, load_recipe(folder / RECIPE))
         checkpoint = checkpoints.latest(folder)
     elif folder.exists() and not folder.is_dir():
         raise UserError(f"the run's folder {str(folder)!r} is a file; name another")
-    elif (folder / RECIPE).exists():
+    elif (folder / RECIPE).exists() and not overwrite:
         raise UserError(f"{str(folder)!r} holds a run already; resume it, overwrite it, or name another folder")
     source = build("data", recipe.data)
     samples = source.split("train")
@@ -80,10 +84,19 @@ def begin(recipe: Recipe, folder: Path, resume: bool) -> Run:
     if resume:
         checkpoints.load_training(checkpoint, training)
         _keep_metrics_until(folder, training.done)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
     return Run(folder, recipe, training, samples)
+
+
+def make_folder(run: Run) -> None:
+    """Writes the recipe into the run's folder, in place of an earlier run.
+
+    The last thing before the first step, so that a run that cannot start leaves nothing behind and
+    removes nothing.
+    """
+    if (run.folder / RECIPE).exists():
+        clear(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / RECIPE).write_text(run.recipe.to_toml(), encoding="utf-8")
 
 
 def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:

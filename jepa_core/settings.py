@@ -41,11 +41,10 @@ class TrainSettings(Settings):
     epoch_images: int | None = Field(None, ge=1)
     """Images of one epoch; by default as many as the training split has."""
     batch_size: int = Field(128, ge=1)
-    """Images of one optimizer step, over all processes."""
+    """Images of one optimizer step."""
     micro_batch: int | None = Field(None, ge=1)
     """Images of one forward pass; the gradients of batch_size / micro_batch passes add up to one step.
-    Masks and samples depend on the micro-batch's number alone, so they are the same on one device and
-    on many. By default each process takes its share of the batch at once."""
+    Pass m draws its samples and masks as rank m of as many would. By default the whole batch at once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast to bf16, or fp32 throughout; auto: bf16 where the device multiplies it fast."""
     device: str = "auto"

@@ -110,7 +110,9 @@ class IndexSet:
     @cached_property
     def layout(self) -> Layout:
         """The attention layout in which each sample's tokens see each other and nobody else's."""
-        return Layout.packed(self.offsets, max_len=self.max_length, uniform=self.uniform)
+        return Layout.packed(
+            self.offsets, max_len=self.max_length, uniform=self.uniform, total=self.total
+        )
 
     def flat(self, tokens: int) -> Tensor:
         """int64 [S]: rows of a [B·N, …] view that these tokens stand at, N = `tokens`."""
@@ -158,7 +160,7 @@ class MaskPlan:
 
     contexts: tuple[IndexSet, ...] = ()
     targets: tuple[IndexSet, ...] = ()
-    pairs: tuple[tuple[int, int], ...] | None = None
+    pairs: tuple[tuple[int, int], ...] = None  # type: ignore[assignment]  # filled in below
 
     def __post_init__(self) -> None:
         contexts, targets = tuple(self.contexts), tuple(self.targets)

@@ -14,6 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("shared_machine", deadline=None, max_examples=40)
+settings.load_profile("shared_machine")
 
 TINY = """
 seed = 3

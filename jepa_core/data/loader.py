@@ -18,25 +18,32 @@ from jepa_core.types import Grid
 
 
 class StepLoader:
-    """Iterates over the steps' `Loaded` in order; counts what it has `seen` and what was `corrupt`.
+    """Iterates over `Loaded`, step after step and rank after rank; counts what it has `seen`, and `corrupt`.
 
     Iterating again starts again. `steps_per_epoch` is the number of whole batches in an epoch.
     """
 
     def __init__(
-        self, dataset: Steps, steps: range, workers: int, pin_memory: bool, max_corrupt: float
+        self,
+        dataset: Steps,
+        steps: range,
+        ranks: range,
+        workers: int,
+        pin_memory: bool,
+        max_corrupt: float,
     ) -> None:
-        self.dataset, self.steps, self.workers = dataset, steps, workers
+        self.dataset, self.steps, self.ranks, self.workers = dataset, steps, ranks, workers
         self.pin_memory, self.max_corrupt = pin_memory, max_corrupt
         self.steps_per_epoch = dataset.order.steps_per_epoch
         self.seen = self.corrupt = 0
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps) * len(self.ranks)
 
     def __iter__(self) -> Iterator[Loaded]:
         self.seen = self.corrupt = 0
-        for loaded in iterate(self.dataset, self.steps, self.workers, self.pin_memory):
+        items = ((step, rank) for step in self.steps for rank in self.ranks)
+        for loaded in iterate(self.dataset, items, self.workers, self.pin_memory):
             self.seen += loaded.batch.batch_size + len(loaded.skipped)
             self.corrupt += len(loaded.skipped)
             if loaded.skipped:
@@ -52,7 +59,7 @@ def make_loader(
     *,
     steps: range,
     seed: int,
-    rank: int = 0,
+    ranks: range = range(1),
     world: int = 1,
     workers: int = 0,
     masker: Masker | None = None,
@@ -66,9 +73,11 @@ def make_loader(
     Args:
         samples: the training split. In-memory samples are transformed by the batch, where the settings allow.
         view_shape: (3, H, W).
-        batch_size: samples of one step on this rank.
+        batch_size: samples of one step of one rank.
         steps: numbers of the steps, from 0; `range(start, stop)` resumes at `start`.
-        rank, world: this process's share; every process makes its own loader.
+        ranks, world: the shares of a step that this process draws, one `Loaded` each, of `world` shares.
+            On many devices each process takes its own; one device takes all of them, as micro-batches,
+            and sees the same images and masks.
         workers: processes that read; they change no batch.
         masker, grid, total_steps: draw each step's masks with the batch, `progress` being step / total_steps.
         max_corrupt: share of unreadable samples that is put up with, judged from 100 samples on.
@@ -76,15 +85,15 @@ def make_loader(
     Raises UserError where there are fewer samples than one batch on each rank takes; while iterating,
     where too many samples are corrupt.
     """
-    order = Order(len(samples), batch_size, seed, rank, world)
+    order = Order(len(samples), batch_size, seed, world)
     if order.steps_per_epoch == 0:
-        ranks = f" on each of {world} ranks" if world > 1 else ""
+        each = f" on each of {world} ranks" if world > 1 else ""
         raise UserError(
-            f"{len(samples)} samples do not fill one batch of {batch_size}{ranks}; lower the batch size"
+            f"{len(samples)} samples do not fill one batch of {batch_size}{each}; lower the batch size"
         )
     read = reader(samples, transform_settings, view_shape, max_corrupt)
     masks = None
     if masker is not None:
         assert grid is not None, "a masker needs the grid it draws on"
-        masks = StepMasks(masker, grid, total_steps if total_steps is not None else steps.stop, seed, rank)
-    return StepLoader(Steps(order, read, masks), steps, workers, pin_memory, max_corrupt)
+        masks = StepMasks(masker, grid, total_steps if total_steps is not None else steps.stop, seed)
+    return StepLoader(Steps(order, read, masks), steps, ranks, workers, pin_memory, max_corrupt)

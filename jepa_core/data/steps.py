@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from jepa_core.data import batched
 from jepa_core.data.images import CorruptSample
 from jepa_core.data.randomness import step_generator
-from jepa_core.data.samples import InMemory, Indices
+from jepa_core.data.samples import Indices, InMemory
 from jepa_core.data.settings import TransformSettings
 from jepa_core.data.transforms import image_size, train_transform
 from jepa_core.data.workers import one_thread
@@ -45,24 +45,25 @@ class Loaded:
 
     def to(self, device: Device, non_blocking: bool = False) -> Loaded:
         """The same on another device."""
-        plan = self.plan.to(device, non_blocking) if self.plan else None
+        plan = self.plan.to(device, non_blocking) if self.plan is not None else None
         return replace(self, batch=self.batch.to(device, non_blocking), plan=plan)
 
     def pin_memory(self) -> Loaded:
         """The same in page-locked memory; called by torch's DataLoader."""
         return replace(
-            self, batch=self.batch.pin_memory(), plan=self.plan.pin_memory() if self.plan else None
+            self,
+            batch=self.batch.pin_memory(),
+            plan=self.plan.pin_memory() if self.plan is not None else None,
         )
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which samples a rank sees at which step."""
+    """Which samples each of `world` ranks sees at which step."""
 
     samples: int
     batch_size: int
     seed: int
-    rank: int = 0
     world: int = 1
 
     @property
@@ -70,26 +71,24 @@ class Order:
         """Whole batches that every rank has in an epoch."""
         return self.samples // self.world // self.batch_size
 
-    def epoch(self, number: int) -> Tensor:
-        """int64: this rank's samples of an epoch, in order."""
-        shuffled = torch.randperm(self.samples, generator=step_generator(self.seed, 0, number, "order"))
-        return shuffled[self.rank :: self.world][: self.samples // self.world]
+    def epoch(self, number: int) -> Indices:
+        """int64 [samples]: all samples of an epoch, in order."""
+        return torch.randperm(self.samples, generator=step_generator(self.seed, 0, number, "order")).numpy()
 
 
 @dataclass(frozen=True)
 class StepMasks:
-    """The masks of a step, drawn from (seed, rank, step) alone."""
+    """The masks of a rank's step, drawn from (seed, rank, step) alone."""
 
     masker: Masker
     grid: Grid
     total_steps: int
     seed: int
-    rank: int
 
-    def __call__(self, step: int, batch_size: int) -> MaskPlan:
+    def __call__(self, step: int, rank: int, batch_size: int) -> MaskPlan:
         """The plan for this step (0-based) of `total_steps`."""
         progress = min(1.0, step / max(1, self.total_steps))
-        generator = step_generator(self.seed, self.rank, step, "masks")
+        generator = step_generator(self.seed, rank, step, "masks")
         return self.masker(self.grid, batch_size, generator, progress)
 
 
@@ -107,26 +106,28 @@ Reader = Callable[[Iterator[int], int, torch.Generator], Picked]
 
 
 class Steps(Dataset[Loaded]):
-    """`steps[s]` is the batch of step s. One epoch's order is kept, for its steps share it."""
+    """`steps[s, r]` is rank r's batch of step s. One epoch's order is kept, for its steps share it."""
 
     def __init__(self, order: Order, read: Reader, masks: StepMasks | None) -> None:
         self.order, self.read, self.masks = order, read, masks
         self._epoch: tuple[int, Indices] | None = None
 
-    def __getitem__(self, step: int) -> Loaded:
-        generator = step_generator(self.order.seed, self.order.rank, step, "transform")
+    def __getitem__(self, item: tuple[int, int]) -> Loaded:
+        step, rank = item
+        generator = step_generator(self.order.seed, rank, step, "transform")
         with one_thread():
-            picked = self.read(self._from(step), self.order.batch_size, generator)
-        plan = self.masks(step, self.order.batch_size) if self.masks else None
+            picked = self.read(self._from(step, rank), self.order.batch_size, generator)
+        plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
         return Loaded(step, Batch({"image": picked.images}, labels=picked.labels), plan, picked.skipped)
 
-    def _from(self, step: int) -> Iterator[int]:
-        """The epoch's samples from this step's first on, and round to the one before it."""
+    def _from(self, step: int, rank: int) -> Iterator[int]:
+        """The rank's samples of the epoch from this step's first on, and round to the one before it."""
         epoch, position = divmod(step, self.order.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, self.order.epoch(epoch).numpy())
-        share, start = self._epoch[1], position * self.order.batch_size
-        return (int(share[(start + k) % len(share)]) for k in range(len(share)))
+            self._epoch = (epoch, self.order.epoch(epoch))
+        start, share = position * self.order.batch_size, self.order.samples // self.order.world
+        own = self._epoch[1][rank :: self.order.world]
+        return (int(own[(start + k) % share]) for k in range(share))
 
 
 def reader(

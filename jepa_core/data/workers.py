@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -31,14 +31,14 @@ class _Guarded(Dataset[T]):
     def __init__(self, dataset: Dataset[T]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> T | UserError:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> T | UserError:  # type: ignore[override]
         try:
             return self.dataset[index]
         except UserError as error:
             return error
 
 
-def iterate(dataset: Dataset[T], items: range, workers: int, pin_memory: bool = False) -> Iterator[T]:
+def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Iterator[T]:
     """`dataset[i]` for each of `items`, in order, read by `workers` processes of one torch thread each.
 
     Draws nothing from the global random state. Raises a worker's UserError as it was.

@@ -97,9 +97,9 @@ def _points(guess: Tensor, own: Tensor, candidates: Tensor) -> Tensor:
     """
     similarity = F.normalize(guess.float(), dim=1) @ F.normalize(candidates.float(), dim=1).T
     mine = similarity.gather(1, own[:, None])
-    beaten = (similarity > mine + _SAME).any(1)
+    nearest = (similarity <= mine + _SAME).all(1)
     tied = (similarity >= mine - _SAME).sum(1)
-    return (~beaten).float() / tied
+    return nearest.float() / tied.clamp(min=1)
 
 
 def _draw(count: int, most: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 What is unusual: every kind of feature (trained encoder, random twin, raw pixels) is a `FeatureMap` with
 a description of its own, and `extract` asks all of them in one pass over the data, so that the rows of a
-probe table have seen the same images and each image is read once.
+probe table have seen the same images and each image is read once. Features are taken under `no_grad`, not
+in inference mode: what a source or an encoder caches at its first use has to serve training afterwards.
 
 Axes: B images of a batch, n images of a split, N tokens of the grid, D width.
 """
@@ -113,7 +114,7 @@ def raw_pixels(view_shape: Sequence[int], name: str = "raw pixels") -> FeatureMa
     return FeatureMap(name, description, encode)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(
     maps: Sequence[FeatureMap],
     loader: Iterable[tuple[Tensor, Tensor]],

@@ -24,6 +24,9 @@ from jepa_core.settings import ComponentSettings
 Labelled = tuple[Tensor, Tensor]
 """Features [n, D] and labels int64 [n]."""
 
+Fit = tuple[Tensor, Tensor]
+"""Weight [D, C] and bias [C]."""
+
 _CHUNK = 512
 _COVARIANCE_SAMPLES = 8192
 
@@ -108,25 +111,26 @@ class LinearProbe:
         mean, deviation = train[0].float().mean(0), train[0].float().std(0, correction=0)
         scale = 1 / deviation.clamp(min=1e-6)
         solver = Logistic((train[0].float() - mean) * scale, train[1], classes, self.config.max_iterations)
-        l2 = self._choose(solver)
-        weight, bias = solver.fit(l2)
+        l2, start = self._choose(solver)
+        weight, bias = solver.fit(l2, start)
         logits = ((held_out[0].float() - mean) * scale) @ weight + bias
         return {**_top1(logits.argmax(1), held_out[1]), "l2": l2}
 
-    def _choose(self, solver: Logistic) -> float:
-        """The strength with the highest accuracy on the part kept out; the stronger one of equals."""
+    def _choose(self, solver: Logistic) -> tuple[float, Fit | None]:
+        """The strength that is most accurate on the part kept out (the stronger of equals), and its fit."""
         strengths = sorted(self.config.l2, reverse=True)
         if len(strengths) == 1:
-            return strengths[0]
+            return strengths[0], None
         count = len(solver.y)
         order = _order(count).to(solver.y.device)
         out = min(max(1, round(count * self.config.chosen_on)), count - 1)
         part, x_out, y_out = solver.part(order[out:]), solver.x[order[:out]], solver.y[order[:out]]
-        scores, fitted = [], None
+        fits: list[Fit] = []
         for l2 in strengths:
-            fitted = part.fit(l2, start=fitted)
-            scores.append((x_out @ fitted[0] + fitted[1]).argmax(1).eq(y_out).float().mean().item())
-        return strengths[scores.index(max(scores))]
+            fits.append(part.fit(l2, start=fits[-1] if fits else None))
+        scores = [(x_out @ weight + bias).argmax(1).eq(y_out).double().mean().item() for weight, bias in fits]
+        best = scores.index(max(scores))
+        return strengths[best], fits[best]
 
 
 class Logistic:
@@ -152,7 +156,7 @@ class Logistic:
         return Logistic(self.x[rows], self.y[rows], self.classes, self.max_iterations, self.covariance)
 
     @torch.enable_grad()
-    def fit(self, l2: float, start: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def fit(self, l2: float, start: Fit | None = None) -> Fit:
         """The optimal weight [D, C] and bias [C], searched for from `start` (zeros)."""
         root = self._root(l2)
         first = start or (self.x.new_zeros(self.x.shape[1], self.classes), self.x.new_zeros(self.classes))
@@ -161,7 +165,7 @@ class Logistic:
             [v, bias],
             max_iter=self.max_iterations,
             tolerance_grad=1e-5,
-            tolerance_change=1e-7,
+            tolerance_change=1e-6,
             line_search_fn="strong_wolfe",
         )
 

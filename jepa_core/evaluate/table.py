@@ -103,6 +103,10 @@ class EvalResult(BaseModel):
         head = ["features", "what", "width", *titles, "RankMe", "std"]
         return [head, *(self._line(row, probes) for row in self.rows)]
 
+    def _numbers(self) -> list[bool]:
+        """Which columns are plain numbers, set to the right; scores begin with theirs and stay left."""
+        return [False, False, True, *[False] * len(self.rows[0].scores), True, True]
+
     def _line(self, row: Row, probes: Sequence[str]) -> list[str]:
         scores = [self._score(row, probe) for probe in probes]
         return [
@@ -117,12 +121,12 @@ class EvalResult(BaseModel):
     def _score(self, row: Row, probe: str) -> str:
         gain, key, scores = self.gain(row.name, probe), headline(row, probe), row.scores[probe]
         error = f" ± {100 * scores[f'{key}_se']:.1f}" if f"{key}_se" in scores else ""
-        return f"{100 * scores[key]:.1f}{error}" + ("" if gain is None else f" ({gain:+.1f})")
+        return f"{100 * scores[key]:4.1f}{error}" + ("" if gain is None else f" ({gain:+.1f})")
 
     def markdown(self) -> str:
         """The table and its caption in Markdown."""
         head, *lines = self.cells()
-        rule = ["---", "---", *["---:"] * (len(head) - 2)]
+        rule = ["---:" if right else "---" for right in self._numbers()]
         return (
             "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
             + f"\n\n{self.caption()}\n"
@@ -132,7 +136,14 @@ class EvalResult(BaseModel):
         """The table and its caption in plain text, columns aligned."""
         cells = self.cells()
         widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-        lines = ["  ".join(_aligned(cell, widths, i) for i, cell in enumerate(line)) for line in cells]
+        shape = list(zip(widths, self._numbers(), strict=True))
+        lines = [
+            "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, (width, right) in zip(line, shape, strict=True)
+            )
+            for line in cells
+        ]
         return "\n".join(line.rstrip() for line in lines) + f"\n{self.caption()}\n"
 
     def table(self) -> Table:
@@ -142,8 +153,8 @@ class EvalResult(BaseModel):
 
         head, *lines = self.cells()
         table = Table(box=box.SIMPLE_HEAD, caption=self.caption(), caption_justify="left")
-        for i, title in enumerate(head):
-            table.add_column(title, justify="left" if i < 2 else "right", no_wrap=i != 1)
+        for i, (title, right) in enumerate(zip(head, self._numbers(), strict=True)):
+            table.add_column(title, justify="right" if right else "left", no_wrap=i != 1)
         for i, line in enumerate(lines):
             table.add_row(*line, style="bold" if i == 0 else None)
         return table
@@ -152,10 +163,6 @@ class EvalResult(BaseModel):
 def headline(row: Row, probe: str) -> str:
     """The name of a probe's first score: `top1`."""
     return next(iter(row.scores[probe]))
-
-
-def _aligned(cell: str, widths: Sequence[int], column: int) -> str:
-    return cell.ljust(widths[column]) if column < 2 else cell.rjust(widths[column])
 
 
 def evaluate(

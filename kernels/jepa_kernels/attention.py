@@ -86,7 +86,7 @@ def explain(qkv: Tensor, layout: Layout) -> list[Choice]:
     lines = []
     for name in ATTENTION_IMPLS:
         problem = _unusable(name, qkv)
-        reason = why if name == chosen else problem or "usable"
+        reason = why if name == chosen else problem or "can take this input"
         lines.append(Choice(name, problem is None, reason, name == chosen))
     return lines
 

@@ -14,12 +14,14 @@ It is differentiable once. Under torch.compile the same steps are written plainl
 Axes: T packed rows, B sequences, L rows of a sequence, H heads, D head width, N = B * H.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from jepa_kernels.layout import Layout
-from jepa_kernels.padding import CPU_GROWTH, MASKED, Group, padding
+from jepa_kernels.padding import CPU_GROWTH, MASKED, attend_in_groups, padding
 
 SOFTMAX_WIDTH = 16  # fp32 lanes of the widest vector register
 SHORT = 48  # rows: below, the low-precision softmax backward is written out; measured
@@ -31,7 +33,8 @@ def matmul_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
         return _square(qkv, layout.uniform, None, scale)
     if layout.plain:
         return _plain(qkv, layout, scale)
-    return _ranged(qkv, layout, scale)
+    pad = padding(layout, CPU_GROWTH)
+    return attend_in_groups(qkv, pad, lambda q, k, v, bias: composed(q, k, v, bias, scale))
 
 
 def _square(qkv: Tensor, length: int, bias: Tensor | None, scale: float) -> Tensor:
@@ -58,28 +61,6 @@ def _plain(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     return torch.cat(outs).index_select(0, pad.places)
 
 
-def _ranged(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
-    """Segments that read two key ranges: a key row may be read by several, so autograd sums its gradient."""
-    pad = padding(layout, CPU_GROWTH)
-    if not pad.groups:
-        return qkv[:, 0]
-    queries = qkv[:, 0].index_select(0, pad.query_rows)
-    keys = qkv[:, 1:].index_select(0, pad.key_rows)
-    q_chunks = queries.split([group.count * group.queries for group in pad.groups])
-    k_chunks = keys.split([group.count * group.keys for group in pad.groups])
-    outs = [
-        _composed_group(q, kv, group, scale)
-        for q, kv, group in zip(q_chunks, k_chunks, pad.groups, strict=True)
-    ]
-    return torch.cat(outs).index_select(0, pad.places)
-
-
-def _composed_group(q: Tensor, kv: Tensor, group: Group, scale: float) -> Tensor:
-    q = q.unflatten(0, (group.count, group.queries)).transpose(1, 2)
-    k, v = kv.unflatten(0, (group.count, group.keys)).permute(2, 0, 3, 1, 4).unbind(0)
-    return composed(q, k, v, group.bias, scale).transpose(1, 2).flatten(0, 1)
-
-
 def composed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """Attention in ordinary differentiable steps, scores in fp32: q [B, H, L, D], k and v [B, H, K, D]."""
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -93,7 +74,7 @@ class _SquareAttention(torch.autograd.Function):
     """[B * L, 3, H, D] -> [B * L, H, D], B sequences of L rows; bias as in `Group`, or None."""
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, length: int, bias: Tensor | None, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, qkv: Tensor, length: int, bias: Tensor | None, scale: float) -> Tensor:
         heads = qkv.shape[2]
         q, k, v = heads_first = _heads_first(qkv, length)
         probs = _probabilities(q, k, _per_head(bias, heads), scale)
@@ -104,7 +85,7 @@ class _SquareAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (q, k, v), probs, out = (heads_first, _, _) = ctx.saved_tensors
         length, heads = q.shape[1], out.shape[1]
         grad_out = _heads_first(grad[:, None], length)[0]

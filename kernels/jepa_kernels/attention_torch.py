@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_kernels.layout import Layout
-from jepa_kernels.padding import CPU_GROWTH, Group, padding
+from jepa_kernels.padding import CPU_GROWTH, attend_in_groups, padding
 
 
 def sdpa_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
@@ -22,12 +22,7 @@ def sdpa_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     if layout.uniform is not None:
         return _dense(qkv, layout.uniform, scale) if qkv.numel() else qkv[:, 0]
     pad = padding(layout, CPU_GROWTH if qkv.device.type == "cpu" else inf)
-    if not pad.groups:
-        return qkv[:, 0]
-    q_chunks = qkv[:, 0].index_select(0, pad.query_rows).split([g.count * g.queries for g in pad.groups])
-    k_chunks = qkv[:, 1:].index_select(0, pad.key_rows).split([g.count * g.keys for g in pad.groups])
-    outs = [_group(q, kv, g, scale) for q, kv, g in zip(q_chunks, k_chunks, pad.groups, strict=True)]
-    return torch.cat(outs).index_select(0, pad.places)
+    return attend_in_groups(qkv, pad, lambda q, k, v, bias: _masked(q, k, v, bias, scale))
 
 
 def _dense(qkv: Tensor, length: int, scale: float) -> Tensor:
@@ -35,12 +30,9 @@ def _dense(qkv: Tensor, length: int, scale: float) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
 
 
-def _group(q: Tensor, kv: Tensor, group: Group, scale: float) -> Tensor:
-    """One padded batch: q [G * queries, H, D], kv [G * keys, 2, H, D]."""
-    q = q.unflatten(0, (group.count, group.queries)).transpose(1, 2)
-    k, v = kv.unflatten(0, (group.count, group.keys)).permute(2, 0, 3, 1, 4).unbind(0)
-    mask = None if group.bias is None else (group.bias == 0).expand(-1, 1, group.queries, -1)
-    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).transpose(1, 2).flatten(0, 1)
+def _masked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    mask = None if bias is None else (bias == 0).expand(-1, 1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 
 @cache

@@ -8,6 +8,7 @@ segment: as a key it is masked by a large negative bias, as a query its output i
 Axes: T packed rows, P rows of all padded batches end to end, G segments in a group.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from jepa_kernels.layout import Layout
 
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 CPU_GROWTH = 1.25  # on CPU; measured: 1 costs calls, no bound costs padding, 1.1 to 1.4 are alike
 MASKED = -1e30  # finite: a batch of masked keys alone gives no NaN
 
@@ -53,6 +55,24 @@ def padding(layout: Layout, growth: float = inf) -> Padding:
     Reads the segments on the host: on an accelerator that is one synchronisation a layout.
     """
     return layout.cached(("padding", growth), lambda: _build(layout, growth))
+
+
+def attend_in_groups(qkv: Tensor, pad: Padding, attend: Attend) -> Tensor:
+    """[T, 3, H, D] -> [T, H, D]: gathers each group's queries and keys, attends, gathers the rows back.
+
+    attend: (q [G, H, queries, D], k and v [G, H, keys, D], bias as in `Group`) -> [G, H, queries, D]
+    A key row that several segments read gets the sum of their gradients.
+    """
+    if not pad.groups:
+        return qkv[:, 0]
+    queries = qkv[:, 0].index_select(0, pad.query_rows).split([g.count * g.queries for g in pad.groups])
+    keys = qkv[:, 1:].index_select(0, pad.key_rows).split([g.count * g.keys for g in pad.groups])
+    outs = []
+    for group, rows, pairs in zip(pad.groups, queries, keys, strict=True):
+        q = rows.unflatten(0, (group.count, group.queries)).transpose(1, 2)
+        k, v = pairs.unflatten(0, (group.count, group.keys)).permute(2, 0, 3, 1, 4).unbind(0)
+        outs.append(attend(q, k, v, group.bias).transpose(1, 2).flatten(0, 1))
+    return torch.cat(outs).index_select(0, pad.places)
 
 
 def _build(layout: Layout, growth: float) -> Padding:

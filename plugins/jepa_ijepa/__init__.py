@@ -27,7 +27,13 @@ def jepa_predictors() -> Mapping[str, type]:
 def jepa_maskers() -> Mapping[str, type]:
     from jepa_ijepa import maskers as m
 
-    return {"multiblock": m.Multiblock, "block": m.Block, "random": m.Random, "rasterised": m.Rasterised}
+    return {
+        "multiblock": m.Multiblock,
+        "block": m.Block,
+        "random": m.Random,
+        "rasterised": m.Rasterised,
+        "union": m.Union,
+    }
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import timm
 import torch
@@ -64,6 +64,8 @@ class VisionTransformer(nn.Module):
     class Config(ComponentSettings):
         """Settings of the encoder. A size that is not given is the named model's own."""
 
+        carried: ClassVar[frozenset[str]] = frozenset({"image_size", "patch_size"})
+
         image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
         """Side of the images in pixels, or (height, width). The encoder takes other sizes as well."""
         patch_size: PositiveInt | None = None
@@ -79,7 +81,9 @@ class VisionTransformer(nn.Module):
         position_scale: float = 1.0
         """Factor on the sine-cosine positions, whose own amplitude is 1 (patches start near .02)."""
         init: Literal["ijepa", "timm"] = "ijepa"
-        """Initial weights: normal of std .02 throughout (`ijepa`), or as timm makes them."""
+        """Initial weights: normal throughout (`ijepa`), or as timm makes them."""
+        init_std: PositiveFloat = 0.02
+        """Standard deviation of the initial weights, for `ijepa`."""
         depth_rescale: bool = False
         """Divide the output of block ℓ by √(2ℓ) at the start; off in effect in the official training."""
         checkpoint: bool = False
@@ -96,7 +100,7 @@ class VisionTransformer(nn.Module):
         self.width, self.depth = vit.embed_dim, len(vit.blocks)
         self.heads = next(m.num_heads for m in vit.modules() if isinstance(m, PackedAttention))
         if config.init == "ijepa":
-            draw_weights(self)
+            draw_weights(self, config.init_std)
         if config.depth_rescale:
             rescale_depth(self.blocks)
         choose_implementation(self, config.attention)

@@ -15,14 +15,14 @@ STD = 0.02
 RESIDUAL_OUTPUTS = ("attn.proj.weight", "mlp.fc2.weight")
 
 
-def draw_weights(module: nn.Module) -> None:
-    """Linear and convolution weights from a normal of std .02 cut at ±2 (absolute), biases 0.
+def draw_weights(module: nn.Module, std: float = STD) -> None:
+    """Linear and convolution weights from a normal of `std` (official: .02) cut at ±2 (absolute), biases 0.
 
     Norms keep the 1 and 0 they are made with. Source: I-JEPA's released code.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(part.weight, std=STD)
+            nn.init.trunc_normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 

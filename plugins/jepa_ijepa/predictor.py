@@ -27,7 +27,7 @@ from jepa_core.positions import sincos
 from jepa_core.protocols import Encoder
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, Tokens
-from jepa_ijepa.init import STD, draw_weights, rescale_depth
+from jepa_ijepa.init import draw_weights, rescale_depth
 from jepa_kernels import Layout
 
 
@@ -51,6 +51,8 @@ class VitPredictor(nn.Module):
         """Hidden width of the MLPs over the width."""
         position_scale: float = 1.0
         """Factor on the sine-cosine positions, whose own amplitude is 1."""
+        init_std: PositiveFloat = 0.02
+        """Standard deviation of the initial weights and of the mask token."""
         depth_rescale: bool = False
         """Divide the output of block ℓ by √(2ℓ) at the start; off in effect in the official training."""
         checkpoint: bool = False
@@ -72,8 +74,8 @@ class VitPredictor(nn.Module):
         self.blocks = nn.Sequential(*(self._block() for _ in range(config.depth)))
         self.norm = LayerNorm(self.width)
         self.proj = nn.Linear(self.width, target_width)
-        nn.init.trunc_normal_(self.mask_token, std=STD)
-        draw_weights(self)
+        nn.init.trunc_normal_(self.mask_token, std=config.init_std)
+        draw_weights(self, config.init_std)
         if config.depth_rescale:
             rescale_depth(self.blocks)
         choose_implementation(self, config.attention)

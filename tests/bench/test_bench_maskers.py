@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from jepa_ijepa.maskers import Block, Multiblock, Random, Rasterised
-from tests.plugins.reference_masks import cut_first, official_batch
+from tests.plugins.reference_masks import OFFICIAL, cut_first, official_batch
 
-OFFICIAL = {
-    "truncate": "first",
-    "last_row": False,
-    "correlated": True,
-    "rounding": "sides",
-    "retry": "drop",
-    "min_keep": 10,
-}
 CASES = {
     "multiblock": (Multiblock, {}),
     "multiblock, official": (Multiblock, OFFICIAL),

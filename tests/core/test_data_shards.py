@@ -139,12 +139,12 @@ def test_huggingface_from_disk(tmp_path: Path) -> None:
     train = made.split("train")
     assert (len(train), train.classes, len(made.split("val"))) == (20, ["a", "b"], 6)
     assert (red(train, 7), train[7][1]) == (7, 1)
-    with pytest.raises(CorruptSample, match="row 4 of Hugging Face .*: not an image"):
+    with pytest.raises(CorruptSample, match=r"row 4 of Hugging Face .*: not an image"):
         train[4]
     misspelt = HuggingFaceSource(
         HuggingFaceSource.Config(name="huggingface", path=str(tmp_path / "saved"), label_column="fien")
     )
-    with pytest.raises(UserError, match="unknown column 'fien'; known: fine, img. Did you mean 'fine'"):
+    with pytest.raises(UserError, match=r"unknown column 'fien'; known: fine, img\. Did you mean 'fine'"):
         misspelt.split("val")
 
 

@@ -124,13 +124,15 @@ def test_a_class_that_training_does_not_have_is_named(tmp_path: Path) -> None:
     for name in ("train/cat/a.png", "train/dog/b.png", "test/dgo/c.png"):
         write(tmp_path / name)
     with pytest.raises(
-        UserError, match="unknown class folder in .*'dgo'; known: cat, dog. Did you mean 'dog'"
+        UserError, match=r"unknown class folder in .*'dgo'; known: cat, dog\. Did you mean 'dog'"
     ):
         folder(tmp_path).split("test")
 
 
 def test_an_unknown_split_and_shares_that_leave_nothing_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown split 'valid'; known: test, train, val. Did you mean 'val'"):
+    with pytest.raises(
+        UserError, match=r"unknown split 'valid'; known: test, train, val\. Did you mean 'val'"
+    ):
         folder(tmp_path).split("valid")
     with pytest.raises(UserError, match=r"expected val_share \+ test_share below 1"):
         parse(HeldOutSettings, {"name": "x", "val_share": 0.6, "test_share": 0.4}, "data")

@@ -119,14 +119,17 @@ def test_a_missing_or_foreign_plan_is_named(model, images):
         model(images, jepa_core.sample_masks(model, 3))
 
 
-@pytest.mark.parametrize("norm", ["layer", "position", "none"])
+@pytest.mark.parametrize("norm", ["layer", "batch", "position", "none"])
 def test_target_normalisation(images, norm):
     model = jepa_core.build_model(recipe(f"variant.target_norm={norm}"))
     tokens = model.encode_target(images, MaskPlan())
     got, x = model.normalise(tokens).dense(), tokens.dense()
     if norm == "position":
         x = x - x.mean(0, keepdim=True)
-    if norm != "none":
+    if norm == "batch":
+        flat = x.flatten(0, 1)
+        x = (x - flat.mean(0)) / (flat.std(0) + 1e-3)
+    elif norm != "none":
         x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(got, x, rtol=1e-4, atol=1e-5)
 

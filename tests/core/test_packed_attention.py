@@ -21,10 +21,12 @@ def test_equals_timm_on_each_sequence_and_shares_its_state(options):
     torch.manual_seed(0)
     theirs = Attention(24, num_heads=3, norm_layer=LayerNorm, **options)
     ours = PackedAttention(24, num_heads=3, norm_layer=LayerNorm, **options)
+    for parameter in theirs.parameters():  # so that no norm is another's twin
+        torch.nn.init.normal_(parameter, std=0.3)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(sum(LENGTHS), 24)
     expected = torch.cat([theirs(row[None])[0] for row in x.split(LENGTHS)])
-    assert (ours(x, layout()) - expected).abs().max() < 1e-6
+    assert (ours(x, layout()) - expected).abs().max() < 1e-5
 
 
 def test_query_norm_keeps_the_precision_of_autocast():

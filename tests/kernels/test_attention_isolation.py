@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from attention_cases import IMPLS, assert_within_budget, both_ways, fresh, packed
 
 from jepa_kernels import Layout, attention_matmul, attention_torch, block_attention
 from jepa_kernels import padding as padding_module
+from tests.kernels.attention_cases import IMPLS, assert_within_budget, both_ways, fresh, packed
 
 LENGTHS = [9, 4, 21, 1, 13]
 CLOSE = {"rtol": 2e-6, "atol": 2e-6}  # fp32: a neighbour may change the padded shape, so the summing order

@@ -2,7 +2,11 @@
 
 import pytest
 import torch
-from attention_cases import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jepa_kernels import ATTENTION_IMPLS, Layout, block_attention, explain
+from tests.kernels.attention_cases import (
     DTYPES,
     HEAD_DIMS,
     IMPLS,
@@ -12,10 +16,6 @@ from attention_cases import (
     packed,
     truth,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from jepa_kernels import ATTENTION_IMPLS, Layout, block_attention, explain
 
 LAYOUTS = {
     "dense short": Layout.dense(6, 12),

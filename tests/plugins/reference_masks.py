@@ -8,6 +8,16 @@ import math
 
 import numpy as np
 
+OFFICIAL = {
+    "truncate": "first",
+    "last_row": False,
+    "correlated": True,
+    "rounding": "sides",
+    "retry": "drop",
+    "min_keep": 10,
+}
+"""The settings of the masker `multiblock` that make it follow `official_batch`."""
+
 SCALE, ASPECT, CONTEXT_SCALE, TARGETS = (0.15, 0.2), (0.75, 1.5), (0.85, 1.0), 4
 
 

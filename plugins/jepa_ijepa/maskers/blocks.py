@@ -58,7 +58,7 @@ class BlockLaw:
     """How large blocks are: scale and aspect (height / width) uniform in their ranges.
 
     `rounding="area"` takes, of the four ways to round both sides up or down, the one nearest in area,
-    then in aspect: on a 4x4 grid a scale of .15-.2 gives 1x2, 2x1 and 2x2, never 1x1.
+    then in aspect: on a 4x4 grid a scale of .15-.2 gives 1x2, 2x1, 2x2, 1x3 and 3x1, never 1x1.
     `rounding="sides"` is the official code's: area rounded down, each side rounded by itself.
     `correlated` draws scale and aspect with one number; `last_row=False` keeps the sides of a block
     below the sides of the grid, and its last possible start out of reach (both official as well).
@@ -97,7 +97,7 @@ class BlockLaw:
         aspect = _between(_tipped(self.aspect), scale if self.correlated else aspect)
         largest = [side if self.last_row else max(side - 1, 1) for side in space]
         if self.rounding == "sides":
-            area = np.floor(area + 1e-9)
+            area = np.floor(area + 1e-9)  # 36 / 196 of 196 tokens is 36, not 35
         if len(space) == 1:
             sides = [np.rint(area)]
         else:
@@ -125,11 +125,12 @@ def _tipped(aspect: tuple[float, float]) -> tuple[float, float]:
     return aspect[0] * (1 - 1e-9), aspect[1] * (1 + 1e-9)
 
 
-_UP = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-
-
 def _each_side(area: np.ndarray, aspect: np.ndarray, largest: Sequence[int]) -> list[np.ndarray]:
     return [np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))]
+
+
+_UP = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+"""Whether height and width are rounded up, in the four ways to round both."""
 
 
 def _nearest_area(area: np.ndarray, aspect: np.ndarray, largest: Sequence[int]) -> list[np.ndarray]:
@@ -139,8 +140,9 @@ def _nearest_area(area: np.ndarray, aspect: np.ndarray, largest: Sequence[int]) 
     height = np.clip(height, np.maximum(1, area / width_most), np.minimum(height_most, area))
     heights = np.clip(np.floor(height) + _UP[:, :1], 1, height_most)
     widths = np.clip(np.floor(area / height) + _UP[:, 1:], 1, width_most)
-    error = np.abs(np.log(heights * widths / area)) + 1e-6 * np.abs(np.log(heights / (widths * aspect)))
-    best = error.argmin(0), np.arange(len(area))
+    off_area = np.abs(np.log(heights * widths / area))
+    off_aspect = np.abs(np.log(heights / (widths * aspect)))
+    best = (off_area + 1e-6 * off_aspect).argmin(0), np.arange(len(area))  # aspect breaks ties
     return [heights[best], widths[best]]
 
 

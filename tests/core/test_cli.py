@@ -1,0 +1,189 @@
+"""The command line: what it prints, what it refuses in one line, and every component by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jepa_core import plugins
+from jepa_core.run import read_metrics
+
+Jepa = Callable[..., "object"]
+
+PATTERNS = {"vit_*": "vit_tiny_patch16_224", "deit*": "deit_tiny_patch16_224"}
+"""A name for each pattern an encoder is registered under."""
+
+
+def registered(kind: str) -> list[str]:
+    return sorted(plugins.get().catalogue(kind).classes)
+
+
+def python(code: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import jepa_core",
+        "from jepa_core.cli import app; from typer.testing import CliRunner; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0",
+        "from jepa_core.cli import app; from typer.testing import CliRunner; "
+        "assert CliRunner().invoke(app, ['train', '--help']).exit_code == 0",
+    ],
+)
+def test_help_and_the_bare_import_load_nothing_heavy(code: str) -> None:
+    heavy = {"torch", "timm", "torchvision", "numpy", "matplotlib", "pydantic"}
+    loaded = python(f"{code}\nimport sys; print(' '.join(m for m in sys.modules if m in {heavy!r}))")
+    assert loaded.split() == []
+
+
+@pytest.fixture
+def done(jepa: Jepa, tiny_recipe: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Trains two steps of the tiny recipe with overrides and gives the run's folder."""
+
+    def train(*overrides: str) -> Path:
+        said = jepa("train", tiny_recipe, "train.steps=2", *overrides, "--run", tmp_path / "run")
+        assert said.code == 0, said.err  # type: ignore[attr-defined]
+        assert f"2 steps done; the run is in {tmp_path / 'run'}" in " ".join(said.out.split())  # type: ignore[attr-defined]
+        losses = [line["loss"] for line in read_metrics(tmp_path / "run")]
+        assert len(losses) == 2
+        assert all(0 <= loss < 10 for loss in losses)
+        return tmp_path / "run"
+
+    return train
+
+
+@pytest.mark.parametrize("name", registered("masker"))
+def test_every_masker_trains_by_name(done, name: str) -> None:
+    done(f"masker.name={name}")
+
+
+@pytest.mark.parametrize("name", registered("target_update"))
+def test_every_target_update_trains_by_name(done, name: str) -> None:
+    done(f"target_update.name={name}")
+
+
+@pytest.mark.parametrize("name", registered("objective"))
+def test_every_objective_trains_by_name_and_as_a_further_term(done, name: str) -> None:
+    line = read_metrics(done(f"objective.name={name}", f"terms.also.name={name}", "terms.also.weight=0.5"))[0]
+    assert line["loss"] == pytest.approx(line["loss/prediction"] + 0.5 * line["loss/also"], rel=1e-5)
+    assert line["loss/prediction"] == line["loss/also"]
+
+
+@pytest.mark.parametrize("name", [PATTERNS.get(name, name) for name in registered("encoder")])
+def test_every_encoder_trains_by_name(done, name: str) -> None:
+    """At its own heads and a small width, so that giant is one too."""
+    heads = {"official_tiny": 3, "official_small": 6, "official_base": 12}.get(name, 16 if "official" in name else 3)
+    small = (f"encoder.width={heads * 4}", "encoder.depth=1", "encoder.image_size=16", "encoder.patch_size=4")
+    done(f"encoder.name={name}", *small)
+
+
+@pytest.mark.parametrize("name", registered("variant"))
+def test_every_variant_trains_by_name(done, name: str) -> None:
+    done(f"variant.name={name}")
+
+
+def test_train_then_evaluate_then_go_on(jepa, done) -> None:
+    folder = done("train.checkpoint_every=1")
+    table = jepa("eval", folder, "--probe", "knn")
+    assert table.code == 0, table.err
+    assert all(row in table.out for row in ("trained", "random twin", "raw pixels"))
+    assert "target" in table.out, "it says which encoder it judged"
+    written = json.loads((folder / "eval.json").read_text())
+    assert json.loads(jepa("eval", folder, "--probe", "knn", "--json").out) == written
+    again = jepa("train", "--resume", folder)
+    assert (again.code, len(read_metrics(folder))) == (0, 2)
+
+
+def test_a_run_in_the_way_is_refused_until_overwritten(jepa, done, tiny_recipe: Path) -> None:
+    folder = done()
+    refused = jepa("train", tiny_recipe, "--run", folder)
+    assert (refused.code, "holds a run already" in refused.err) == (2, True)
+    assert jepa("train", tiny_recipe, "train.steps=1", "--run", folder, "--overwrite").code == 0
+    assert len(read_metrics(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "RECIPE", "masker.name=multiblok"], "Did you mean 'multiblock'?"),
+        (["train", "ijepa/dem0"], "Did you mean 'ijepa/demo'?"),
+        (["train", "RECIPE", "encoder.name=official_tinny"], "Did you mean 'official_tiny'?"),
+        (["train", "RECIPE", "target_update.name=emma"], "Did you mean 'ema'?"),
+        (["train", "RECIPE", "objective.name=smoth_l1"], "Did you mean 'smooth_l1'?"),
+        (["train", "RECIPE", "data.name=fodler"], "Did you mean 'folder'?"),
+        (["train", "RECIPE", "optimizer.learning_rate=1"], "unknown setting 'optimizer.learning_rate'; known: "),
+        (["train"], "error: which recipe? `jepa recipes` lists them"),
+        (["train", "--resume", "nowhere"], "error: 'nowhere' is not a run: it holds no recipe.toml"),
+        (["train", "RECIPE", "--resume", "."], "error: --resume takes the recipe from the run; give no recipe"),
+        (["eval", "nowhere"], "error: 'nowhere' is not a run: it holds no recipe.toml"),
+        (["eval", "nowhere", "--role", "contxt"], "unknown role 'contxt'; known: context, target. Did you mean"),
+        (["eval", "nowhere", "--split", "tset"], "unknown split 'tset'; known: test, train, val. Did you mean 'test'?"),
+        (["recipes", "show", "ijepa/x"], "unknown recipe 'ijepa/x'; known: ijepa/"),
+        (["plugins", "show", "multiblok"], "unknown plugin or component 'multiblok'; known: "),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(jepa, tiny_recipe: Path, words: list[str], said: str) -> None:
+    result = jepa(*(str(tiny_recipe) if word == "RECIPE" else word for word in words))
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.startswith("error: ")
+    assert len(result.err.splitlines()) == 1
+    assert result.out == ""
+
+
+def test_resume_stays_in_its_folder(jepa, done, tmp_path: Path) -> None:
+    refused = jepa("train", "--resume", done(), "--run", tmp_path / "elsewhere")
+    assert refused.err == "error: --resume goes on in the run's own folder; leave out --run and --overwrite\n"
+
+
+def test_debug_shows_the_traceback(tiny_recipe: Path) -> None:
+    command = [sys.executable, "-m", "jepa_core", "train", str(tiny_recipe), "masker.name=x", "--debug"]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "Traceback" in failed.stderr
+    assert "unknown masker 'x'" in failed.stderr
+
+
+def test_recipes_are_listed_with_what_they_are(jepa) -> None:
+    listed = json.loads(jepa("recipes", "--json").out)
+    assert listed["ijepa/in1k_vith14"].startswith("ijepa/in1k_vith14: ViT-H/14 on ImageNet-1k")
+    assert set(listed) <= set(jepa("recipes").out.split())
+
+
+def test_a_shown_recipe_is_a_recipe(jepa, tiny_recipe: Path, tmp_path: Path) -> None:
+    from jepa_core import load_recipe
+
+    path = tmp_path / "shown.toml"
+    path.write_text(jepa("recipes", "show", tiny_recipe, "train.steps=9").out, encoding="utf-8")
+    assert load_recipe(path) == load_recipe(tiny_recipe, "train.steps=9")
+
+
+@pytest.mark.parametrize("words", [["plugins"], ["plugins", "list"]])
+def test_plugins_and_their_components_are_listed(jepa, words: list[str]) -> None:
+    listed = json.loads(jepa(*words, "--json").out)
+    state = {plugin["name"]: plugin["state"] for plugin in listed["plugins"]}
+    assert (state["core"], state["ijepa"]) == ("loaded", "loaded")
+    assert listed["components"]["masker"]["multiblock"] == "ijepa"
+    assert listed["components"]["objective"]["smooth_l1"] == "core"
+    shown = jepa(*words).out
+    assert all(name in shown for name in ("core", "ijepa", "multiblock", "vit_*", "smooth_l1"))
+
+
+def test_a_component_is_shown_with_its_settings(jepa) -> None:
+    shown = jepa("plugins", "show", "multiblock").out
+    assert "masker multiblock" in shown
+    assert "target_scale" in shown
+    assert "(0.15, 0.2)" in shown
+    by_plugin = jepa("plugins", "show", "ijepa").out
+    assert "masker multiblock" in by_plugin
+    assert "predictor vit_predictor" in by_plugin
+    assert "target_scale" not in by_plugin

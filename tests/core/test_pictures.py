@@ -1,0 +1,165 @@
+"""The PNGs are read back: visible patches are the image, hidden ones are not, lines are drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jepa_core.errors import UserError
+from jepa_core.pictures import draw_curves, draw_masks, outline, read_metrics, unnormalise
+from jepa_core.types import IndexSet, MaskPlan
+
+GRID = (4, 4)
+ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
+
+
+def plan(batch: int, contexts: int = 1) -> MaskPlan:
+    """The top half is seen; two targets in the lower half."""
+    top = IndexSet.from_dense(torch.arange(8).expand(batch, 8))
+    left, right = (
+        IndexSet.from_dense(torch.tensor(rows).expand(batch, 4))
+        for rows in ([8, 9, 12, 13], [10, 11, 14, 15])
+    )
+    return MaskPlan((top,) * contexts, (left, right))
+
+
+def red_images(batch: int) -> Tensor:
+    return torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(batch, 3, 16, 16)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def share(picture: np.ndarray, colour: tuple[int, int, int], within: int = 12) -> float:
+    """Share of pixels of this colour."""
+    return float((np.abs(picture - np.array(colour)).max(-1) <= within).mean())
+
+
+def test_masks_show_the_image_the_context_and_the_targets(tmp_path: Path) -> None:
+    draw_masks(red_images(3), plan(3), GRID, tmp_path / "masks.png")
+    picture = pixels(tmp_path / "masks.png")
+    red, hidden, faded = (share(picture, c) for c in ((255, 0, 0), (156, 125, 125), (255, 128, 128)))
+    # a cell of the figure: image all red; context half red, half hidden; targets half red, half faded
+    assert red == pytest.approx(4 * hidden, rel=0.15)
+    assert hidden == pytest.approx(faded, rel=0.15)
+    assert hidden > 0.03
+    assert share(picture, ORANGE) > 0.001
+    assert share(picture, BLUE) > 0.001
+
+
+def test_masks_of_many_images_and_several_contexts_are_a_larger_picture(tmp_path: Path) -> None:
+    sizes = []
+    for name, batch, contexts in (("a", 2, 1), ("b", 2, 2), ("c", 12, 1)):
+        draw_masks(red_images(batch), plan(batch, contexts), GRID, tmp_path / name, most=5)
+        sizes.append(pixels(tmp_path / name).shape)
+    assert sizes[1][0] > sizes[0][0]
+    assert sizes[2][1] > sizes[0][1]
+
+
+def test_masks_take_grey_and_uint8_images(tmp_path: Path) -> None:
+    draw_masks(torch.full((2, 1, 16, 16), 200, dtype=torch.uint8), plan(2), GRID, tmp_path / "grey.png")
+    assert share(pixels(tmp_path / "grey.png"), (200, 200, 200)) > 0.1
+
+
+def test_unnormalise_is_the_inverse(tmp_path: Path) -> None:
+    images, mean, std = torch.rand(2, 3, 4, 4), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+    normal = (images - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    torch.testing.assert_close(unnormalise(normal, mean, std), images)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "grid", "says"),
+    [
+        (red_images(2), 3, GRID, "a plan for 2 images is needed; got one for 3"),
+        (red_images(2), 2, (2, 2, 4), r"grids \(H, W\); got \(2, 2, 4\)"),
+        (red_images(2), 2, (3, 4), r"grid \(3, 4\) does not divide images of 16×16 pixels"),
+        (red_images(2) * 2 - 1, 2, GRID, r"float from 0 to 1; got -1.00 … 1.00. unnormalise"),
+    ],
+)
+def test_masks_that_cannot_be_drawn_are_errors(
+    tmp_path: Path, images: Tensor, batch: int, grid: tuple[int, ...], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        draw_masks(images, plan(batch), grid, tmp_path / "masks.png")
+
+
+def test_the_outline_of_a_block_is_its_border() -> None:
+    keep = np.zeros((4, 4), bool)
+    keep[1:3, 1:4] = True
+    edges = {frozenset(edge) for edge in outline(keep)}
+    across = {frozenset({(x, y), (x + 1, y)}) for x in (1, 2, 3) for y in (1, 3)}
+    down = {frozenset({(x, y), (x, y + 1)}) for x in (1, 4) for y in (1, 2)}
+    assert edges == across | down
+
+
+def test_an_inset_outline_is_closed_and_inside() -> None:
+    keep = np.zeros((3, 3), bool)
+    keep[:2, :2] = True
+    ends = [end for edge in outline(keep, 0.25) for end in edge]
+    assert all(ends.count(end) == 2 for end in ends)
+    assert {end for end in ends if 1 not in end} == {(0.25, 0.25), (0.25, 1.75), (1.75, 0.25), (1.75, 1.75)}
+
+
+def write(path: Path, lines: list[dict[str, float]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_curves_have_a_panel_for_each_known_metric(tmp_path: Path) -> None:
+    few = [{"step": s, "loss": 1 / (1 + s)} for s in range(100)]
+    many = [
+        {**line, "retrieval": 0.1, "retrieval_chance": 0.01, "rankme": 9.0, "lr": 1e-3, "val_knn": 0.3}
+        for line in few
+    ]
+    sizes = []
+    for name, lines in (("few", few), ("many", many)):
+        draw_curves(write(tmp_path / f"{name}.jsonl", lines), tmp_path / f"{name}.png")
+        picture = pixels(tmp_path / f"{name}.png")
+        assert share(picture, BLUE, 60) > 0.001
+        sizes.append(picture.shape)
+    assert sizes[1][0] == 2 * sizes[0][0]
+    assert sizes[1][1] == 3 * sizes[0][1]
+
+
+def test_curves_draw_the_chance_line_of_the_log(tmp_path: Path) -> None:
+    lines = [{"step": s, "retrieval": 0.9} for s in range(5)]
+    with_chance = [{**line, "retrieval_chance": 0.4} for line in lines]
+    for name, log in (("without", lines), ("with", with_chance)):
+        draw_curves(write(tmp_path / f"{name}.jsonl", log), tmp_path / f"{name}.png")
+    assert (pixels(tmp_path / "with.png") != pixels(tmp_path / "without.png")).any()
+    assert share(pixels(tmp_path / "with.png"), (102, 102, 102)) > share(
+        pixels(tmp_path / "without.png"), (102, 102, 102)
+    )
+
+
+def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    lines = [{"step": 0, "loss": 1.0}, {"step": 1, "loss": float("nan")}, {"step": 2, "loss": 0.5}]
+    draw_curves(write(tmp_path / "m.jsonl", lines), tmp_path / "m.png")
+    assert share(pixels(tmp_path / "m.png"), BLUE, 60) > 0.001
+
+
+def test_a_log_with_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.jsonl", [{"step": 1, "colour": 3.0}])
+    with pytest.raises(UserError, match=r"holds nothing to draw; .* some of: loss, retrieval, rankme"):
+        draw_curves(path, tmp_path / "m.png")
+
+
+def test_read_metrics_merges_a_resumed_run_and_forgives_a_cut_last_line(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.jsonl", [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 1, "lr": 0.1}]
+    )
+    path.write_text(path.read_text() + '{"step": 2, "loss": 1.5}\n{"note": 1}\n{"step": 3, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 3.0, "lr": 0.1}, {"step": 2, "loss": 1.5}]
+
+
+def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(UserError, match=r"m.jsonl, line 2 is not JSON: 'nonsense'"):
+        read_metrics(tmp_path / "m.jsonl")

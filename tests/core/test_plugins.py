@@ -1,0 +1,194 @@
+"""Finding plugins: broken ones are set aside, clashes and misspelt hooks are errors that name who."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from jepa_core import ComponentSettings, UserError, hookimpl, hookspecs, plugins
+from jepa_core.plugins import Catalogue, Plugins, discover
+
+Install = Callable[..., None]
+
+
+class A:
+    """A component."""
+
+    class Config(ComponentSettings):
+        pass
+
+
+class B:
+    """Another one."""
+
+    class Config(ComponentSettings):
+        pass
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
+    """Plugins by name: their modules' source, found as entry points beside core's own."""
+    points = [EntryPoint("core", "jepa_core.components", "jepa")]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: list(points))
+
+    def put(**sources: str) -> None:
+        for name, source in sources.items():
+            module = f"example_{name}"
+            (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
+            monkeypatch.delitem(sys.modules, module, raising=False)
+            points.append(EntryPoint(name, module, "jepa"))
+
+    return put
+
+
+def offering(name: str, kind: str = "maskers", body: str = "return {'NAME': Mine}") -> str:
+    return (
+        "from jepa_core import ComponentSettings, hookimpl\n"
+        "class Mine:\n"
+        "    class Config(ComponentSettings): pass\n"
+        f"@hookimpl\ndef jepa_{kind}():\n    {body.replace('NAME', name)}\n"
+    )
+
+
+def states(found: Plugins) -> dict[str, str]:
+    return {plugin.name: plugin.state for plugin in found.found}
+
+
+def error_of(found: Plugins, name: str) -> str:
+    return next(plugin.error for plugin in found.found if plugin.name == name)
+
+
+def test_what_is_installed_here_loads() -> None:
+    found = discover()
+    assert {name: state for name, state in states(found).items() if name in ("core", "ijepa")} == {
+        "core": "loaded",
+        "ijepa": "loaded",
+    }
+    assert found.catalogue("masker").owners["multiblock"] == "ijepa"
+    assert found.catalogue("target_update").owners["ema"] == "core"
+
+
+def test_a_plugin_that_fails_to_import_is_set_aside_and_the_others_load(install: Install) -> None:
+    install(bad="import no_such_module", good=offering("mine"))
+    found = discover()
+    assert states(found) == {"core": "loaded", "bad": "set aside", "good": "loaded"}
+    assert error_of(found, "bad") == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert "mine" in found.catalogue("masker").classes
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("raise RuntimeError('no weights here')", "jepa_maskers: RuntimeError: no weights here"),
+        ("return None", "jepa_maskers: AttributeError: "),
+        ("return {'mine': object}", "jepa_maskers: TypeError: the masker 'mine' (<class 'object'>) is not a class"),
+    ],
+)
+def test_a_plugin_whose_hook_fails_is_set_aside_whole(install: Install, body: str, error: str) -> None:
+    other_hook = "@hookimpl\ndef jepa_encoders():\n    return {'also_mine': Mine}\n"
+    install(bad=offering("mine", body=body) + other_hook, good=offering("hers"))
+    found = discover()
+    assert list(found.catalogue("masker").classes) == ["hers"]
+    assert states(found)["bad"] == "set aside"
+    assert error_of(found, "bad").startswith(error)
+    assert "also_mine" not in found.catalogue("encoder").classes
+
+
+def test_a_folder_of_recipes_that_fails_is_set_aside_too(install: Install) -> None:
+    install(bad=offering("", "recipes", "raise OSError('gone')"), good=offering("", "recipes", "return '/recipes'"))
+    found = discover()
+    assert found.recipe_folders() == {"good": Path("/recipes")}
+    assert error_of(found, "bad") == "jepa_recipes: OSError: gone"
+
+
+def test_a_misspelt_hook_is_named_with_those_that_are_known(install: Install) -> None:
+    install(bad=offering("mine", "masker"), good=offering("hers"))
+    found = discover()
+    assert states(found)["bad"] == "set aside"
+    hooks = ", ".join(sorted(hook for hook in vars(hookspecs) if hook.startswith("jepa_")))
+    assert error_of(found, "bad") == (
+        f"UserError: plugin 'bad': unknown hook 'jepa_masker'; known: {hooks}. Did you mean 'jepa_maskers'?"
+    )
+    assert list(found.catalogue("masker").classes) == ["hers"]
+
+
+def test_a_hook_with_an_argument_nobody_gives_leaves_nothing_behind(install: Install) -> None:
+    wrong = "@hookimpl\ndef jepa_encoders(size):\n    return {}\n"
+    install(bad=offering("mine") + wrong)
+    found = discover()
+    assert "Argument(s) {'size'} are declared in the hookimpl but can not be found" in error_of(found, "bad")
+    assert "mine" not in found.catalogue("masker").classes
+
+
+def test_two_plugins_that_offer_one_name_are_both_named(install: Install) -> None:
+    install(one=offering("mine"), two=offering("mine"))
+    with pytest.raises(UserError) as error:
+        discover().catalogue("masker")
+    assert str(error.value) == (
+        "two plugins offer the masker 'mine': one (example_one.Mine) and two (example_two.Mine); "
+        "disable one with JEPA_DISABLE_PLUGINS"
+    )
+
+
+def test_plugins_can_be_left_out(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(one=offering("mine"), two=offering("mine"))
+    monkeypatch.setenv("JEPA_DISABLE_PLUGINS", " two ,three")
+    found = discover()
+    assert states(found) == {"core": "loaded", "one": "loaded", "two": "disabled"}
+    assert found.catalogue("masker").owners == {"mine": "one"}
+
+
+def test_an_unknown_name_says_who_was_set_aside(install: Install) -> None:
+    """The plugin that has it may be the one that failed."""
+    install(bad="import no_such_module", good=offering("random"))
+    with pytest.raises(UserError) as error:
+        discover().catalogue("masker").find("randon")
+    assert str(error.value) == (
+        "unknown masker 'randon'; known: random. Did you mean 'random'? Plugin 'bad' is set aside: "
+        "ModuleNotFoundError: No module named 'no_such_module'."
+    )
+
+
+def test_a_plain_name_goes_before_a_pattern() -> None:
+    mine = Catalogue.collect("encoder", [("timm", {"vit_*": A}), ("other", {"vit_tiny": B})])
+    assert (mine.find("vit_tiny"), mine.find("vit_base_patch16")) == (B, A)
+    with pytest.raises(UserError, match=r"unknown encoder 'resnet'; known: vit_\*, vit_tiny\."):
+        mine.find("resnet")
+
+
+def test_patterns_of_two_classes_that_match_one_name_are_a_clash() -> None:
+    mine = Catalogue.collect("encoder", [("one", {"vit_*": A, "vit_b*": A}), ("two", {"*_patch16": B})])
+    assert mine.find("vit_base") is A
+    with pytest.raises(UserError) as error:
+        mine.find("vit_base_patch16")
+    assert str(error.value) == (
+        "encoder 'vit_base_patch16' matches 'vit_*' of one and 'vit_b*' of one and '*_patch16' of two; "
+        "disable one with JEPA_DISABLE_PLUGINS"
+    )
+
+
+def test_one_class_offered_twice_is_no_clash() -> None:
+    assert Catalogue.collect("masker", [("one", {"x": A}), ("two", {"x": A})]).find("x") is A
+
+
+def test_an_unknown_kind_of_component() -> None:
+    with pytest.raises(UserError, match=r"unknown kind of component 'maskers'; known: .* Did you mean 'masker'\?"):
+        discover().catalogue("maskers")
+
+
+def test_objects_register_too_and_are_seen_at_once() -> None:
+    found = discover()
+    assert "mine" not in found.catalogue("objective").classes
+    found.register(SimpleNamespace(jepa_objectives=hookimpl(lambda: {"mine": A})), "by hand")
+    assert found.catalogue("objective").owners["mine"] == "by hand"
+
+
+def test_the_trace_prints_hook_calls(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("JEPA_TRACE_PLUGINS", "1")
+    discover().manager.hook.jepa_run_ended(run=None)
+    assert "jepa_run_ended" in capsys.readouterr().err

@@ -1,0 +1,272 @@
+"""Whole runs on tiny images: the folder, resuming bit for bit, observers, and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jepa_core import Run, UserError, hookimpl, load_recipe, train
+from jepa_core import run as runs
+from jepa_core.observers import MetricsWriter
+
+
+class Watcher:
+    """Writes down what it is told; at step `stops` the power fails."""
+
+    def __init__(self, stops: int | None = None) -> None:
+        self.stops = stops
+        self.told: list[tuple[str, int]] = []
+        self.metrics: list[Mapping[str, Any]] = []
+
+    @hookimpl
+    def jepa_run_started(self, run: Run) -> None:
+        self.told.append(("started", run.step))
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
+        assert step == run.step
+        self.told.append(("step", step))
+        self.metrics.append(metrics)
+        if step == self.stops:
+            raise KeyboardInterrupt
+
+    @hookimpl
+    def jepa_run_ended(self, run: Run) -> None:
+        self.told.append(("ended", run.step))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Six steps without a pause, core's observers watching."""
+    return train(load_recipe(tiny_recipe), tmp_path_factory.mktemp("runs") / "whole")
+
+
+def quiet(recipe: Path, folder: Path, *overrides: str, resume: bool = False, watch: object = None) -> Run:
+    """A run that writes metrics and draws nothing."""
+    watchers = [MetricsWriter(), *([watch] if watch else [])]
+    return train(load_recipe(recipe, *overrides), folder, resume=resume, watch=watchers)
+
+
+def interrupted(recipe: Path, folder: Path, *overrides: str) -> None:
+    """The same run, stopped at step 4 with a checkpoint of step 3."""
+    with pytest.raises(KeyboardInterrupt):
+        quiet(recipe, folder, "train.checkpoint_every=3", *overrides, watch=Watcher(stops=4))
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in runs.read_metrics(folder)}
+
+
+def refusal(*arguments: object, **named: Any) -> str:
+    with pytest.raises(UserError) as error:
+        quiet(*arguments, **named)  # type: ignore[arg-type]
+    return str(error.value)
+
+
+def test_a_run_is_a_folder_with_everything_in_it(whole: Run) -> None:
+    written = {path.name for path in whole.folder.iterdir()}
+    assert written == {"recipe.toml", "metrics.jsonl", "checkpoints", "tensorboard", "masks.png", "curves.png"}
+    assert load_recipe(whole.folder / "recipe.toml") == whole.recipe
+    assert [p.name for p in (whole.folder / "checkpoints").iterdir()] == ["step-00000006"]
+    assert list((whole.folder / "tensorboard").glob("events.*"))
+    assert (whole.step, whole.total_steps) == (6, 6)
+
+
+def test_metrics_are_one_json_object_a_logged_step(whole: Run) -> None:
+    lines = [json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for line in lines:
+        assert 0 < line["loss"] < 2
+        assert line["loss"] == pytest.approx(line["loss/prediction"])
+        assert line["retrieval_chance"] == 1 / 8
+        assert 0 <= line["retrieval"] <= 1
+        assert 1 <= line["rankme"] <= 8.01
+        assert line["context_tokens"] + line["target_tokens"] <= 16
+        assert line["images_per_s"] > 0
+    assert whole.metrics() == lines
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    whole: Run, tiny_recipe: Path, tmp_path: Path, workers: int
+) -> None:
+    interrupted(tiny_recipe, tmp_path)
+    assert losses(tmp_path).keys() == {1, 2, 3, 4}
+    watcher = Watcher()
+    overrides = ("train.checkpoint_every=3", f"data.workers={workers}")
+    resumed = quiet(tiny_recipe, tmp_path, *overrides, resume=True, watch=watcher)
+    assert watcher.told[:2] == [("started", 3), ("step", 4)]
+    assert losses(tmp_path) == losses(whole.folder)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6, "step 4 stands there once"
+    theirs = whole.model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in resumed.model.state_dict().items())
+
+
+def test_a_line_that_was_cut_off_does_not_keep_a_run_from_going_on(
+    whole: Run, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    interrupted(tiny_recipe, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    quiet(tiny_recipe, tmp_path, "train.checkpoint_every=3", resume=True)
+    assert losses(tmp_path) == losses(whole.folder)
+
+
+def test_resuming_a_finished_run_takes_no_step(tiny_recipe: Path, tmp_path: Path) -> None:
+    quiet(tiny_recipe, tmp_path, "train.steps=1")
+    watcher = Watcher()
+    assert quiet(tiny_recipe, tmp_path, "train.steps=1", resume=True, watch=watcher).step == 1
+    assert watcher.told == [("started", 1), ("ended", 1)]
+    assert losses(tmp_path).keys() == {1}
+
+
+def test_resuming_another_recipe_names_what_changed(tiny_recipe: Path, tmp_path: Path) -> None:
+    interrupted(tiny_recipe, tmp_path)
+    said = refusal(tiny_recipe, tmp_path, "optimizer.lr=0.5", "train.keep=7", "masker.targets=2", resume=True)
+    assert said == (
+        "the recipe is not the run's: masker.targets (4 → 2), optimizer.lr (0.001 → 0.5). "
+        "Resume it unchanged, or start a new run"
+    )
+
+
+def test_what_cannot_be_resumed_says_why(tiny_recipe: Path, tmp_path: Path) -> None:
+    assert "recipe.toml' does not exist" in refusal(tiny_recipe, tmp_path / "nowhere", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(tiny_recipe, tmp_path / "early", watch=Watcher(stops=1))
+    assert "has no checkpoint in" in refusal(tiny_recipe, tmp_path / "early", resume=True)
+
+
+def test_a_folder_in_use_is_not_overwritten(whole: Run, tiny_recipe: Path, tmp_path: Path) -> None:
+    before = (whole.folder / "metrics.jsonl").read_text()
+    assert refusal(tiny_recipe, whole.folder) == (
+        f"{str(whole.folder)!r} holds a run already; resume it, overwrite it, or name another folder"
+    )
+    assert (whole.folder / "metrics.jsonl").read_text() == before
+    (tmp_path / "file").touch()
+    assert refusal(tiny_recipe, tmp_path / "file") == (
+        f"the run's folder {str(tmp_path / 'file')!r} is a file; name another"
+    )
+
+
+def test_overwriting_removes_the_old_run_only_when_the_new_one_can_start(tiny_recipe: Path, tmp_path: Path) -> None:
+    quiet(tiny_recipe, tmp_path, "train.steps=2")
+    before = losses(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        train(load_recipe(tiny_recipe, "data.path=/no/such.npz"), tmp_path, watch=[], overwrite=True)
+    assert losses(tmp_path) == before
+    train(load_recipe(tiny_recipe, "train.steps=1"), tmp_path, watch=[MetricsWriter()], overwrite=True)
+    assert losses(tmp_path) == {1: before[1]}
+
+
+def test_clear_removes_a_runs_files_and_nothing_else(tiny_recipe: Path, tmp_path: Path) -> None:
+    train(load_recipe(tiny_recipe, "train.steps=2"), tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    runs.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_observer_hears_every_step_and_metrics_at_logged_ones(tiny_recipe: Path, tmp_path: Path) -> None:
+    watcher = Watcher()
+    quiet(tiny_recipe, tmp_path, "train.log_every=4", watch=watcher)
+    assert watcher.told == [("started", 0), *(("step", s) for s in range(1, 7)), ("ended", 6)]
+    assert [bool(m) for m in watcher.metrics] == [False, False, False, True, False, True]
+
+
+def test_observers_are_called_in_the_order_they_are_listed(tiny_recipe: Path, tmp_path: Path) -> None:
+    """So that one that reads metrics.jsonl stands behind the one that writes it."""
+
+    class Reader:
+        def __init__(self) -> None:
+            self.read: list[int] = []
+
+        @hookimpl
+        def jepa_step_ended(self, run: Run, step: int) -> None:
+            self.read.append(run.metrics()[-1]["step"])
+
+    reader = Reader()
+    quiet(tiny_recipe, tmp_path, "train.steps=2", watch=reader)
+    assert reader.read == [1, 2]
+
+
+def test_an_observer_is_told_of_the_end_after_an_error_and_hears_no_later_run(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    watcher = Watcher(stops=2)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(tiny_recipe, tmp_path / "a", watch=watcher)
+    assert watcher.told[-1] == ("ended", 2)
+    heard = len(watcher.told)
+    quiet(tiny_recipe, tmp_path / "b", "train.steps=1")
+    assert len(watcher.told) == heard
+
+
+def test_an_observer_with_a_misspelt_hook_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
+    class Typo:
+        @hookimpl
+        def jepa_step_end(self, run: Run) -> None: ...
+
+    said = refusal(tiny_recipe, tmp_path, watch=Typo())
+    assert "unknown hook 'jepa_step_end'" in said
+    assert said.endswith("Did you mean 'jepa_step_ended'?")
+
+
+def test_the_small_knn_is_logged_where_it_is_asked_for(tiny_recipe: Path, tmp_path: Path) -> None:
+    quiet(tiny_recipe, tmp_path, "train.steps=4", "train.log_every=3", "train.eval_every=2")
+    scores = {line["step"]: line.get("val_knn") for line in runs.read_metrics(tmp_path)}
+    assert scores.keys() == {2, 3, 4}
+    assert scores[3] is None
+    assert all(0.5 <= scores[step] <= 1 for step in (2, 4)), "bright left or right is easily told apart"
+
+
+def test_micro_batches_draw_other_samples_but_train_alike(tiny_recipe: Path, tmp_path: Path, whole: Run) -> None:
+    watcher = Watcher()
+    run = quiet(tiny_recipe, tmp_path, "train.micro_batch=4", watch=watcher)
+    assert [step for what, step in watcher.told if what == "step"] == [1, 2, 3, 4, 5, 6]
+    assert watcher.metrics[0]["retrieval_chance"] == 1 / 4
+    assert math.isclose(losses(tmp_path)[6], losses(whole.folder)[6], rel_tol=0.3)
+    assert run.step == 6
+
+
+def test_a_micro_batch_that_does_not_divide(tiny_recipe: Path, tmp_path: Path) -> None:
+    said = refusal(tiny_recipe, tmp_path, "train.micro_batch=3")
+    assert said == "train.micro_batch 3 does not divide train.batch_size 8"
+    assert not list(tmp_path.iterdir()), "a run that cannot start leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.device=gpu", "setting 'train.device' is 'gpu'; expected auto, cpu, cuda or cuda:<number>"),
+        ("data.path=/no/such.npz", "data.path '/no/such.npz' does not exist"),
+        ("train.batch_size=100", "52 samples do not fill one batch of 100; lower the batch size"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why_and_leaves_no_folder(
+    tiny_recipe: Path, tmp_path: Path, override: str, said: str
+) -> None:
+    folder = tmp_path / "run"
+    assert refusal(tiny_recipe, folder, override).startswith(said)
+    assert not folder.exists()
+
+
+def test_masks_that_do_not_fit_the_grid_name_the_sizes(tiny_recipe: Path, tmp_path: Path) -> None:
+    said = refusal(tiny_recipe, tmp_path, "encoder.patch_size=16")
+    assert "1x1" in said or "1×1" in said
+
+
+def test_a_runs_model_opens_with_its_weights(whole: Run) -> None:
+    recipe, model, step = runs.open_model(whole.folder)
+    assert (recipe, step, model.training) == (whole.recipe, 6, False)
+    theirs = whole.model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        runs.open_model(tmp_path)
+    assert str(error.value) == f"{str(tmp_path)!r} is not a run: it holds no recipe.toml"

@@ -35,7 +35,9 @@ app.add_typer(plugins_app, name="plugins")
 out = Console()
 err = Console(stderr=True)
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.setting=value, any number", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="section.setting=value, any number", show_default=False)
+]
 
 
 def main() -> None:
@@ -54,11 +56,15 @@ def main() -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe's name or a .toml file", show_default=False)] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name or a .toml file", show_default=False)
+    ] = None,
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/RECIPE-TIME")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove a run that is in the folder")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove a run that is in the folder")
+    ] = False,
 ) -> None:
     """Train a recipe, or go on with a run."""
     from jepa_core import loop
@@ -145,7 +151,9 @@ def list_plugins(
     }
     _rows(("plugin", "state", "from", "error"), states, data, as_json)
     if not as_json:
-        names = [(kind, ", ".join(sorted(catalogue.classes)) or "none") for kind, catalogue in offered.items()]
+        names = [
+            (kind, ", ".join(sorted(catalogue.classes)) or "none") for kind, catalogue in offered.items()
+        ]
         _rows(("component", "names"), names, None, False)
 
 
@@ -156,7 +164,9 @@ def list_again(as_json: Annotated[bool, typer.Option("--json", help="Print as JS
 
 
 @plugins_app.command("show")
-def show_plugin(name: Annotated[str, typer.Argument(help="A plugin, or a component such as multiblock")]) -> None:
+def show_plugin(
+    name: Annotated[str, typer.Argument(help="A plugin, or a component such as multiblock")],
+) -> None:
     """What a plugin offers, or what a component's settings are."""
     from jepa_core import plugins
     from jepa_core.errors import unknown
@@ -172,7 +182,9 @@ def show_plugin(name: Annotated[str, typer.Argument(help="A plugin, or a compone
             if name in (component, catalogue.owners[component]):
                 shown = True
                 first = (offered.__doc__ or "").strip().splitlines()
-                out.print(f"[bold]{kind} {component}[/]  {escape(first[0] if first else '')}", highlight=False)
+                out.print(
+                    f"[bold]{kind} {component}[/]  {escape(first[0] if first else '')}", highlight=False
+                )
                 if name == component:
                     rows = [(key, repr(default), said) for key, default, said in settings_of(offered.Config)]
                     _rows(("setting", "default", "what it means"), rows, None, False)

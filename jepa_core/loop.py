@@ -23,6 +23,7 @@ from jepa_core.data import Loaded, eval_loader, make_loader
 from jepa_core.errors import UserError
 from jepa_core.evaluate import extract, feature_std, model_features, prediction_retrieval, rankme
 from jepa_core.jepa import JEPA, Output
+from jepa_core.protocols import Samples
 from jepa_core.recipes import Recipe
 from jepa_core.run import Run, begin, make_folder
 
@@ -46,18 +47,23 @@ def train(
     data that cannot be used, or a recipe that is not the run's.
     """
     parts = micro_batches(recipe)
+    if recipe.train.eval_every and "knn" not in recipe.probes:
+        raise UserError("train.eval_every evaluates with the probe 'knn'; the recipe has no [probes.knn]")
     run = begin(recipe, Path(run_dir), resume, overwrite)
     batches = load(run, parts)
     if not resume:
         make_folder(run)
     with observers.watching(run, observers.standard() if watch is None else watch) as hook:
-        started, first = time.monotonic(), run.step
+        started, first, skipped, knn = time.monotonic(), run.step, 0, OnlineKnn(run)
         for loaded in batches:
             output = run.training.accumulate([(part.batch, part.plan) for part in loaded])
+            skipped += sum(len(part.skipped) for part in loaded)
             metrics: dict[str, Any] = {}
             if _due(run, recipe.train.log_every) or _due(run, recipe.train.eval_every):
                 speed = (run.step - first) * recipe.train.batch_size / max(time.monotonic() - started, 1e-9)
-                metrics = measure(run, output) | {"images_per_s": speed}
+                metrics = measure(run, output) | {"images_per_s": speed, "corrupt_images": skipped}
+                if recipe.train.eval_every and _due(run, recipe.train.eval_every):
+                    metrics["val_knn"] = knn()
             hook.jepa_step_ended(run=run, step=run.step, metrics=metrics)
             if _due(run, recipe.train.checkpoint_every):
                 checkpoints.save(run.folder, run.training, recipe.train.keep)
@@ -107,12 +113,9 @@ def _due(run: Run, every: int) -> bool:
 
 
 def measure(run: Run, output: Output) -> dict[str, Any]:
-    """What is logged at a step: loss and terms, schedules, collapse scores, and the small kNN."""
-    train = run.recipe.train
+    """What is logged at a step: loss and terms, schedules, and collapse scores."""
     values: dict[str, Any] = {"loss": output.loss, **{f"loss/{k}": v for k, v in output.terms.items()}}
     values |= run.training.logged | dict(output.metrics) | collapse_scores(run.model, output)
-    if train.eval_every and _due(run, train.eval_every):
-        values["val_knn"] = online_knn(run)
     return {name: v.item() if isinstance(v, torch.Tensor) else v for name, v in values.items()}
 
 
@@ -130,18 +133,28 @@ def collapse_scores(model: JEPA, output: Output) -> dict[str, float]:
     return scores
 
 
-def online_knn(run: Run) -> float:
-    """kNN top-1 of the target encoder on a few thousand images of the validation split."""
-    recipe, model = run.recipe, run.model
-    source = build("data", recipe.data)
-    shape = model.encoder.view_shape()
-    maps = [model_features(model, "target")]
-    dtype = torch.bfloat16 if run.training.bf16 else None
-    found = []
-    for split, limit in zip(("train", "val"), ONLINE_IMAGES, strict=True):
-        loader = eval_loader(source.split(split), recipe.transform, shape, 512, 0, limit)
-        found += extract(maps, loader, run.training.device, dtype)
-    train, held_out = ((f.values, f.labels) for f in found)
-    classes = source.split("val").classes
-    probe = build("probe", run.recipe.probes["knn"])
-    return float(probe(train, held_out, len(classes or ()))["top1"])
+class OnlineKnn:
+    """kNN top-1 of the target encoder on a few thousand images of the validation split.
+
+    The splits are opened at the first call and kept.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.splits: list[Samples] = []
+
+    def __call__(self) -> float:
+        """The share of validation images whose nearest training images have their class."""
+        run, recipe = self.run, self.run.recipe
+        if not self.splits:
+            self.splits = [run.samples, build("data", recipe.data).split("val")]
+        shape = run.model.encoder.view_shape()
+        maps = [model_features(run.model, "target")]
+        dtype = torch.bfloat16 if run.training.bf16 else None
+        found = []
+        for samples, limit in zip(self.splits, ONLINE_IMAGES, strict=True):
+            loader = eval_loader(samples, recipe.transform, shape, 512, 0, limit)
+            found += extract(maps, loader, run.training.device, dtype)
+        train, held_out = ((f.values, f.labels) for f in found)
+        probe = build("probe", recipe.probes["knn"])
+        return float(probe(train, held_out, len(self.splits[1].classes or ()))["top1"])

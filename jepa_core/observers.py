@@ -112,8 +112,8 @@ class Terminal:
 
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
-        for line in run.notes.get("said", ()):
-            self.console.print(line, highlight=False)
+        for line in _opening(run):
+            self.console.print(line, highlight=False, soft_wrap=True)
         self._start("training", run.total_steps, "steps", run.step)
 
     @hookimpl
@@ -192,7 +192,9 @@ class Pictures:
 
         encoder: Any = run.model.encoder
         shape = encoder.view_shape()
-        images, _ = next(iter(eval_loader(run.samples, run.recipe.transform, shape, self.SHOWN, 0, self.SHOWN)))
+        images, _ = next(
+            iter(eval_loader(run.samples, run.recipe.transform, shape, self.SHOWN, 0, self.SHOWN))
+        )
         plan = sample_masks(run.model, len(images), run.recipe.seed)
         if not plan.empty:
             shown = unnormalise(images, run.recipe.transform.mean, run.recipe.transform.std)
@@ -223,6 +225,17 @@ def watching(run: Run, observers: Sequence[object]) -> Iterator[Any]:
         stack.callback(hook.jepa_run_ended, run=run)
         hook.jepa_run_started(run=run)
         yield hook
+
+
+def _opening(run: Run) -> Iterator[str]:
+    """What is about to happen, in two or three lines."""
+    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad) / 1e6
+    grid = " × ".join(str(side) for side in run.model.grid())
+    precision = "bf16" if run.training.bf16 else "fp32"
+    yield f"{run.recipe.name}: {trained:.2f} M trained parameters, {grid} tokens, on {run.training.device} in {precision}"
+    yield f"{len(run.samples):,} training images; {run.samples.note}".rstrip("; ")
+    if run.step:
+        yield f"going on after step {run.step:,}"
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

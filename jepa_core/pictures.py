@@ -208,7 +208,7 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
 
     Raises UserError naming the line that is not a JSON object (the last may be cut short).
     """
-    texts = Path(path).read_text().splitlines()
+    texts = Path(path).read_text(encoding="utf-8").splitlines()
     merged: dict[int, dict[str, Any]] = {}
     for number, text in enumerate(texts, start=1):
         try:
@@ -235,7 +235,9 @@ def _draw_curve(axis: Axes, panel: _Panel, lines: Sequence[dict[str, Any]]) -> N
     chances = _series(lines, f"{panel.key}_chance")
     if len(chances[0]):
         axis.plot(*chances, color="0.4", linestyle="--", linewidth=1)
-        axis.annotate("chance", (chances[0][-1], chances[1][-1]), ha="right", va="bottom", color="0.4")
+        patch = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+        end = chances[0][-1], chances[1][-1]
+        axis.annotate("chance", end, ha="right", va="bottom", color="0.4", bbox=patch)
     if panel.from_zero:
         axis.set_ylim(bottom=0)
     axis.set_title(panel.title, loc="left", fontsize=10)

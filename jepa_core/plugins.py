@@ -167,7 +167,9 @@ def discover() -> Plugins:
     if os.environ.get("JEPA_TRACE_PLUGINS"):
         manager.trace.root.setwriter(sys.stderr.write)
         manager.enable_tracing()
-    disabled = {name.strip() for name in os.environ.get("JEPA_DISABLE_PLUGINS", "").split(",") if name.strip()}
+    disabled = {
+        name.strip() for name in os.environ.get("JEPA_DISABLE_PLUGINS", "").split(",") if name.strip()
+    }
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         plugins.found.append(_load(plugins, point, point.name in disabled))
     return plugins

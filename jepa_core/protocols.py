@@ -129,6 +129,8 @@ class Samples(Protocol):
 
     classes: Sequence[str] | None
     """Names of the classes, or None where there are no labels."""
+    note: str
+    """Where the samples come from and how the split was made, for people."""
 
     def __len__(self) -> int: ...
 

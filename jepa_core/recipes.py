@@ -112,7 +112,9 @@ def read(name_or_path: str | Path, above: tuple[Path, ...] = ()) -> Table:
     """The table of a recipe, what it extends merged in; `above` are the recipes that extend it."""
     path = find(name_or_path).resolve()
     if path in above:
-        raise UserError(f"recipes extend each other in a circle: {' → '.join(p.name for p in (*above, path))}")
+        raise UserError(
+            f"recipes extend each other in a circle: {' → '.join(p.name for p in (*above, path))}"
+        )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -182,7 +184,9 @@ def _merge(base: Table, changes: Table) -> Table:
         if key in MANY:
             merged[key] = dict(base.get(key, {}))
             for entry, inner in _table(key, change).items():
-                merged[key][entry] = _merge_component(MANY[key], _named(merged[key].get(entry, {})), _named(inner))
+                merged[key][entry] = _merge_component(
+                    MANY[key], _named(merged[key].get(entry, {})), _named(inner)
+                )
         elif kind:
             merged[key] = _merge_component(kind, _named(base.get(key, {})), _named(change))
         elif isinstance(change, dict):

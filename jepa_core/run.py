@@ -1,8 +1,8 @@
 """A run: a folder with the resolved recipe, metrics, checkpoints and pictures, and what is live of it.
 
-    recipe.toml      the resolved recipe          metrics.jsonl   one JSON object a logged step
-    checkpoints/     see checkpoints.py           tensorboard/    the same metrics as events
-    masks.png        masks over real images       curves.png      the metrics drawn
+recipe.toml      the resolved recipe          metrics.jsonl   one JSON object a logged step
+checkpoints/     see checkpoints.py           tensorboard/    the same metrics as events
+masks.png        masks over real images       curves.png      the metrics drawn
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def begin(recipe: Recipe, folder: Path, resume: bool, overwrite: bool = False) -
     elif folder.exists() and not folder.is_dir():
         raise UserError(f"the run's folder {str(folder)!r} is a file; name another")
     elif (folder / RECIPE).exists() and not overwrite:
-        raise UserError(f"{str(folder)!r} holds a run already; resume it, overwrite it, or name another folder")
+        raise UserError(
+            f"{str(folder)!r} holds a run already; resume it, overwrite it, or name another folder"
+        )
     source = build("data", recipe.data)
     samples = source.split("train")
     model = build_model(recipe).to(pick_device(recipe.train.device))
@@ -126,7 +128,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"setting 'train.device' is {name!r}; expected auto, cpu, cuda or cuda:<number>") from None
+        raise UserError(
+            f"setting 'train.device' is {name!r}; expected auto, cpu, cuda or cuda:<number>"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"setting 'train.device' is {name!r}, but torch {torch.__version__} sees no GPU here")
     return device

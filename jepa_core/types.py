@@ -110,9 +110,7 @@ class IndexSet:
     @cached_property
     def layout(self) -> Layout:
         """The attention layout in which each sample's tokens see each other and nobody else's."""
-        return Layout.packed(
-            self.offsets, max_len=self.max_length, uniform=self.uniform, total=self.total
-        )
+        return Layout.packed(self.offsets, max_len=self.max_length, uniform=self.uniform, total=self.total)
 
     def flat(self, tokens: int) -> Tensor:
         """int64 [S]: rows of a [B·N, …] view that these tokens stand at, N = `tokens`."""
@@ -230,7 +228,9 @@ class Tokens:
         """The tokens at `keep`, taken from the features of the whole grid."""
         tokens = grid_size(self.grid)
         if self.at.uniform != tokens:
-            raise ValueError(f"gather takes tokens of the whole grid {self.grid}; got {self.at.max_length} of {tokens}")
+            raise ValueError(
+                f"gather takes tokens of the whole grid {self.grid}; got {self.at.max_length} of {tokens}"
+            )
         rows = keep.flat(tokens)
         pick = [v.index_select(0, rows) for v in (self.values, *self.layers)]
         return Tokens(pick[0], keep, self.grid, tuple(pick[1:]))

@@ -16,6 +16,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.fresh_environment import ROOT, build_wheel
+
 settings.register_profile("shared_machine", deadline=None, max_examples=40)
 settings.load_profile("shared_machine")
 
@@ -54,7 +56,9 @@ def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(0)
     labels = np.arange(64) % 2
     ramp = np.linspace(0, 150, 16)[None, None, :, None]
-    images = np.where(labels[:, None, None, None] == 0, ramp, 150 - ramp) + random.uniform(0, 100, (64, 16, 16, 3))
+    images = np.where(labels[:, None, None, None] == 0, ramp, 150 - ramp) + random.uniform(
+        0, 100, (64, 16, 16, 3)
+    )
     path = tmp_path_factory.mktemp("images") / "tiny.npz"
     np.savez(path, images=images.astype(np.uint8), labels=labels)
     return path
@@ -84,3 +88,9 @@ def jepa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Said(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def core_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this repository."""
+    return build_wheel(ROOT, tmp_path_factory.mktemp("core_wheel"))

@@ -116,12 +116,14 @@ def _sample(features: Tensor, most: int) -> Tensor:
 class AlarmSettings(Settings):
     """When the collapse alarm speaks."""
 
-    std_below: float = Field(0.05, ge=0)
-    """Feature standard deviation under which features count as collapsed to one direction."""
+    std_below: float = Field(0.02, ge=0)
+    """Feature standard deviation under which features count as collapsed to one direction (a freshly
+    initialised encoder shows 0.4 to 0.8 on photographs)."""
     rankme_share: float = Field(0.3, ge=0, le=1)
     """RankMe under this share of its value at the first look counts as collapsing."""
     retrieval_share: float = Field(0.25, ge=0, le=1)
-    """Prediction retrieval under this share of its best so far counts as lost."""
+    """Prediction retrieval under this share of its best so far counts as lost, once that best is 10 % or
+    more: below, the share is mostly the noise of chance."""
     looks: int = Field(3, ge=1)
     """So many looks in a row must say the same before the alarm speaks."""
 
@@ -169,7 +171,7 @@ def _rank(history: Sequence[Look], settings: AlarmSettings) -> str | None:
 
 def _lost(history: Sequence[Look], settings: AlarmSettings) -> str | None:
     best = max((look.retrieval for look in history if look.retrieval is not None), default=0.0)
-    lost = settings.retrieval_share * best
+    lost = settings.retrieval_share * best if best >= 0.1 else 0.0
     if not _lasting(history, settings, lambda look: look.retrieval is not None and look.retrieval < lost):
         return None
     now, share = history[-1].retrieval, settings.retrieval_share

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
 from jepa_core import UserError, build_model, checkpoints, load_recipe, sample_masks, training_step
 from jepa_core.optim import TrainingStep
-from torch import nn
 
 
 def training(recipe: Path, *overrides: str) -> TrainingStep:

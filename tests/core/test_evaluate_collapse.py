@@ -177,6 +177,10 @@ def test_the_alarm_names_what_is_wrong_and_when() -> None:
     )
 
 
+def test_noise_around_chance_is_not_a_loss() -> None:
+    assert collapse_warning(looks((20, 0.8, 0.02), (20, 0.8, 0.002), (20, 0.8, 0.001)), ALARM) is None
+
+
 def test_the_alarm_does_without_retrieval() -> None:
     warning = collapse_warning(looks((20, 0.8, None), (9, 0.8, None), (8, 0.8, None)), ALARM)
     assert (

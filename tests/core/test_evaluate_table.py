@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from jepa_core.data import TransformSettings
 from jepa_core.errors import UserError
 from jepa_core.evaluate import (
     KNN,
@@ -18,6 +21,7 @@ from jepa_core.evaluate import (
     model_features,
     raw_pixels,
 )
+from jepa_core.evaluate.models import evaluate_model
 
 CLASSES = 4
 
@@ -260,3 +264,52 @@ def test_unknown_rows_are_errors_with_a_suggestion() -> None:
         table(baseline="twin")
     with pytest.raises(UserError, match=r"unknown row 'traind'; .* Did you mean 'trained'\?"):
         fixed().row("traind")
+
+
+class Pictures:
+    """A source whose first channel's brightness is the class; `labelled` says whether it tells."""
+
+    def __init__(self, labelled: bool) -> None:
+        self.classes = ["dark", "bright"] if labelled else None
+        self.asked: list[str] = []
+
+    def split(self, name: str) -> Pictures:
+        self.asked.append(name)
+        return self
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = torch.full((3, 8, 8), 100, dtype=torch.uint8)
+        image[0] += 100 * (index % 2) + index
+        return image, index % 2 if self.classes else -1
+
+
+def of_model(source: Any) -> EvalResult:
+    model, twin = Model(), Model()
+    for each in (model, twin):
+        each.encoder = nn.Identity()
+        each.encoder.view_shape = lambda: (3, 8, 8)  # type: ignore[assignment]
+    probes: Any = {"knn": KNN(KNN.Config(name="knn", k=3))}
+    more: Any = {"split": "val", "role": "context", "limits": (50, 40), "batch_size": 16}
+    return evaluate_model(model, twin, source, TransformSettings(), probes, **more)
+
+
+def test_a_model_stands_beside_its_twin_and_the_pixels() -> None:
+    source = Pictures(labelled=True)
+    result = of_model(source)
+    assert [(row.name, row.description) for row in result.rows] == [
+        ("trained", "context encoder, mean over tokens"),
+        ("random twin", "context encoder, mean over tokens"),
+        ("raw pixels", "8×8×3 pixels"),
+    ]
+    assert source.asked == ["train", "val"]
+    assert (result.train_images, result.held_out_images, result.classes, result.split) == (50, 40, 2, "val")
+    assert result.row("raw pixels").scores["knn"]["top1"] > 0.9
+
+
+def test_a_source_without_labels_gives_a_table_without_probes() -> None:
+    result = of_model(Pictures(labelled=False))
+    assert result.rows[0].scores == {}
+    assert result.held_out_images == 40

@@ -54,9 +54,7 @@ def test_loss_and_gradients_equal_the_formulas(model, images, contexts):
     loss = model(images, plan).loss
     loss.backward()
     state = float64_state(model)
-    expected = reference_loss(
-        state, images.double(), contexts, TARGETS, patch=8, heads=3, predictor_heads=3
-    )
+    expected = reference_loss(state, images.double(), contexts, TARGETS, patch=8, heads=3, predictor_heads=3)
     expected.backward()
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
     for name, parameter in model.named_parameters():
@@ -108,7 +106,9 @@ def test_features_say_which_encoder(model, images):
     tokens = model.features(images, pool=None)
     assert tokens.shape == (4, 16, 48)
     torch.testing.assert_close(tokens.mean(1), target)
-    with pytest.raises(jepa_core.UserError, match=r"unknown role 'taget'; known: context, target. Did you mean 'target'"):
+    with pytest.raises(
+        jepa_core.UserError, match=r"unknown role 'taget'; known: context, target. Did you mean 'target'"
+    ):
         model.features(images, role="taget")
 
 
@@ -151,7 +151,9 @@ def test_an_empty_plan_sees_and_targets_everything(model, images):
 
 
 def test_terms_add_up_with_their_weights(images):
-    chosen = recipe("terms.spread.name=variance_covariance", "terms.spread.weight=0.25", "objective.weight=2.0")
+    chosen = recipe(
+        "terms.spread.name=variance_covariance", "terms.spread.weight=0.25", "objective.weight=2.0"
+    )
     model = jepa_core.build_model(chosen)
     output = model(images, jepa_core.sample_masks(model, 4))
     assert set(output.terms) == {"prediction", "spread"}

@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from jepa_core import IndexSet, MaskPlan, Tokens
 from jepa_core.objectives import L1, MSE, Cosine, SmoothL1, VarianceCovariance
 from jepa_core.protocols import Step
-from torch import Tensor
 
 RAGGED = [[[0, 1, 2], [5]], [[3], [0, 4]]]
 """Token sets of two targets, two samples each."""

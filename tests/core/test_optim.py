@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from jepa_core import (
     JEPA,
     Batch,
@@ -19,7 +21,6 @@ from jepa_core import (
     training_step,
 )
 from jepa_core.optim import TrainingStep, check_coverage, parameter_groups, steps_of
-from torch import Tensor, nn
 
 
 def images(batch: int = 8, seed: int = 0) -> Tensor:
@@ -37,7 +38,9 @@ def plan_for(step: TrainingStep, batch: int = 8) -> MaskPlan:
 
 def part(plan: MaskPlan, start: int, stop: int) -> MaskPlan:
     """The samples start … stop-1 of a plan."""
-    sets = [[IndexSet.from_lists(s.split()[start:stop]) for s in side] for side in (plan.contexts, plan.targets)]
+    sets = [
+        [IndexSet.from_lists(s.split()[start:stop]) for s in side] for side in (plan.contexts, plan.targets)
+    ]
     return MaskPlan(tuple(sets[0]), tuple(sets[1]), plan.pairs)
 
 
@@ -108,7 +111,11 @@ def test_the_first_step_is_adamws_in_float64(tiny_recipe: Path) -> None:
         g, decay = gradient.double(), 0.0 if before[name].ndim <= 1 else 0.1
         expected = before[name] * (1 - lr * decay) - lr * g / (g.abs() + 1e-8)
         torch.testing.assert_close(
-            step.model.get_parameter(name).double(), expected, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}"
+            step.model.get_parameter(name).double(),
+            expected,
+            rtol=1e-5,
+            atol=1e-7,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 
@@ -184,10 +191,17 @@ STEPS = ["train.batch_size=8", "optimizer.warmup_epochs=0.5"]
     ],
 )
 def test_length_of_a_run(
-    tiny_recipe: Path, tmp_path: Path, overrides: list[str], images_of_split: int | None, expected: tuple[int, int]
+    tiny_recipe: Path,
+    tmp_path: Path,
+    overrides: list[str],
+    images_of_split: int | None,
+    expected: tuple[int, int],
 ) -> None:
     """70 images make 8 whole batches of 8."""
-    assert steps_of(load_recipe(open_ended(tiny_recipe, tmp_path), *STEPS, *overrides), images_of_split) == expected
+    assert (
+        steps_of(load_recipe(open_ended(tiny_recipe, tmp_path), *STEPS, *overrides), images_of_split)
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +216,10 @@ def test_length_of_a_run(
             ["train.epochs=1"], 5,
             "1 epochs of 5 images do not fill one batch of 8; raise train.epochs, or lower train.batch_size",
         ),
-        (["train.steps=3"], None, "optimizer.warmup_epochs needs the size of an epoch; give optimizer.warmup_steps"),
+        (
+            ["train.steps=3"], None,
+            "optimizer.warmup_epochs needs the size of an epoch; give optimizer.warmup_steps",
+        ),
     ],
 )  # fmt: skip
 def test_a_run_of_unknown_length_is_refused(
@@ -216,7 +233,9 @@ def test_a_run_of_unknown_length_is_refused(
 
 def open_ended(tiny_recipe: Path, folder: Path) -> Path:
     """The tiny recipe without a number of steps."""
-    text = tiny_recipe.read_text(encoding="utf-8").replace("steps = 6, ", "").replace(", warmup_steps = 2", "")
+    text = (
+        tiny_recipe.read_text(encoding="utf-8").replace("steps = 6, ", "").replace(", warmup_steps = 2", "")
+    )
     path = folder / "open.toml"
     path.write_text(text, encoding="utf-8")
     return path

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from jepa_core import ComponentSettings, UserError, hookimpl, hookspecs, plugins
 from jepa_core.plugins import Catalogue, Plugins, discover
 
@@ -86,7 +87,10 @@ def test_a_plugin_that_fails_to_import_is_set_aside_and_the_others_load(install:
     [
         ("raise RuntimeError('no weights here')", "jepa_maskers: RuntimeError: no weights here"),
         ("return None", "jepa_maskers: AttributeError: "),
-        ("return {'mine': object}", "jepa_maskers: TypeError: the masker 'mine' (<class 'object'>) is not a class"),
+        (
+            "return {'mine': object}",
+            "jepa_maskers: TypeError: the masker 'mine' (<class 'object'>) is not a class",
+        ),
     ],
 )
 def test_a_plugin_whose_hook_fails_is_set_aside_whole(install: Install, body: str, error: str) -> None:
@@ -100,7 +104,10 @@ def test_a_plugin_whose_hook_fails_is_set_aside_whole(install: Install, body: st
 
 
 def test_a_folder_of_recipes_that_fails_is_set_aside_too(install: Install) -> None:
-    install(bad=offering("", "recipes", "raise OSError('gone')"), good=offering("", "recipes", "return '/recipes'"))
+    install(
+        bad=offering("", "recipes", "raise OSError('gone')"),
+        good=offering("", "recipes", "return '/recipes'"),
+    )
     found = discover()
     assert found.recipe_folders() == {"good": Path("/recipes")}
     assert error_of(found, "bad") == "jepa_recipes: OSError: gone"
@@ -177,7 +184,9 @@ def test_one_class_offered_twice_is_no_clash() -> None:
 
 
 def test_an_unknown_kind_of_component() -> None:
-    with pytest.raises(UserError, match=r"unknown kind of component 'maskers'; known: .* Did you mean 'masker'\?"):
+    with pytest.raises(
+        UserError, match=r"unknown kind of component 'maskers'; known: .* Did you mean 'masker'\?"
+    ):
         discover().catalogue("maskers")
 
 
@@ -188,7 +197,9 @@ def test_objects_register_too_and_are_seen_at_once() -> None:
     assert found.catalogue("objective").owners["mine"] == "by hand"
 
 
-def test_the_trace_prints_hook_calls(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_trace_prints_hook_calls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("JEPA_TRACE_PLUGINS", "1")
     discover().manager.hook.jepa_run_ended(run=None)
     assert "jepa_run_ended" in capsys.readouterr().err

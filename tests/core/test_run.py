@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from jepa_core import Run, UserError, hookimpl, load_recipe, train
 from jepa_core import run as runs
 from jepa_core.observers import MetricsWriter
@@ -70,7 +71,14 @@ def refusal(*arguments: object, **named: Any) -> str:
 
 def test_a_run_is_a_folder_with_everything_in_it(whole: Run) -> None:
     written = {path.name for path in whole.folder.iterdir()}
-    assert written == {"recipe.toml", "metrics.jsonl", "checkpoints", "tensorboard", "masks.png", "curves.png"}
+    assert written == {
+        "recipe.toml",
+        "metrics.jsonl",
+        "checkpoints",
+        "tensorboard",
+        "masks.png",
+        "curves.png",
+    }
     assert load_recipe(whole.folder / "recipe.toml") == whole.recipe
     assert [p.name for p in (whole.folder / "checkpoints").iterdir()] == ["step-00000006"]
     assert list((whole.folder / "tensorboard").glob("events.*"))
@@ -153,7 +161,9 @@ def test_a_folder_in_use_is_not_overwritten(whole: Run, tiny_recipe: Path, tmp_p
     )
 
 
-def test_overwriting_removes_the_old_run_only_when_the_new_one_can_start(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_overwriting_removes_the_old_run_only_when_the_new_one_can_start(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     quiet(tiny_recipe, tmp_path, "train.steps=2")
     before = losses(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
@@ -223,7 +233,9 @@ def test_the_small_knn_is_logged_where_it_is_asked_for(tiny_recipe: Path, tmp_pa
     assert all(0.5 <= scores[step] <= 1 for step in (2, 4)), "bright left or right is easily told apart"
 
 
-def test_micro_batches_draw_other_samples_but_train_alike(tiny_recipe: Path, tmp_path: Path, whole: Run) -> None:
+def test_micro_batches_draw_other_samples_but_train_alike(
+    tiny_recipe: Path, tmp_path: Path, whole: Run
+) -> None:
     watcher = Watcher()
     run = quiet(tiny_recipe, tmp_path, "train.micro_batch=4", watch=watcher)
     assert [step for what, step in watcher.told if what == "step"] == [1, 2, 3, 4, 5, 6]

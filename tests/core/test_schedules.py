@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jepa_core.schedules import between, warmup_cosine
 
 TOTAL, WARMUP, START, PEAK, FINAL = 300, 40, 2e-4, 1e-3, 1e-6
@@ -50,12 +51,16 @@ def test_momentum_climbs_evenly_by_accumulated_additions() -> None:
     for _ in range(TOTAL):
         momenta.append(m)
         m += (1.0 - 0.996) / TOTAL
-    assert [between(i, TOTAL, 0.996, 1.0, "linear") for i in range(TOTAL)] == pytest.approx(momenta, rel=1e-12)
+    assert [between(i, TOTAL, 0.996, 1.0, "linear") for i in range(TOTAL)] == pytest.approx(
+        momenta, rel=1e-12
+    )
 
 
 def test_cosine_between() -> None:
     expected = [0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * k / TOTAL)) / 2 for k in range(TOTAL + 1)]
-    assert [between(k, TOTAL, 0.04, 0.4, "cosine") for k in range(TOTAL + 1)] == pytest.approx(expected, rel=1e-12)
+    assert [between(k, TOTAL, 0.04, 0.4, "cosine") for k in range(TOTAL + 1)] == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_constant_stays() -> None:

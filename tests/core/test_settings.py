@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import Field, ValidationError
+
 from jepa_core import ComponentSettings, UserError
 from jepa_core.protocols import settings_of
 from jepa_core.settings import Settings, TrainSettings, parse
-from pydantic import Field, ValidationError
 
 
 class Inner(Settings):
@@ -58,7 +59,8 @@ def test_plain_values_become_the_settings_types() -> None:
         ({"inner": {"shar": 2}}, "unknown setting 'masker.inner.shar'; known: share. Did you mean 'share'?"),
         (
             {"cuont": 2},
-            "unknown setting 'masker.cuont'; known: count, inner, name, path, scale, size. Did you mean 'count'?",
+            "unknown setting 'masker.cuont'; known: count, inner, name, path, scale, size. "
+            "Did you mean 'count'?",
         ),
         ({"zzz": 2}, "unknown setting 'masker.zzz'; known: count, inner, name, path, scale, size."),
     ],

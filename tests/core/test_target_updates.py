@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_core.target_updates import Ema, Frozen, NoTarget, PeriodicCopy
 from torch import nn
+
+from jepa_core.target_updates import Ema, Frozen, NoTarget, PeriodicCopy
 
 
 def online() -> nn.Module:
@@ -58,9 +59,7 @@ def test_ema_is_the_formula_in_float64_step_after_step() -> None:
     assert_same(state(target), expected)
 
 
-@pytest.mark.parametrize(
-    ("shape", "middle"), [("linear", 0.998), ("cosine", 0.998), ("constant", 0.996)]
-)
+@pytest.mark.parametrize(("shape", "middle"), [("linear", 0.998), ("cosine", 0.998), ("constant", 0.996)])
 def test_momentum_schedule(shape: str, middle: float) -> None:
     ema = Ema(Ema.Config(name="ema", shape=shape))  # type: ignore[arg-type]
     assert ema.momentum(0, 100) == 0.996

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jepa_core import Batch, IndexSet, MaskPlan, Tokens
 from jepa_core.types import grid_size
 
@@ -174,7 +175,9 @@ def test_a_plain_tensor_is_the_only_view_of_its_batch() -> None:
 def test_a_batch_moves_with_its_condition_and_side_information() -> None:
     batch = Batch({"clip": torch.zeros(1, 3)}, condition=torch.zeros(1, 7), side={"when": torch.zeros(1)})
     moved = batch.to("meta")
-    assert {moved.views["clip"].device.type, moved.condition.device.type, moved.side["when"].device.type} == {"meta"}
+    assert {moved.views["clip"].device.type, moved.condition.device.type, moved.side["when"].device.type} == {
+        "meta"
+    }
     assert Batch({"clip": torch.zeros(1)}, condition="push the cup").to("meta").condition == "push the cup"
 
 

@@ -1,0 +1,134 @@
+"""The house rules that a reader relies on: who may import whom, what is documented, how long a file is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").is_file())
+HOUSES = {"jepa_core": ROOT / "jepa_core", "jepa_kernels": ROOT / "kernels/jepa_kernels"}
+HOUSES |= {plugin: ROOT / "plugins" / plugin for plugin in PLUGINS}
+FILES = [
+    pytest.param(package, path, id=str(path.relative_to(ROOT)))
+    for package, folder in HOUSES.items()
+    for path in sorted(folder.rglob("*.py"))
+]
+
+MAY_IMPORT = {"jepa_kernels": {"jepa_kernels"}, "jepa_core": {"jepa_core", "jepa_kernels"}}
+MAY_IMPORT |= {plugin: {plugin, "jepa_core", "jepa_kernels"} for plugin in PLUGINS}
+
+Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Top-level packages of every import, those inside functions and under TYPE_CHECKING as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_imports_point_down_only(package: str, path: Path) -> None:
+    """jepa_kernels ← jepa_core ← each plugin; no plugin imports another."""
+    ours = {name for name in imported(parsed(path)) if name.startswith("jepa_") or name == "tests"}
+    assert ours <= MAY_IMPORT[package]
+
+
+def test_the_import_rule_sees_every_form_of_import() -> None:
+    tree = ast.parse("import a.b\nfrom c.d import e\ndef f():\n    from g import h\n    import i as j")
+    assert set(imported(tree)) == {"a", "c", "g", "i"}
+
+
+@pytest.mark.parametrize("folder", ["plugins", "kernels"])
+def test_plugins_and_kernels_are_folders_and_no_import_names(folder: str) -> None:
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def shown(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Documented]]:
+    """Public functions and classes, and the public methods of public classes."""
+    for node in body:
+        if isinstance(node, Documented) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from shown(node.body, f"{prefix}{node.name}.")
+
+
+OF_A_PROTOCOL = {"Config", "forward", "make_target", "update", "device"}
+"""What a member of a family must have is described once, where the family is."""
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_what_is_public_says_what_it_is(package: str, path: Path) -> None:
+    silent = [
+        name
+        for name, node in shown(parsed(path).body)
+        if not ast.get_docstring(node)
+        and not node.name.startswith("jepa_")
+        and not ("." in name and node.name in OF_A_PROTOCOL)
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_a_file_says_what_it_is_and_ends_before_line_300(package: str, path: Path) -> None:
+    assert path.name != "utils.py"
+    assert ast.get_docstring(parsed(path)), "the head of a file says what it is"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_functions_are_short() -> None:
+    """Nine of ten under 45 lines; the training loop may be longer."""
+    lengths = sorted(
+        (node.end_lineno or 0) - node.lineno + 1
+        for parameter in FILES
+        for node in ast.walk(parsed(parameter.values[1]))  # type: ignore[arg-type]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert lengths[len(lengths) // 2] <= 12
+    assert lengths[len(lengths) * 9 // 10] < 45
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_nothing_is_left_to_do_in_the_code(package: str, path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not [word for word in ("TODO", "FIXME", "XXX", "NotImplementedError") if word in text]
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_importing_a_file_runs_nothing(package: str, path: Path) -> None:
+    """No bare call at the top of a module but in a decorator's or assignment's service."""
+    loose = [
+        ast.unparse(node)
+        for node in parsed(path).body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ]
+    assert all(call.startswith("app.add_typer(") for call in loose), loose
+
+
+def test_the_version_is_written_alike_everywhere() -> None:
+    import tomllib
+
+    import jepa_core
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == jepa_core.__version__
+
+
+def test_every_public_name_loads_and_a_wrong_one_says_so() -> None:
+    import jepa_core
+
+    for name in jepa_core.__all__:
+        assert getattr(jepa_core, name) is not None
+    assert set(jepa_core.__all__) <= set(dir(jepa_core))
+    with pytest.raises(AttributeError, match="module 'jepa_core' has no attribute 'JEPPA'"):
+        jepa_core.JEPPA  # noqa: B018

@@ -7,7 +7,6 @@ torch and timm load inside the commands that need them, so that `jepa --help` is
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -208,5 +207,6 @@ def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], data: Any, as_
 
 
 def _head(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition(os.linesep)[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """The first line of a recipe's head comment, without the recipe's name."""
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("#").strip().partition(": ")[2] if first.startswith("#") else ""

@@ -87,7 +87,8 @@ class JEPA(nn.Module):
         super().__init__()
         if config.target_layers > encoder.depth:
             raise UserError(
-                f"setting 'variant.target_layers' is {config.target_layers}; the encoder has {encoder.depth} blocks"
+                f"setting 'variant.target_layers' is {config.target_layers}; "
+                f"the encoder has {encoder.depth} blocks"
             )
         self.config = config
         self.encoder = encoder

@@ -47,22 +47,21 @@ def train(
     data that cannot be used, or a recipe that is not the run's.
     """
     parts = micro_batches(recipe)
-    if recipe.train.eval_every and "knn" not in recipe.probes:
-        raise UserError("train.eval_every evaluates with the probe 'knn'; the recipe has no [probes.knn]")
     run = begin(recipe, Path(run_dir), resume, overwrite)
     batches = load(run, parts)
     if not resume:
         make_folder(run)
     with observers.watching(run, observers.standard() if watch is None else watch) as hook:
         started, first, skipped, knn = time.monotonic(), run.step, 0, OnlineKnn(run)
+        eval_every = recipe.train.eval_every if run.samples.classes else 0
         for loaded in batches:
             output = run.training.accumulate([(part.batch, part.plan) for part in loaded])
             skipped += sum(len(part.skipped) for part in loaded)
             metrics: dict[str, Any] = {}
-            if _due(run, recipe.train.log_every) or _due(run, recipe.train.eval_every):
+            if _due(run, recipe.train.log_every) or _due(run, eval_every):
                 speed = (run.step - first) * recipe.train.batch_size / max(time.monotonic() - started, 1e-9)
                 metrics = measure(run, output) | {"images_per_s": speed, "corrupt_images": skipped}
-                if recipe.train.eval_every and _due(run, recipe.train.eval_every):
+                if eval_every and _due(run, eval_every):
                     metrics["val_knn"] = knn()
             hook.jepa_step_ended(run=run, step=run.step, metrics=metrics)
             if _due(run, recipe.train.checkpoint_every):

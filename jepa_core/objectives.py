@@ -92,7 +92,7 @@ class Cosine(nn.Module):
 
 
 class VarianceCovariance(nn.Module):
-    """Keeps the context encoder's features spread out and uncorrelated (VICReg, Bardes et al. 2022, eq. 1, 3).
+    """Keeps the context encoder's features spread out and uncorrelated (VICReg, 2105.04906, eq. 1, 3).
 
     variance: mean over features of max(0, γ - √(Var + ε)); covariance: sum of squared off-diagonal
     entries of the covariance matrix, divided by D. C-JEPA adds these two to I-JEPA.

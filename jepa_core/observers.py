@@ -132,9 +132,15 @@ class Terminal:
         self._from = done
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn(unit),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[said]}"),
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn(unit),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
             self._bar = Progress(*columns, console=self.console)
             self._task = self._bar.add_task(what, total=total, completed=done, said="")
             self._bar.start()
@@ -232,8 +238,11 @@ def _opening(run: Run) -> Iterator[str]:
     trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad) / 1e6
     grid = " × ".join(str(side) for side in run.model.grid())
     precision = "bf16" if run.training.bf16 else "fp32"
-    yield f"{run.recipe.name}: {trained:.2f} M trained parameters, {grid} tokens, on {run.training.device} in {precision}"
+    where = f"on {run.training.device} in {precision}"
+    yield f"{run.recipe.name}: {trained:.2f} M trained parameters, {grid} tokens, {where}"
     yield f"{len(run.samples):,} training images; {run.samples.note}".rstrip("; ")
+    if run.recipe.train.eval_every and not run.samples.classes:
+        yield "the images have no labels: the small kNN evaluations are left out"
     if run.step:
         yield f"going on after step {run.step:,}"
 

@@ -10,12 +10,12 @@ import copy
 from typing import Annotated
 
 import torch
-from jepa_kernels import EmaPlan, ema_update_
 from pydantic import Field
 from torch import nn
 
 from jepa_core.schedules import Shape, between
 from jepa_core.settings import ComponentSettings
+from jepa_kernels import EmaPlan, ema_update_
 
 Momentum = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -67,7 +67,7 @@ class Ema:
 
 
 class NoTarget:
-    """No second encoder: targets come from the online one (with or without gradient: the variant's setting)."""
+    """No second encoder: targets come from the online one (`variant.target_gradient` says how)."""
 
     class Config(ComponentSettings):
         pass

@@ -17,8 +17,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jepa_kernels import Layout
 from torch import Tensor
+
+from jepa_kernels import Layout
 
 Grid = tuple[int, ...]
 """Sides of a token grid, slowest axis first: `(H, W)`, `(T, H, W)`, `(L,)`."""

@@ -10,9 +10,10 @@ Axes: B samples, N tokens, K kept, D width, H heads.
 import copy
 
 import torch
-from jepa_core.positions import sincos
 from torch import nn
 from torch.nn import functional as F
+
+from jepa_core.positions import sincos
 
 
 class Attention(nn.Module):

@@ -6,10 +6,10 @@ The goal is a third of the official way's time on a CPU with fast bf16; ratios o
 one run.
 """
 
-import jepa_core
 import pytest
 import torch
 
+import jepa_core
 from tests.bench.official_way import Encoder, OfficialWay, Predictor
 
 BATCH = 64

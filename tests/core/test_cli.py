@@ -172,7 +172,7 @@ def test_debug_shows_the_traceback(jepa, tiny_recipe: Path) -> None:
 
 def test_recipes_are_listed_with_what_they_are(jepa) -> None:
     listed = json.loads(jepa("recipes", "--json").out)
-    assert listed["ijepa/in1k_vith14"].startswith("ijepa/in1k_vith14: ViT-H/14 on ImageNet-1k")
+    assert listed["ijepa/in1k_vith14"].startswith("ViT-H/14 on ImageNet-1k")
     assert set(listed) <= set(jepa("recipes").out.split())
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import jepa_core
 import pytest
 import torch
-from jepa_core import IndexSet, MaskPlan
 
+import jepa_core
+from jepa_core import IndexSet, MaskPlan
 from tests.plugins.reference_ijepa import reference_loss
 
 TINY = (

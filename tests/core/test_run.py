@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from jepa_core import Run, UserError, hookimpl, load_recipe, train
 from jepa_core import run as runs
-from jepa_core.observers import MetricsWriter
+from jepa_core.observers import MetricsWriter, Terminal
 
 
 class Watcher:
@@ -233,6 +234,19 @@ def test_the_small_knn_is_logged_where_it_is_asked_for(tiny_recipe: Path, tmp_pa
     assert all(0.5 <= scores[step] <= 1 for step in (2, 4)), "bright left or right is easily told apart"
 
 
+def test_images_without_labels_train_without_the_small_knn(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "bare.npz", images=images)
+    recipe = load_recipe(
+        tiny_recipe, f"data.path={tmp_path / 'bare.npz'}", "train.steps=2", "train.eval_every=1"
+    )
+    train(recipe, tmp_path / "run", watch=[MetricsWriter(), Terminal()])
+    assert all("val_knn" not in line for line in runs.read_metrics(tmp_path / "run"))
+    assert "the images have no labels: the small kNN evaluations are left out" in capsys.readouterr().err
+
+
 def test_micro_batches_draw_other_samples_but_train_alike(
     tiny_recipe: Path, tmp_path: Path, whole: Run
 ) -> None:
@@ -255,6 +269,10 @@ def test_a_micro_batch_that_does_not_divide(tiny_recipe: Path, tmp_path: Path) -
     [
         ("train.device=gpu", "setting 'train.device' is 'gpu'; expected auto, cpu, cuda or cuda:<number>"),
         ("data.path=/no/such.npz", "data.path '/no/such.npz' does not exist"),
+        (
+            "variant.target_layers=3",
+            "setting 'variant.target_layers' is 3; the encoder has 2 blocks",
+        ),
         ("train.batch_size=100", "52 samples do not fill one batch of 100; lower the batch size"),
     ],
 )

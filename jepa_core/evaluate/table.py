@@ -85,8 +85,9 @@ class EvalResult(BaseModel):
         return 100 * (self.row(name).scores[probe][key] - base.scores[probe][key])
 
     def caption(self) -> str:
-        """What the numbers stand on, in two sentences."""
-        counted = f"Scored on {self.held_out_images:,} images of the {self.split} split"
+        """What the rows are, and what the numbers stand on."""
+        rows = "; ".join(f"{row.name}: {row.description}" for row in self.rows)
+        counted = f"{rows}. Scored on {self.held_out_images:,} images of the {self.split} split"
         if not self.rows[0].scores:
             return f"{counted}; no probes."
         gain = f" (in brackets: points over the {self.baseline})" if self.baseline else ""
@@ -100,18 +101,17 @@ class EvalResult(BaseModel):
         """The table as text: a head line, then one line a row."""
         probes = list(self.rows[0].scores)
         titles = [f"{probe} {headline(self.rows[0], probe)}" for probe in probes]
-        head = ["features", "what", "width", *titles, "RankMe", "std"]
+        head = ["features", "width", *titles, "RankMe", "std"]
         return [head, *(self._line(row, probes) for row in self.rows)]
 
     def _numbers(self) -> list[bool]:
         """Which columns are plain numbers, set to the right; scores begin with theirs and stay left."""
-        return [False, False, True, *[False] * len(self.rows[0].scores), True, True]
+        return [False, True, *[False] * len(self.rows[0].scores), True, True]
 
     def _line(self, row: Row, probes: Sequence[str]) -> list[str]:
         scores = [self._score(row, probe) for probe in probes]
         return [
             row.name,
-            row.description,
             str(row.width),
             *scores,
             f"{row.rankme:.1f}",
@@ -153,8 +153,8 @@ class EvalResult(BaseModel):
 
         head, *lines = self.cells()
         table = Table(box=box.SIMPLE_HEAD, caption=self.caption(), caption_justify="left")
-        for i, (title, right) in enumerate(zip(head, self._numbers(), strict=True)):
-            table.add_column(title, justify="right" if right else "left", no_wrap=i != 1)
+        for title, right in zip(head, self._numbers(), strict=True):
+            table.add_column(title, justify="right" if right else "left", no_wrap=True)
         for i, line in enumerate(lines):
             table.add_row(*line, style="bold" if i == 0 else None)
         return table

@@ -27,7 +27,7 @@ from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBl
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
-from jepa_core.attention import PackedAttention, choose_implementation, run_block
+from jepa_core.attention import PackedAttention, Residual, choose_implementation, run_block, to_residual
 from jepa_core.errors import UserError
 from jepa_core.positions import check_width, sincos
 from jepa_core.settings import ComponentSettings
@@ -88,6 +88,9 @@ class VisionTransformer(nn.Module):
         """Divide the output of block ℓ by √(2ℓ) at the start; off in effect in the official training."""
         checkpoint: bool = False
         """Recompute activations in the backward pass: less memory, about a third more time."""
+        residual: Residual = "auto"
+        """Type in which tokens are added up from block to block under bf16: `fp32` (released code),
+        `autocast` (bf16 too, a tenth faster on a CPU), or `auto`: fp32 on a GPU, autocast on a CPU."""
         attention: str = "auto"
         """Implementation of attention (`jepa doctor` lists them); `auto` takes the best usable."""
 
@@ -164,7 +167,8 @@ class VisionTransformer(nn.Module):
             patches = patches.index_select(0, keep.flat(tokens))
         convolution = self.patch_embed.proj
         x = self.patch_embed.norm(F.linear(patches, convolution.weight.flatten(1), convolution.bias))
-        return self.norm_pre(x + self.positions(grid, x.device).index_select(0, keep.index)), keep
+        x = x + self.positions(grid, x.device).index_select(0, keep.index)
+        return self.norm_pre(to_residual(x, self.config.residual)), keep
 
 
 def _build(config: VisionTransformer.Config) -> Any:

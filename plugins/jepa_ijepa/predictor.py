@@ -21,7 +21,7 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from jepa_core.attention import PackedAttention, choose_implementation, run_block
+from jepa_core.attention import PackedAttention, Residual, choose_implementation, run_block, to_residual
 from jepa_core.errors import UserError
 from jepa_core.positions import sincos
 from jepa_core.protocols import Encoder
@@ -57,6 +57,9 @@ class VitPredictor(nn.Module):
         """Divide the output of block ℓ by √(2ℓ) at the start; off in effect in the official training."""
         checkpoint: bool = False
         """Recompute activations in the backward pass: less memory, about a third more time."""
+        residual: Residual = "auto"
+        """Type in which tokens are added up from block to block under bf16: `fp32` (released code),
+        `autocast` (bf16 too, a tenth faster on a CPU), or `auto`: fp32 on a GPU, autocast on a CPU."""
         attention: str = "auto"
         """Implementation of attention (`jepa doctor` lists them); `auto` takes the best usable."""
 
@@ -104,7 +107,7 @@ class VitPredictor(nn.Module):
             return ()
         sets = [(contexts[i].at, plan.targets[j]) for i, j in plan.pairs]
         places, layout = pack(sets)
-        x = self._sources(contexts, plan, grid)
+        x = to_residual(self._sources(contexts, plan, grid), self.config.residual)
         x = x.index_select(0, _inverse(torch.cat([place for pair in places for place in pair])))
         for block in self.blocks:
             x = run_block(block, x, layout, self.config.checkpoint)

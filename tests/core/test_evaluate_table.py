@@ -175,7 +175,7 @@ def test_the_table_scores_each_row_and_compares_with_the_twin() -> None:
 
 def test_the_caption_says_what_the_numbers_stand_on() -> None:
     assert table().caption() == (
-        "Scored on 80 images of the val split, probes fitted on 100 training images. "
+        "trained: first channel; random twin: a constant. Scored on 80 images of the val split, probes fitted on 100 training images. "
         "Scores in % ± one standard error (in brackets: points over the random twin); "
         "chance 25.0%, largest class 25.0%."
     )
@@ -211,17 +211,17 @@ def fixed() -> EvalResult:
 def test_text_is_aligned_and_complete() -> None:
     lines = fixed().text().splitlines()
     assert lines[:3] == [
-        "features     what            width  knn top1           depth r2     RankMe   std",
-        "trained      target encoder    128  36.9 ± 0.5 (+8.7)  18.5 (+4.4)    30.2  0.50",
-        "random twin  target encoder    128  28.2 ± 0.5         14.1           30.2  0.50",
+        "features     width  knn top1           depth r2     RankMe   std",
+        "trained        128  36.9 ± 0.5 (+8.7)  18.5 (+4.4)    30.2  0.50",
+        "random twin    128  28.2 ± 0.5         14.1           30.2  0.50",
     ]
     assert lines[3] == fixed().caption()
 
 
 def test_markdown_is_a_table_with_the_caption_under_it() -> None:
     lines = fixed().markdown().splitlines()
-    assert lines[1] == "| --- | --- | ---: | --- | --- | ---: | ---: |"
-    assert lines[2] == "| trained | target encoder | 128 | 36.9 ± 0.5 (+8.7) | 18.5 (+4.4) | 30.2 | 0.50 |"
+    assert lines[1] == "| --- | ---: | --- | --- | ---: | ---: |"
+    assert lines[2] == "| trained | 128 | 36.9 ± 0.5 (+8.7) | 18.5 (+4.4) | 30.2 | 0.50 |"
     assert lines[-1] == fixed().caption()
 
 
@@ -254,7 +254,10 @@ def test_progress_is_told_of_every_image() -> None:
 def test_without_probes_no_labels_are_needed() -> None:
     unlabelled = [(images, torch.full_like(labels, -1)) for images, labels in loader(40, 0)]
     result = evaluate(maps(), [], unlabelled, {}, classes=0, split="test")
-    assert result.caption() == "Scored on 40 images of the test split; no probes."
+    assert (
+        result.caption()
+        == "trained: first channel; random twin: a constant. Scored on 40 images of the test split; no probes."
+    )
     assert result.row("trained").feature_std > 0
     assert "RankMe" in result.text()
 

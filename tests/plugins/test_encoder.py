@@ -171,10 +171,17 @@ def test_timm_init_is_timms():
     assert kernel.abs().max() <= (3 * 8 * 8) ** -0.5  # torch's uniform, where I-JEPA draws a normal
 
 
-def test_residual_stream_stays_fp32_under_autocast(encoder):
+@pytest.mark.parametrize(
+    ("residual", "dtype"), [("fp32", torch.float32), ("autocast", torch.bfloat16), ("auto", torch.bfloat16)]
+)
+def test_type_of_the_residual_stream_under_autocast(encoder, residual, dtype):
+    model, images = make(residual=residual), torch.randn(2, 3, 32, 32)
+    model.load_state_dict(encoder.state_dict())
     with torch.autocast("cpu", torch.bfloat16):
-        tokens = encoder(torch.randn(1, 3, 32, 32), layers=(1, 2))
-    assert {layer.dtype for layer in tokens.layers} == {torch.float32}
+        tokens = model(images, layers=(1, 2))
+    assert {layer.dtype for layer in tokens.layers} == {dtype}
+    assert relative(tokens.values, encoder(images).values.double()) < 0.03
+    assert model(images).values.dtype == torch.float32
 
 
 def test_recomputing_activations_changes_no_gradient(encoder):

@@ -152,7 +152,7 @@ class EvalResult(BaseModel):
         from rich.table import Table
 
         head, *lines = self.cells()
-        table = Table(box=box.SIMPLE_HEAD, caption=self.caption(), caption_justify="left")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=self.caption(), caption_justify="left")
         for title, right in zip(head, self._numbers(), strict=True):
             table.add_column(title, justify="right" if right else "left", no_wrap=True)
         for i, line in enumerate(lines):

@@ -11,51 +11,16 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
+from jepa_core.recipes import Recipe
 from jepa_core.schedules import between, warmup_cosine
-from jepa_core.settings import Settings
 from jepa_core.types import Batch, MaskPlan
-
-if TYPE_CHECKING:
-    from jepa_core.recipes import Recipe
-
-
-class OptimizerSettings(Settings):
-    """AdamW (Loshchilov & Hutter 2019) and its schedules."""
-
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate; not scaled by the batch size."""
-    start_lr: float = Field(0.0, ge=0)
-    """Learning rate at the start of the warm-up."""
-    final_lr: float = Field(0.0, ge=0)
-    """Learning rate at the end of the cosine."""
-    warmup_steps: int | None = Field(None, ge=0)
-    """Steps of linear warm-up; goes before `warmup_epochs`."""
-    warmup_epochs: float = Field(0.0, ge=0)
-    """Epochs of linear warm-up."""
-    weight_decay: float = Field(0.04, ge=0)
-    """Weight decay at the start."""
-    final_weight_decay: float | None = Field(None, ge=0)
-    """Weight decay at the end of a cosine; by default it stays."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's decay rates of the two moments."""
-    eps: float = Field(1e-8, gt=0)
-    """Adam's ε."""
-    clip_grad: float | None = Field(None, gt=0)
-    """Largest norm of the whole gradient; by default it is not clipped."""
-
-    @model_validator(mode="after")
-    def _betas_in_range(self) -> OptimizerSettings:
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas from 0 up to but not 1; got {list(self.betas)}")
-        return self
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:

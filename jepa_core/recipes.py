@@ -22,8 +22,7 @@ import tomlkit
 from jepa_core import plugins
 from jepa_core.data import TransformSettings
 from jepa_core.errors import UserError, unknown
-from jepa_core.optim import OptimizerSettings
-from jepa_core.settings import ComponentSettings, Settings, TrainSettings, parse
+from jepa_core.settings import ComponentSettings, OptimizerSettings, Settings, TrainSettings, parse
 
 Table = dict[str, Any]
 

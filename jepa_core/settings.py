@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, to_json
 
 from jepa_core.errors import UserError, nearest
@@ -57,6 +57,37 @@ class TrainSettings(Settings):
     """Steps between two checkpoints; 0: only at the end."""
     keep: int = Field(2, ge=1)
     """Checkpoints that are kept."""
+
+
+class OptimizerSettings(Settings):
+    """AdamW (Loshchilov & Hutter 2019) and its schedules."""
+
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate; not scaled by the batch size."""
+    start_lr: float = Field(0.0, ge=0)
+    """Learning rate at the start of the warm-up."""
+    final_lr: float = Field(0.0, ge=0)
+    """Learning rate at the end of the cosine."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """Steps of linear warm-up; goes before `warmup_epochs`."""
+    warmup_epochs: float = Field(0.0, ge=0)
+    """Epochs of linear warm-up."""
+    weight_decay: float = Field(0.04, ge=0)
+    """Weight decay at the start."""
+    final_weight_decay: float | None = Field(None, ge=0)
+    """Weight decay at the end of a cosine; by default it stays."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's decay rates of the two moments."""
+    eps: float = Field(1e-8, gt=0)
+    """Adam's ε."""
+    clip_grad: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient; by default it is not clipped."""
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> OptimizerSettings:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas from 0 up to but not 1; got {list(self.betas)}")
+        return self
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -78,7 +78,7 @@ def test_a_required_setting_says_what_it_is_for() -> None:
 
 
 def test_a_validators_own_words_are_the_expectation() -> None:
-    from jepa_core.optim import OptimizerSettings
+    from jepa_core.settings import OptimizerSettings
 
     with pytest.raises(UserError) as error:
         parse(OptimizerSettings, {"betas": [0.9, 1.0]}, "optimizer")

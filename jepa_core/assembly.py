@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from jepa_core import plugins
-from jepa_core.data import step_generator
+from jepa_core.data.steps import StepMasks
 from jepa_core.jepa import JEPA
 from jepa_core.optim import steps_of
 from jepa_core.recipes import Recipe
@@ -46,6 +46,4 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
 
 def sample_masks(model: JEPA, batch_size: int, seed: int = 0, step: int = 0, rank: int = 0) -> MaskPlan:
     """The masks that a run of this seed draws at this step (0-based) for a batch of this size."""
-    progress = min(1.0, step / max(1, model.total_steps))
-    generator = step_generator(seed, rank, step, "masks")
-    return model.masker(model.grid(), batch_size, generator, progress)
+    return StepMasks(model.masker, model.grid(), model.total_steps, seed)(step, rank, batch_size)

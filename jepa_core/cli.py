@@ -7,11 +7,12 @@ torch and timm load inside the commands that need them, so that `jepa --help` is
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,12 +21,15 @@ from rich.table import Table
 
 from jepa_core.errors import UserError
 
+if TYPE_CHECKING:
+    from jepa_core.plugins import Catalogue
+    from jepa_core.recipes import Recipe
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Train, evaluate and extend joint-embedding predictive architectures (JEPA).",
 )
 recipes_app = typer.Typer(help="Recipes: runs written down.", invoke_without_command=True)
 plugins_app = typer.Typer(help="Plugins and the components they offer.", invoke_without_command=True)
@@ -39,18 +43,55 @@ Overrides = Annotated[
 ]
 
 
+class Aloud(logging.Handler):
+    """While it is entered, what the library logs (a download, a split held out) goes to standard error."""
+
+    log = logging.getLogger("jepa")
+
+    def __enter__(self) -> None:
+        self.level_before = self.log.level
+        self.log.setLevel(logging.INFO)
+        self.log.addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.log.removeHandler(self)
+        self.log.setLevel(self.level_before)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Looks standard error up each time: a progress bar takes its place while it is shown."""
+        print(self.format(record), file=sys.stderr)
+
+
 def main() -> None:
     """Entry point of the `jepa` command."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     try:
-        app()
+        with Aloud():
+            app()
     except UserError as error:
         if debug:
             raise
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         raise SystemExit(2) from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from jepa_core import __version__
+
+        print(f"jepa-core {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and stop")
+    ] = False,
+) -> None:
+    """Train, evaluate and extend joint-embedding predictive architectures (JEPA)."""
 
 
 @app.command()
@@ -67,29 +108,53 @@ def train(
 ) -> None:
     """Train a recipe, or go on with a run."""
     from jepa_core import loop
-    from jepa_core import run as runs
     from jepa_core.memory import keep_freed_blocks
-    from jepa_core.recipes import load_recipe
 
     keep_freed_blocks()
-    if resume is not None:
-        if recipe is not None and "=" in recipe:
-            overrides, recipe = [recipe, *(overrides or [])], None
-        if recipe is not None:
-            raise UserError("--resume takes the recipe from the run; give no recipe")
-        if run is not None or overwrite:
-            raise UserError("--resume goes on in the run's own folder; leave out --run and --overwrite")
-        if not (resume / runs.RECIPE).is_file():
-            raise UserError(f"{str(resume)!r} is not a run: it holds no {runs.RECIPE}")
-        resolved, folder = load_recipe(resume / runs.RECIPE, *(overrides or [])), resume
-    elif recipe is None:
-        raise UserError("which recipe? `jepa recipes` lists them")
+    given = overrides or []
+    if resume is None:
+        resolved, folder = _fresh(recipe, given, run)
+    elif run is not None or overwrite:
+        raise UserError("--resume goes on in the run's own folder; leave out --run and --overwrite")
     else:
-        resolved = load_recipe(recipe, *(overrides or []))
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = run or Path("runs") / f"{resolved.name.replace('/', '-')}-{stamp}"
-    finished = loop.train(resolved, folder, resume=resume is not None, overwrite=overwrite)
+        resolved, folder = _resumed(resume, given if recipe is None else [recipe, *given]), resume
+    try:
+        finished = loop.train(resolved, folder, resume=resume is not None, overwrite=overwrite)
+    except KeyboardInterrupt:
+        err.print(_stopped(folder), soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(130) from None
     out.print(f"{finished.step:,} steps done; the run is in [bold]{escape(str(folder))}[/]", highlight=False)
+
+
+def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[Recipe, Path]:
+    from jepa_core.recipes import load_recipe
+
+    if recipe is None:
+        raise UserError("which recipe? `jepa recipes` lists them")
+    resolved = load_recipe(recipe, *overrides)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return resolved, run or Path("runs") / f"{resolved.name.replace('/', '-')}-{stamp}"
+
+
+def _resumed(folder: Path, overrides: list[str]) -> Recipe:
+    from jepa_core.recipes import load_recipe
+    from jepa_core.run import RECIPE
+
+    if overrides and "=" not in overrides[0]:
+        raise UserError("--resume takes the recipe from the run; give no recipe")
+    if not (folder / RECIPE).is_file():
+        raise UserError(f"{str(folder)!r} is not a run: it holds no {RECIPE}")
+    return load_recipe(folder / RECIPE, *overrides)
+
+
+def _stopped(folder: Path) -> str:
+    """What Ctrl-C leaves behind."""
+    from jepa_core.checkpoints import found
+
+    saved = found(folder)
+    if not saved:
+        return "stopped before the first checkpoint; train.checkpoint_every=N writes one every N steps"
+    return f"stopped; jepa train --resume {folder} goes on from {saved[-1].name}"
 
 
 @app.command("eval")
@@ -120,7 +185,10 @@ def recipes(
     from jepa_core.recipes import names
 
     heads = {name: _head(path) for name, path in names().items()}
-    _rows(("recipe", "what"), list(heads.items()), heads, as_json)
+    if as_json:
+        print(json.dumps(heads, indent=2))
+    else:
+        _rows(("recipe", "what"), list(heads.items()))
 
 
 @recipes_app.command("show")
@@ -143,17 +211,13 @@ def list_plugins(
 
     found = plugins.get()
     offered = {kind: found.catalogue(kind) for kind in KINDS}
-    states = [(p.name, p.state, p.origin, p.error) for p in found.found]
-    data = {
-        "plugins": [vars(p) for p in found.found],
-        "components": {kind: dict(catalogue.owners) for kind, catalogue in offered.items()},
-    }
-    _rows(("plugin", "state", "from", "error"), states, data, as_json)
-    if not as_json:
-        names = [
-            (kind, ", ".join(sorted(catalogue.classes)) or "none") for kind, catalogue in offered.items()
-        ]
-        _rows(("component", "names"), names, None, False)
+    if as_json:
+        owners = {kind: dict(catalogue.owners) for kind, catalogue in offered.items()}
+        print(json.dumps({"plugins": [vars(p) for p in found.found], "components": owners}, indent=2))
+        return
+    _rows(("plugin", "state", "from", "error"), [(p.name, p.state, p.origin, p.error) for p in found.found])
+    names = [(kind, ", ".join(sorted(catalogue.classes)) or "none") for kind, catalogue in offered.items()]
+    _rows(("component", "names"), names)
 
 
 @plugins_app.command("list")
@@ -172,32 +236,40 @@ def show_plugin(
     from jepa_core.protocols import KINDS, settings_of
 
     found = plugins.get()
-    known: set[str] = {p.name for p in found.found}
-    shown = False
-    for kind in KINDS:
-        catalogue = found.catalogue(kind)
-        known |= set(catalogue.classes)
-        for component, offered in catalogue.classes.items():
-            if name in (component, catalogue.owners[component]):
-                shown = True
-                first = (offered.__doc__ or "").strip().splitlines()
-                out.print(
-                    f"[bold]{kind} {component}[/]  {escape(first[0] if first else '')}", highlight=False
-                )
-                if name == component:
-                    rows = [(key, repr(default), said) for key, default, said in settings_of(offered.Config)]
-                    _rows(("setting", "default", "what it means"), rows, None, False)
-    if not shown and name not in known:
-        raise unknown("plugin or component", name, known)
-    for plugin in found.found:
-        if plugin.name == name:
-            out.print(f"{plugin.state}; from {escape(plugin.origin)} {escape(plugin.error)}", highlight=False)
+    catalogues = [found.catalogue(kind) for kind in KINDS]
+    named = [plugin for plugin in found.found if plugin.name == name]
+    components = [(c.kind, c.classes[name]) for c in catalogues if name in c.classes]
+    if not named and not components:
+        raise unknown(
+            "plugin or component", name, {p.name for p in found.found}.union(*(c.classes for c in catalogues))
+        )
+    for plugin in named:
+        _title(f"plugin {name}", f"{plugin.state}, from {plugin.origin} {plugin.error}")
+        _rows(("component", "names", "what"), [row for c in catalogues for row in _offers(c, name)])
+    for kind, component in components:
+        _title(f"{kind} {name}", _summary(component))
+        _rows(("setting", "default", "what it means"), list(settings_of(component.Config)))
 
 
-def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], data: Any, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(data, indent=2))
-        return
+def _offers(catalogue: Catalogue, plugin: str) -> list[tuple[str, str, str]]:
+    """A row for each class that the plugin offers, under however many names."""
+    names: dict[type, list[str]] = {}
+    for name, component in catalogue.classes.items():
+        if catalogue.owners[name] == plugin:
+            names.setdefault(component, []).append(name)
+    return [(catalogue.kind, ", ".join(of), _summary(component)) for component, of in names.items()]
+
+
+def _summary(component: type) -> str:
+    """The first line of a class's docstring."""
+    return (component.__doc__ or "").strip().partition("\n")[0]
+
+
+def _title(what: str, said: str) -> None:
+    out.print(f"[bold]{escape(what)}[/]  {escape(said)}", highlight=False, soft_wrap=True)
+
+
+def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in head:
         table.add_column(title, overflow="fold")

@@ -5,9 +5,11 @@ implements some of these with `@jepa_core.hookimpl`. Hooks are called while a ru
 observers between steps; never inside `forward` or compiled code.
 
 Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a
-frozen pydantic model derived from `jepa_core.ComponentSettings`; what the class must do is written in
-`jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every name that
-matches and no plain name claims. Two plugins that offer the same name are an error that names both.
+frozen pydantic model derived from `jepa_core.ComponentSettings` (a source's from
+`jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings` there); what the class must do
+is written in `jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every
+name that matches and no plain name claims. Two plugins that offer the same name are an error that names
+both.
 """
 
 from __future__ import annotations

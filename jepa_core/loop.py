@@ -92,11 +92,11 @@ def load(run: Run, parts: int) -> Iterator[list[Loaded]]:
         seed=recipe.seed,
         ranks=range(parts),
         world=parts,
-        workers=recipe.data.workers,  # type: ignore[attr-defined]
+        workers=recipe.data.workers,
         masker=model.masker,
         grid=model.grid(),
         total_steps=run.total_steps,
-        max_corrupt=recipe.data.max_corrupt,  # type: ignore[attr-defined]
+        max_corrupt=recipe.data.max_corrupt,
         pin_memory=run.training.device.type == "cuda",
     )
     return _grouped(iter(flat), parts)

@@ -16,89 +16,78 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.protocols import Step
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings import ObjectiveSettings
 
 
-class ObjectiveSettings(ComponentSettings):
-    """Settings every loss term has."""
+class LossTerm(nn.Module):
+    """A term that keeps its settings. Its own are `ObjectiveSettings` alone, unless it has more."""
 
-    weight: float = 1.0
-    """Factor of this term in the loss."""
+    class Config(ObjectiveSettings):
+        pass
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
 
 
 def paired(step: Step) -> tuple[Tensor, Tensor]:
-    """Predictions and targets of all pairs, [S, D] each, in fp32 (fp64 stays)."""
+    """Predictions and targets of all pairs, [S, D] each, in fp32 (fp64 stays).
+
+    Raises ValueError where there is nothing to compare.
+    """
+    if not step.predictions:
+        raise ValueError(
+            f"this term compares predictions with targets; the plan has {len(step.plan.pairs)} pairs "
+            "and the model made no predictions"
+        )
     predictions = torch.cat([p.values for p in step.predictions])
     targets = torch.cat([t.values for t in step.targets])
     wide = torch.promote_types(torch.promote_types(predictions.dtype, targets.dtype), torch.float32)
     return predictions.to(wide), targets.to(wide)
 
 
-class SmoothL1(nn.Module):
+class SmoothL1(LossTerm):
     """½ d²/β where |d| < β, |d| - ½ β beyond; d = prediction - target. I-JEPA's code uses β = 1."""
 
-    class Config(ObjectiveSettings):
+    class Config(LossTerm.Config):
         beta: float = Field(1.0, gt=0)
         """Where the square becomes a line."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def forward(self, step: Step) -> Tensor:
         return F.smooth_l1_loss(*paired(step), beta=self.config.beta)
 
 
-class L1(nn.Module):
+class L1(LossTerm):
     """|d|: V-JEPA's loss (exponent 1)."""
-
-    class Config(ObjectiveSettings):
-        pass
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
 
     def forward(self, step: Step) -> Tensor:
         return F.l1_loss(*paired(step))
 
 
-class MSE(nn.Module):
+class MSE(LossTerm):
     """d²: the loss the I-JEPA paper writes."""
-
-    class Config(ObjectiveSettings):
-        pass
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
 
     def forward(self, step: Step) -> Tensor:
         return F.mse_loss(*paired(step))
 
 
-class Cosine(nn.Module):
+class Cosine(LossTerm):
     """1 - cos(prediction, target), averaged over tokens."""
-
-    class Config(ObjectiveSettings):
-        pass
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
 
     def forward(self, step: Step) -> Tensor:
         return 1 - F.cosine_similarity(*paired(step), dim=-1).mean()
 
 
-class VarianceCovariance(nn.Module):
+class VarianceCovariance(LossTerm):
     """Keeps the context encoder's features spread out and uncorrelated (VICReg, 2105.04906, eq. 1, 3).
 
     variance: mean over features of max(0, γ - √(Var + ε)); covariance: sum of squared off-diagonal
     entries of the covariance matrix, divided by D. C-JEPA adds these two to I-JEPA.
     """
 
-    class Config(ObjectiveSettings):
+    class Config(LossTerm.Config):
         on: Literal["mean", "tokens"] = "mean"
         """What is spread: each sample's average feature, or its tokens."""
         std: float = Field(1.0, gt=0)
@@ -108,9 +97,7 @@ class VarianceCovariance(nn.Module):
         covariance: float = Field(0.04, ge=0)
         """Factor of the covariance part (VICReg: 1 to 25 against the variance)."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def forward(self, step: Step) -> Tensor:
         pick = (lambda t: t.mean()) if self.config.on == "mean" else (lambda t: t.values)

@@ -6,7 +6,6 @@ them. `train(..., watch=[*standard(), mine])` adds an object for one run; a plug
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,14 +24,15 @@ from rich.progress import (
 
 from jepa_core import plugins
 from jepa_core.hookspecs import hookimpl
-from jepa_core.run import METRICS, Run
+from jepa_core.metrics import METRICS, to_line
+from jepa_core.run import Run
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
 class MetricsWriter:
-    """Appends one JSON object a logged step to metrics.jsonl: `step` counts finished steps from 1."""
+    """Appends one line a logged step to metrics.jsonl (see `metrics`)."""
 
     def __init__(self) -> None:
         self._file: TextIO | None = None
@@ -44,7 +44,7 @@ class MetricsWriter:
     @hookimpl
     def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
         if metrics and self._file is not None:
-            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._file.write(to_line(step, metrics))
             self._file.flush()
 
     @hookimpl
@@ -185,7 +185,7 @@ class CollapseAlarm:
 
 
 class Pictures:
-    """masks.png when a run starts, curves.png when it ends."""
+    """masks.png when a run starts (for images on a grid of rows and columns), curves.png when it ends."""
 
     SHOWN = 8
     """Images in masks.png."""
@@ -202,7 +202,7 @@ class Pictures:
             iter(eval_loader(run.samples, run.recipe.transform, shape, self.SHOWN, 0, self.SHOWN))
         )
         plan = sample_masks(run.model, len(images), run.recipe.seed)
-        if not plan.empty:
+        if len(run.model.grid()) == 2 and not plan.empty:
             shown = unnormalise(images, run.recipe.transform.mean, run.recipe.transform.std)
             draw_masks(shown, plan, run.model.grid(), run.folder / "masks.png")
 
@@ -255,6 +255,8 @@ def _summary(metrics: Mapping[str, Any]) -> str:
         parts.append(f"kNN {metrics['val_knn']:.1%}")
     if math.isfinite(metrics.get("images_per_s", math.nan)):
         parts.append(f"{metrics['images_per_s']:,.0f} images/s")
+    if metrics.get("corrupt_images"):
+        parts.append(f"{metrics['corrupt_images']} corrupt images skipped")
     return "  ".join(parts)
 
 

@@ -9,7 +9,6 @@ Axes: B images, H × W tokens of the grid, N = H·W.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from jepa_core.errors import UserError
+from jepa_core.metrics import read_metrics
 from jepa_core.types import Grid, IndexSet, MaskPlan
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -201,25 +201,6 @@ def draw_curves(metrics: Path | str, path: Path | str) -> None:
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         figure.savefig(path, format="png")
-
-
-def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl` that have a `step`, merged by step, in order of steps.
-
-    Raises UserError naming the line that is not a JSON object (the last may be cut short).
-    """
-    texts = Path(path).read_text(encoding="utf-8").splitlines()
-    merged: dict[int, dict[str, Any]] = {}
-    for number, text in enumerate(texts, start=1):
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError as error:
-            if number == len(texts):
-                break
-            raise UserError(f"{path}, line {number} is not JSON: {text[:60]!r}") from error
-        if "step" in line:
-            merged[line["step"]] = {**merged.get(line["step"], {}), **line}
-    return [merged[step] for step in sorted(merged)]
 
 
 def _number(value: Any) -> bool:

@@ -82,6 +82,7 @@ class Plugins:
         """(plugin, what it offers) from each that implements the hook; one that fails is set aside."""
         offers = []
         for impl in sorted(getattr(self.manager.hook, hook).get_hookimpls(), key=lambda i: i.plugin_name):
+            self.manager.trace.root.get("hook")(hook, impl.plugin_name)
             try:
                 offers.append((impl.plugin_name, check(impl.function())))
             except Exception as error:  # a plugin may fail in any way; the others must go on
@@ -142,17 +143,27 @@ class Catalogue:
             raise UserError(f"{self.kind} {name!r} matches {offers}; disable one with JEPA_DISABLE_PLUGINS")
         if matching:
             return self.classes[matching[0]]
-        error = unknown(self.kind, name, self.classes)
-        aside = "".join(f" Plugin {p.name!r} is set aside: {p.error}." for p in self.found if p.error)
-        raise UserError(f"{error}{aside}")
+        raise UserError(f"{unknown(self.kind, name, self.classes)}{left_out(self.found)}")
 
 
 def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
-    """What a hook returned, checked: a class with nested settings for each name."""
+    """What a hook returned, checked: for each name a class whose nested settings are of the kind's sort."""
+    from jepa_core.protocols import SETTINGS
+
+    base = SETTINGS[kind]
     for name, component in offered.items():
-        if not isinstance(getattr(component, "Config", None), type):
+        config = getattr(component, "Config", None)
+        if not isinstance(config, type):
             raise TypeError(f"the {kind} {name!r} ({component!r}) is not a class with a nested Config")
+        if not issubclass(config, base):
+            raise TypeError(f"{_where(config)} of the {kind} {name!r} must derive from {_where(base)}")
     return dict(offered)
+
+
+def left_out(found: Iterable[Found]) -> str:
+    """A sentence for each plugin that is not loaded: what a user looks for may be theirs."""
+    absent = [plugin for plugin in found if plugin.state != "loaded"]
+    return "".join(f" Plugin {p.name!r} is {p.state}{': ' if p.error else ''}{p.error}." for p in absent)
 
 
 def _where(offered: type) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings import ComponentSettings, ObjectiveSettings, SourceSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, Tokens
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Step:
 class Objective(Protocol):
     """`Objective(config)`, a torch module: one term of the loss. `config.weight` scales it."""
 
-    Config: ClassVar[type[ComponentSettings]]
+    Config: ClassVar[type[ObjectiveSettings]]
 
     def __call__(self, step: Step) -> Tensor:
         """A scalar, not yet weighted."""
@@ -146,7 +146,7 @@ class Samples(Protocol):
 class Source(Protocol):
     """`Source(config)`: where samples come from. Nothing is read or fetched before `split` is called."""
 
-    Config: ClassVar[type[ComponentSettings]]
+    Config: ClassVar[type[SourceSettings]]
 
     def split(self, name: str) -> Samples:
         """`train`, `val` (held out from training; choose settings on it) or `test` (final numbers only).
@@ -181,9 +181,16 @@ KINDS: Mapping[str, str] = {
 }
 """Every kind of component and the hook that supplies it."""
 
+SETTINGS: Mapping[str, type[ComponentSettings]] = {
+    **dict.fromkeys(KINDS, ComponentSettings),
+    "objective": ObjectiveSettings,
+    "data": SourceSettings,
+}
+"""What the `Config` of each kind derives from: what the engine itself reads stands there."""
 
-def settings_of(config: type[ComponentSettings]) -> Iterator[tuple[str, Any, str]]:
+
+def settings_of(config: type[ComponentSettings]) -> Iterator[tuple[str, str, str]]:
     """(setting, default, what it means) for each setting of a component, for help texts and docs."""
     for name, field in config.model_fields.items():
-        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
         yield name, default, field.description or ""

@@ -22,7 +22,15 @@ import tomlkit
 from jepa_core import plugins
 from jepa_core.data import TransformSettings
 from jepa_core.errors import UserError, unknown
-from jepa_core.settings import ComponentSettings, OptimizerSettings, Settings, TrainSettings, parse
+from jepa_core.settings import (
+    ComponentSettings,
+    ObjectiveSettings,
+    OptimizerSettings,
+    Settings,
+    SourceSettings,
+    TrainSettings,
+    parse,
+)
 
 Table = dict[str, Any]
 
@@ -43,16 +51,16 @@ class Recipe:
     name: str
     seed: int
     variant: ComponentSettings
-    data: ComponentSettings
+    data: SourceSettings
     encoder: ComponentSettings
     predictor: ComponentSettings
     masker: ComponentSettings
     target_update: ComponentSettings
-    objective: ComponentSettings
+    objective: ObjectiveSettings
     transform: TransformSettings
     optimizer: OptimizerSettings
     train: TrainSettings
-    terms: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
 
     @classmethod
@@ -135,7 +143,7 @@ def find(name_or_path: str | Path) -> Path:
         return Path(text)
     known = names()
     if text not in known:
-        raise unknown("recipe", text, known)
+        raise UserError(f"{unknown('recipe', text, known)}{plugins.left_out(plugins.get().found)}")
     return known[text]
 
 

@@ -7,7 +7,6 @@ masks.png        masks over real images       curves.png      the metrics drawn
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,16 +19,20 @@ from jepa_core import checkpoints
 from jepa_core.assembly import build, build_model
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
+from jepa_core.metrics import METRICS, keep_until, read_metrics
 from jepa_core.optim import TrainingStep, steps_of
 from jepa_core.protocols import Samples
 from jepa_core.recipes import Recipe, load_recipe
 
-RECIPE, METRICS = "recipe.toml", "metrics.jsonl"
+RECIPE = "recipe.toml"
+OWN_FILES = (RECIPE, METRICS, "masks.png", "curves.png", "eval.json")
+OWN_FOLDERS = ("checkpoints", "tensorboard")
 
-FREE_TO_CHANGE = frozenset(
-    f"train.{key}" for key in ("log_every", "eval_every", "checkpoint_every", "keep", "device")
-) | {"name", "data.workers", "data.path"}
-"""Settings that may differ when a run is resumed: none of them changes what is learned."""
+FREE_TO_CHANGE = (
+    *(f"train.{key}" for key in ("log_every", "eval_every", "checkpoint_every", "keep", "device")),
+    *("name", "data.workers", "data.path", "probes"),
+)
+"""Settings, and a section, that may differ when a run is resumed: none changes what is learned."""
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Run:
     samples: Samples
     """The training split."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What the loop wants observers to know once: devices, sizes, times."""
+    """What observers leave for whoever looks at the run afterwards, such as `alarms`."""
 
     @property
     def model(self) -> JEPA:
@@ -61,7 +64,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """What has been logged, a dictionary a line, oldest first."""
-        return read_metrics(self.folder)
+        return read_metrics(self.folder / METRICS)
 
 
 def begin(recipe: Recipe, folder: Path, resume: bool, overwrite: bool = False) -> Run:
@@ -73,20 +76,35 @@ def begin(recipe: Recipe, folder: Path, resume: bool, overwrite: bool = False) -
     if resume:
         _check_unchanged(recipe, load_recipe(folder / RECIPE))
         checkpoint = checkpoints.latest(folder)
-    elif folder.exists() and not folder.is_dir():
-        raise UserError(f"the run's folder {str(folder)!r} is a file; name another")
-    elif (folder / RECIPE).exists() and not overwrite:
-        raise UserError(
-            f"{str(folder)!r} holds a run already; resume it, overwrite it, or name another folder"
-        )
+    else:
+        _check_free(folder, overwrite)
     source = build("data", recipe.data)
     samples = source.split("train")
     model = build_model(recipe).to(pick_device(recipe.train.device))
     training = TrainingStep(model, recipe, *steps_of(recipe, len(samples)))
+    torch.manual_seed(recipe.seed)  # for components that draw in their forward pass, such as dropout
     if resume:
         checkpoints.load_training(checkpoint, training)
-        _keep_metrics_until(folder, training.done)
+        keep_until(folder / METRICS, training.done)
     return Run(folder, recipe, training, samples)
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    """Other files may lie in the folder, but nothing that a run would mix with its own."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the run's folder {str(folder)!r} is a file; name another")
+    if (folder / RECIPE).exists():
+        if not overwrite:
+            raise UserError(
+                f"{str(folder)!r} holds a run already; resume it, overwrite it, or name another folder"
+            )
+        return
+    taken = [name for name in (*OWN_FILES, *OWN_FOLDERS) if (folder / name).exists()]
+    if taken:
+        raise UserError(
+            f"{str(folder)!r} is not a run (it holds no {RECIPE}), but has {', '.join(taken)}, which a run "
+            "would write to; name another folder"
+        )
 
 
 def make_folder(run: Run) -> None:
@@ -114,9 +132,9 @@ def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
 
 def clear(folder: Path) -> None:
     """Removes a run's own files from its folder, and nothing else."""
-    for name in (RECIPE, METRICS, "masks.png", "curves.png", "eval.json"):
+    for name in OWN_FILES:
         (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard"):
+    for name in OWN_FOLDERS:
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
 
@@ -136,22 +154,12 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, but for a last one whose writing was cut off."""
-    path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _keep_metrics_until(folder: Path, step: int) -> None:
-    kept = [line for line in read_metrics(folder) if line["step"] <= step]
-    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
 def _check_unchanged(asked: Recipe, written: Recipe) -> None:
     new, old = flat(asked.to_table()), flat(written.to_table())
     changed = sorted(
-        key for key in new.keys() | old.keys() if new.get(key) != old.get(key) and key not in FREE_TO_CHANGE
+        key
+        for key in new.keys() | old.keys()
+        if new.get(key) != old.get(key) and not f"{key}.".startswith(tuple(f"{k}." for k in FREE_TO_CHANGE))
     )
     if changed:
         listed = ", ".join(f"{key} ({old.get(key)!r} → {new.get(key)!r})" for key in changed)

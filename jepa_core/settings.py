@@ -31,6 +31,24 @@ class ComponentSettings(Settings):
     """The registered name (`jepa plugins` lists them)."""
 
 
+class SourceSettings(ComponentSettings):
+    """What every source of data has, whoever wrote it: how it is read."""
+
+    carried: ClassVar[frozenset[str]] = frozenset({"workers", "max_corrupt"})
+
+    workers: int = Field(0, ge=0)
+    """Processes that read and transform images; 0: the training process itself. Changes no batch."""
+    max_corrupt: float = Field(0.1, ge=0, lt=1)
+    """Share of unreadable images that is put up with; they are skipped, counted and reported."""
+
+
+class ObjectiveSettings(ComponentSettings):
+    """What every loss term has, whoever wrote it."""
+
+    weight: float = 1.0
+    """Factor of this term in the loss."""
+
+
 class TrainSettings(Settings):
     """The training loop."""
 

@@ -48,9 +48,12 @@ class IndexSet:
 
     @classmethod
     def from_dense(cls, index: Tensor) -> IndexSet:
-        """From int [B, K]: every sample keeps K tokens."""
-        if index.dim() != 2:
-            raise ValueError(f"a dense index is [B, K]; got {list(index.shape)}")
+        """From int [B, K]: every sample keeps K tokens. Raises ValueError for another rank or type."""
+        if index.dim() != 2 or index.is_floating_point() or index.dtype == torch.bool:
+            raise ValueError(
+                f"a dense index is whole numbers [B, K]; got {index.dtype} {list(index.shape)}. "
+                "IndexSet.from_mask takes a mask bool [B, N]"
+            )
         batch, kept = index.shape
         lengths = torch.full((batch,), kept, dtype=torch.long, device=index.device)
         return cls(index.reshape(-1).long(), lengths, kept, kept)
@@ -114,7 +117,15 @@ class IndexSet:
         return Layout.packed(self.offsets, max_len=self.max_length, uniform=self.uniform, total=self.total)
 
     def flat(self, tokens: int) -> Tensor:
-        """int64 [S]: rows of a [B·N, …] view that these tokens stand at, N = `tokens`."""
+        """int64 [S]: rows of a [B·N, …] view that these tokens stand at, N = `tokens`.
+
+        Raises ValueError for an index outside 0 … N-1 (on the CPU: a look at an accelerator would wait for
+        it, and its own check stops the program).
+        """
+        if self.total and self.index.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = (int(end) for end in self.index.aminmax())
+            if low < 0 or high >= tokens:
+                raise ValueError(f"token indices go from 0 to {tokens - 1} on this grid; got {low} … {high}")
         return self.samples * tokens + self.index
 
     def dense(self) -> Tensor:

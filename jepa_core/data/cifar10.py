@@ -32,9 +32,9 @@ from pydantic import Field
 from jepa_core.data.cache import Arrays, cache_folder, save_arrays
 from jepa_core.data.npz import channels_first, label_numbers
 from jepa_core.data.samples import ArraySamples
-from jepa_core.data.settings import SourceSettings
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError
+from jepa_core.settings import SourceSettings
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 COUNTS = {"train": 50_000, "test": 10_000}

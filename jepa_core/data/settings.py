@@ -1,27 +1,16 @@
-"""Settings shared by all sources, and those of the transforms."""
+"""Settings of sources that hold out splits, and those of the transforms."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from jepa_core.settings import ComponentSettings, Settings
+from jepa_core.settings import Settings, SourceSettings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Colour = tuple[float, float, float]
-
-
-class SourceSettings(ComponentSettings):
-    """What every source has: how it is read."""
-
-    carried: ClassVar[frozenset[str]] = frozenset({"workers", "max_corrupt"})
-
-    workers: int = Field(0, ge=0)
-    """Processes that read and transform images; 0: the training process itself. Changes no batch."""
-    max_corrupt: Share = 0.1
-    """Share of unreadable images that is put up with; they are skipped, counted and reported."""
 
 
 class HeldOutSettings(SourceSettings):

@@ -8,6 +8,7 @@ from typing import Literal, cast
 import torch
 
 from jepa_core.assembly import build, build_model
+from jepa_core.data.splits import check_split
 from jepa_core.errors import unknown
 from jepa_core.evaluate.models import evaluate_model
 from jepa_core.evaluate.table import EvalResult
@@ -15,8 +16,9 @@ from jepa_core.observers import Terminal
 from jepa_core.optim import fast_bf16
 from jepa_core.recipes import Recipe
 from jepa_core.run import open_model
+from jepa_core.settings import ComponentSettings
 
-ROLES, SPLITS = ("target", "context"), ("train", "val", "test")
+ROLES = ("target", "context")
 
 
 def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str = "target") -> EvalResult:
@@ -25,9 +27,9 @@ def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str
     `probes` names those of the recipe that are wanted (none: all). The table goes to `eval.json` too.
     Raises UserError for an unknown probe, split or role, and for a folder that is no run.
     """
-    for kind, name, known in (("role", role, ROLES), ("split", split, SPLITS)):
-        if name not in known:
-            raise unknown(kind, name, known)
+    check_split(split)
+    if role not in ROLES:
+        raise unknown("role", role, ROLES)
     recipe, model, _ = open_model(folder)
     wanted = {name: build("probe", _probe(recipe, name)) for name in probes or recipe.probes}
     device = next(model.parameters()).device
@@ -51,7 +53,7 @@ def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str
     return result
 
 
-def _probe(recipe: Recipe, name: str):  # type: ignore[no-untyped-def]
+def _probe(recipe: Recipe, name: str) -> ComponentSettings:
     if name not in recipe.probes:
         raise unknown("probe", name, recipe.probes)
     return recipe.probes[name]

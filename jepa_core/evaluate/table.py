@@ -121,7 +121,7 @@ class EvalResult(BaseModel):
     def _score(self, row: Row, probe: str) -> str:
         gain, key, scores = self.gain(row.name, probe), headline(row, probe), row.scores[probe]
         error = f" ± {100 * scores[f'{key}_se']:.1f}" if f"{key}_se" in scores else ""
-        return f"{100 * scores[key]:4.1f}{error}" + ("" if gain is None else f" ({gain:+.1f})")
+        return f"{100 * scores[key]:4.1f}{error}" + ("" if gain is None else f" ({gain:+z.1f})")
 
     def markdown(self) -> str:
         """The table and its caption in Markdown."""

@@ -138,6 +138,7 @@ class Layout:
 
     @property
     def device(self) -> torch.device:
+        """Where `seg` lies, and the tensors that the layout fits."""
         return self.seg.device
 
     @property

@@ -13,7 +13,8 @@ def jepa_encoders() -> Mapping[str, type]:
     from jepa_ijepa.encoder import VisionTransformer
 
     sizes = ("tiny", "small", "base", "large", "huge", "giant")
-    return dict.fromkeys([*(f"official_{size}" for size in sizes), "vit_*", "deit*"], VisionTransformer)
+    timm = ("vit_*", "deit*", "flexivit_*", "beit3_*", "aimv2_*", "eva_*", "test_vit*")
+    return dict.fromkeys([*(f"official_{size}" for size in sizes), *timm], VisionTransformer)
 
 
 @hookimpl

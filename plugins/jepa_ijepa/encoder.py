@@ -55,7 +55,7 @@ PATCHES_ONLY: dict[str, Any] = {
 
 
 class VisionTransformer(nn.Module):
-    """Images [B, C, H, W] to features of their kept patches; `vit_*`, `deit*` (timm) and `official_*`.
+    """Images [B, C, H, W] to features of their kept patches; timm's ViTs and `official_*`.
 
     Raises UserError for a name that is no plain ViT, and for sizes that do not divide.
     Source: I-JEPA (arXiv 2301.08243); ViT (arXiv 2010.11929).
@@ -92,7 +92,7 @@ class VisionTransformer(nn.Module):
         """Type in which tokens are added up from block to block under bf16: `fp32` (released code),
         `autocast` (bf16 too, a tenth faster on a CPU), or `auto`: fp32 on a GPU, autocast on a CPU."""
         attention: str = "auto"
-        """Implementation of attention (`jepa doctor` lists them); `auto` takes the best usable."""
+        """Implementation of attention, of `jepa_kernels.ATTENTION_IMPLS`; `auto` takes the best usable."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -144,6 +144,8 @@ class VisionTransformer(nn.Module):
         Raises UserError for images that do not fit, and for layers and batch sizes that are not there.
         """
         grid = self.grid(view.shape[1:])
+        if not view.is_floating_point():
+            raise UserError(f"images are normalised floats [B, C, H, W]; got {view.dtype}")
         if not all(1 <= layer <= self.depth for layer in layers):
             raise UserError(f"layers count from 1 to {self.depth}, the depth; got {list(layers)}")
         x, at = self._embed(view, keep, grid)

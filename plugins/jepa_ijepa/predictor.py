@@ -46,7 +46,8 @@ class VitPredictor(nn.Module):
         width: PositiveInt = 384
         """Width of the tokens inside the predictor, P."""
         heads: PositiveInt | None = None
-        """Attention heads of each block; without it the encoder's number."""
+        """Attention heads of each block; without it the encoder's number, or the next lower one that divides
+        the width."""
         mlp_ratio: PositiveFloat = 4.0
         """Hidden width of the MLPs over the width."""
         position_scale: float = 1.0
@@ -61,12 +62,12 @@ class VitPredictor(nn.Module):
         """Type in which tokens are added up from block to block under bf16: `fp32` (released code),
         `autocast` (bf16 too, a tenth faster on a CPU), or `auto`: fp32 on a GPU, autocast on a CPU."""
         attention: str = "auto"
-        """Implementation of attention (`jepa doctor` lists them); `auto` takes the best usable."""
+        """Implementation of attention, of `jepa_kernels.ATTENTION_IMPLS`; `auto` takes the best usable."""
 
     def __init__(self, config: Config, encoder: Encoder, target_width: int) -> None:
         super().__init__()
         self.config = config
-        self.width, self.heads = config.width, config.heads or encoder.heads
+        self.width, self.heads = config.width, config.heads or _divisor(config.width, encoder.heads)
         if self.width % self.heads:
             raise UserError(
                 f"predictor {config.name!r}: a width of {self.width} cannot be split among {self.heads} "
@@ -121,6 +122,11 @@ class VitPredictor(nn.Module):
         visible = [self.embed(tokens.values) + table.index_select(0, tokens.at.index) for tokens in contexts]
         hidden = [self.mask_token[0] + table.index_select(0, target.index) for target in plan.targets]
         return torch.cat([part for i, j in plan.pairs or () for part in (visible[i], hidden[j])])
+
+
+def _divisor(width: int, most: int) -> int:
+    """The largest number of heads up to `most` that divides `width`."""
+    return next(heads for heads in range(most, 0, -1) if width % heads == 0)
 
 
 def pack(sets: Sequence[tuple[IndexSet, IndexSet]]) -> tuple[list[tuple[Tensor, Tensor]], Layout]:

@@ -11,10 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from jepa_core import UserError, observers, plugins
-from jepa_core.run import read_metrics
+import jepa_core
+from jepa_core import UserError, hookimpl, observers, plugins
+from jepa_core.metrics import read_metrics
 
-PATTERNS = {"vit_*": "vit_tiny_patch16_224", "deit*": "deit_tiny_patch16_224"}
+PATTERNS = {
+    "aimv2_*": "aimv2_large_patch14_224",
+    "beit3_*": "beit3_base_patch16_224",
+    "deit*": "deit_tiny_patch16_224",
+    "eva_*": "eva_large_patch14_196",
+    "flexivit_*": "flexivit_small",
+    "test_vit*": "test_vit",
+    "vit_*": "vit_tiny_patch16_224",
+}
 """A name for each pattern an encoder is registered under."""
 
 
@@ -55,7 +64,7 @@ def done(jepa, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         said = jepa("train", tiny_recipe, "train.steps=2", *overrides, "--run", tmp_path / "run")
         assert said.code == 0, said.err
         assert f"2 steps done; the run is in {tmp_path / 'run'}" in said.out
-        losses = [line["loss"] for line in read_metrics(tmp_path / "run")]
+        losses = [line["loss"] for line in read_metrics(tmp_path / "run/metrics.jsonl")]
         assert len(losses) == 2
         assert all(0 <= loss < 10 for loss in losses)
         return tmp_path / "run"
@@ -75,19 +84,17 @@ def test_every_target_update_trains_by_name(done, name: str) -> None:
 
 @pytest.mark.parametrize("name", registered("objective"))
 def test_every_objective_trains_by_name_and_as_a_further_term(done, name: str) -> None:
-    line = read_metrics(done(f"objective.name={name}", f"terms.also.name={name}", "terms.also.weight=0.5"))[0]
+    folder = done(f"objective.name={name}", f"terms.also.name={name}", "terms.also.weight=0.5")
+    line = read_metrics(folder / "metrics.jsonl")[0]
     assert line["loss"] == pytest.approx(line["loss/prediction"] + 0.5 * line["loss/also"], rel=1e-5)
     assert line["loss/prediction"] == line["loss/also"]
 
 
 @pytest.mark.parametrize("name", [PATTERNS.get(name, name) for name in registered("encoder")])
 def test_every_encoder_trains_by_name(done, name: str) -> None:
-    """At its own heads and a small width, so that giant is one too."""
-    heads = {"official_tiny": 3, "official_small": 6, "official_base": 12}.get(
-        name, 16 if "official" in name else 3
-    )
-    small = (f"encoder.width={heads * 4}", "encoder.depth=1", "encoder.image_size=16", "encoder.patch_size=4")
-    done(f"encoder.name={name}", *small)
+    """At a small size, so that giant is one too."""
+    sizes = {"width": 8, "depth": 1, "heads": 2, "image_size": 16, "patch_size": 4}
+    done(f"encoder.name={name}", *(f"encoder.{key}={value}" for key, value in sizes.items()))
 
 
 @pytest.mark.parametrize("name", registered("variant"))
@@ -106,7 +113,7 @@ def test_train_then_evaluate_then_go_on(jepa, tiny_recipe: Path, tmp_path: Path)
     written = json.loads((folder / "eval.json").read_text())
     assert json.loads(jepa("eval", folder, "--probe", "knn", "--json").out) == written
     again = jepa("train", "--resume", folder)
-    assert (again.code, len(read_metrics(folder))) == (0, 2)
+    assert (again.code, len(read_metrics(folder / "metrics.jsonl"))) == (0, 2)
 
 
 def test_a_run_in_the_way_is_refused_until_overwritten(jepa, done, tiny_recipe: Path) -> None:
@@ -114,7 +121,7 @@ def test_a_run_in_the_way_is_refused_until_overwritten(jepa, done, tiny_recipe: 
     refused = jepa("train", tiny_recipe, "--run", folder)
     assert (refused.code, "holds a run already" in refused.err) == (2, True)
     assert jepa("train", tiny_recipe, "train.steps=1", "--run", folder, "--overwrite").code == 0
-    assert len(read_metrics(folder)) == 1
+    assert len(read_metrics(folder / "metrics.jsonl")) == 1
 
 
 @pytest.mark.parametrize(
@@ -160,6 +167,38 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(
     assert result.out == ""
 
 
+class CtrlC:
+    """Stops the run at step 4."""
+
+    @hookimpl
+    def jepa_step_ended(self, step: int) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("every", "said"),
+    [
+        (0, "stopped before the first checkpoint; train.checkpoint_every=N writes one every N steps"),
+        (3, "stopped; jepa train --resume RUN goes on from step-00000003"),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(
+    jepa, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, said: str
+) -> None:
+    monkeypatch.setattr(observers, "standard", lambda: [CtrlC()])
+    run = tmp_path / "run"
+    result = jepa("train", tiny_recipe, f"train.checkpoint_every={every}", "--run", run)
+    assert result == (130, "", said.replace("RUN", str(run)) + "\n")
+
+
+def test_what_the_library_logs_is_said(jepa, done) -> None:
+    folder = done()
+    for _ in range(2):
+        said = jepa("eval", folder, "--probe", "knn").err
+        assert said.count("data: images of ") == 1, "each line once, however often the command runs"
+
+
 def test_resume_stays_in_its_folder(jepa, done, tmp_path: Path) -> None:
     refused = jepa("train", "--resume", done(), "--run", tmp_path / "elsewhere")
     assert refused.err == "error: --resume goes on in the run's own folder; leave out --run and --overwrite\n"
@@ -200,7 +239,15 @@ def test_a_component_is_shown_with_its_settings(jepa) -> None:
     assert "masker multiblock" in shown
     assert "target_scale" in shown
     assert "(0.15, 0.2)" in shown
+    assert "required" in shown
     by_plugin = jepa("plugins", "show", "ijepa").out
-    assert "masker multiblock" in by_plugin
-    assert "predictor vit_predictor" in by_plugin
+    assert by_plugin.startswith("plugin ijepa  loaded, from jepa_ijepa (jepa-core ")
+    rows = [line.split() for line in by_plugin.splitlines()]
+    assert ["masker", "multiblock"] in [row[:2] for row in rows]
+    assert ["predictor", "vit_predictor"] in [row[:2] for row in rows]
+    assert sum(row[0] == "encoder" for row in rows) == 1, "one row a class, not one a name"
     assert "target_scale" not in by_plugin
+
+
+def test_the_version_is_said(jepa) -> None:
+    assert jepa("--version") == (0, f"jepa-core {jepa_core.__version__}\n", "")

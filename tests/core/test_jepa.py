@@ -112,6 +112,11 @@ def test_features_say_which_encoder(model, images):
         model.features(images, role="taget")
 
 
+def test_a_loss_term_cannot_have_the_name_of_a_modules_attribute():
+    with pytest.raises(jepa_core.UserError, match="a loss term cannot be called 'keys'"):
+        jepa_core.build_model(recipe("terms.keys.name=mse"))
+
+
 def test_a_missing_or_foreign_plan_is_named(model, images):
     with pytest.raises(ValueError, match=r"sample_masks\(model, batch_size, seed, step\)"):
         model(images)
@@ -148,6 +153,8 @@ def test_an_empty_plan_sees_and_targets_everything(model, images):
     whole = model.encode_context(images, MaskPlan())
     targets = model.make_targets(model.encode_target(images, MaskPlan()), MaskPlan())
     assert whole[0].dense().shape == targets[0].dense().shape == (4, 16, 48)
+    with pytest.raises(ValueError, match="the plan has 0 pairs and the model made no predictions"):
+        model(images, MaskPlan())
 
 
 def test_terms_add_up_with_their_weights(images):

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.pictures import draw_curves, draw_masks, outline, read_metrics, unnormalise
+from jepa_core.pictures import draw_curves, draw_masks, outline, unnormalise
 from jepa_core.types import IndexSet, MaskPlan
 
 GRID = (4, 4)
@@ -149,17 +149,3 @@ def test_a_log_with_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", [{"step": 1, "colour": 3.0}])
     with pytest.raises(UserError, match=r"holds nothing to draw; .* some of: loss, retrieval, rankme"):
         draw_curves(path, tmp_path / "m.png")
-
-
-def test_read_metrics_merges_a_resumed_run_and_forgives_a_cut_last_line(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "m.jsonl", [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 1, "lr": 0.1}]
-    )
-    path.write_text(path.read_text() + '{"step": 2, "loss": 1.5}\n{"note": 1}\n{"step": 3, "lo')
-    assert read_metrics(path) == [{"step": 1, "loss": 3.0, "lr": 0.1}, {"step": 2, "loss": 1.5}]
-
-
-def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(UserError, match=r"m.jsonl, line 2 is not JSON: 'nonsense'"):
-        read_metrics(tmp_path / "m.jsonl")

@@ -148,6 +148,8 @@ def test_plugins_can_be_left_out(install: Install, monkeypatch: pytest.MonkeyPat
     found = discover()
     assert states(found) == {"core": "loaded", "one": "loaded", "two": "disabled"}
     assert found.catalogue("masker").owners == {"mine": "one"}
+    with pytest.raises(UserError, match=r"unknown masker 'hers'; known: mine\. Plugin 'two' is disabled\.$"):
+        found.catalogue("masker").find("hers")
 
 
 def test_an_unknown_name_says_who_was_set_aside(install: Install) -> None:
@@ -192,14 +194,34 @@ def test_an_unknown_kind_of_component() -> None:
 
 def test_objects_register_too_and_are_seen_at_once() -> None:
     found = discover()
-    assert "mine" not in found.catalogue("objective").classes
-    found.register(SimpleNamespace(jepa_objectives=hookimpl(lambda: {"mine": A})), "by hand")
-    assert found.catalogue("objective").owners["mine"] == "by hand"
+    assert "mine" not in found.catalogue("masker").classes
+    found.register(SimpleNamespace(jepa_maskers=hookimpl(lambda: {"mine": A})), "by hand")
+    assert found.catalogue("masker").owners["mine"] == "by hand"
+
+
+@pytest.mark.parametrize(
+    ("kind", "hook", "base"),
+    [("data", "data", "SourceSettings"), ("objective", "objectives", "ObjectiveSettings")],
+)
+def test_settings_that_the_engine_reads_must_be_there(
+    install: Install, kind: str, hook: str, base: str
+) -> None:
+    install(bad=offering("mine", hook))
+    found = discover()
+    assert "mine" not in found.catalogue(kind).classes
+    assert error_of(found, "bad") == (
+        f"jepa_{hook}: TypeError: example_bad.Mine.Config of the {kind} 'mine' must derive from "
+        f"jepa_core.settings.{base}"
+    )
 
 
 def test_the_trace_prints_hook_calls(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JEPA_TRACE_PLUGINS", "1")
-    discover().manager.hook.jepa_run_ended(run=None)
-    assert "jepa_run_ended" in capsys.readouterr().err
+    found = discover()
+    found.catalogue("objective")
+    found.manager.hook.jepa_run_ended(run=None)
+    said = capsys.readouterr().err
+    assert "jepa_objectives core [hook]" in said
+    assert "jepa_run_ended" in said

@@ -151,7 +151,7 @@ def test_terms_and_probes_are_named_entries(tiny_recipe: Path) -> None:
         tiny_recipe, "terms.spread.name=variance_covariance", "terms.spread.weight=0.1", "probes.knn.k=5",
         "probes.again=linear",
     )  # fmt: skip
-    assert recipe.terms["spread"].weight == 0.1  # type: ignore[attr-defined]
+    assert recipe.terms["spread"].weight == 0.1
     assert recipe.probes["knn"].k == 5  # type: ignore[attr-defined]
     assert set(recipe.probes) == {"knn", "linear", "again"}
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from jepa_core import Run, UserError, hookimpl, load_recipe, train
 from jepa_core import run as runs
+from jepa_core.metrics import read_metrics
 from jepa_core.observers import MetricsWriter, Terminal
 
 
@@ -61,7 +63,7 @@ def interrupted(recipe: Path, folder: Path, *overrides: str) -> None:
 
 
 def losses(folder: Path) -> dict[int, float]:
-    return {line["step"]: line["loss"] for line in runs.read_metrics(folder)}
+    return {line["step"]: line["loss"] for line in read_metrics(folder / "metrics.jsonl")}
 
 
 def refusal(*arguments: object, **named: Any) -> str:
@@ -126,6 +128,12 @@ def test_a_line_that_was_cut_off_does_not_keep_a_run_from_going_on(
     assert losses(tmp_path) == losses(whole.folder)
 
 
+def test_probes_may_change_when_a_run_goes_on(tiny_recipe: Path, tmp_path: Path) -> None:
+    interrupted(tiny_recipe, tmp_path)
+    changed = ("train.checkpoint_every=3", "probes.knn.k=5", "probes.wide.name=knn")
+    assert quiet(tiny_recipe, tmp_path, *changed, resume=True).step == 6
+
+
 def test_resuming_a_finished_run_takes_no_step(tiny_recipe: Path, tmp_path: Path) -> None:
     quiet(tiny_recipe, tmp_path, "train.steps=1")
     watcher = Watcher()
@@ -160,6 +168,23 @@ def test_a_folder_in_use_is_not_overwritten(whole: Run, tiny_recipe: Path, tmp_p
     assert refusal(tiny_recipe, tmp_path / "file") == (
         f"the run's folder {str(tmp_path / 'file')!r} is a file; name another"
     )
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_other_files_is_used_unless_a_run_would_mix_with_them(
+    tiny_recipe: Path, tmp_path: Path, overwrite: bool
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError) as error:
+        train(load_recipe(tiny_recipe), tmp_path, watch=[], overwrite=overwrite)
+    assert str(error.value) == (
+        f"{str(tmp_path)!r} is not a run (it holds no recipe.toml), but has checkpoints, which a run "
+        "would write to; name another folder"
+    )
+    (tmp_path / "checkpoints").rmdir()
+    assert train(load_recipe(tiny_recipe, "train.steps=1"), tmp_path, watch=[], overwrite=overwrite).step == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_overwriting_removes_the_old_run_only_when_the_new_one_can_start(
@@ -228,7 +253,7 @@ def test_an_observer_with_a_misspelt_hook_is_refused(tiny_recipe: Path, tmp_path
 
 def test_the_small_knn_is_logged_where_it_is_asked_for(tiny_recipe: Path, tmp_path: Path) -> None:
     quiet(tiny_recipe, tmp_path, "train.steps=4", "train.log_every=3", "train.eval_every=2")
-    scores = {line["step"]: line.get("val_knn") for line in runs.read_metrics(tmp_path)}
+    scores = {line["step"]: line.get("val_knn") for line in read_metrics(tmp_path / "metrics.jsonl")}
     assert scores.keys() == {2, 3, 4}
     assert scores[3] is None
     assert all(0.5 <= scores[step] <= 1 for step in (2, 4)), "bright left or right is easily told apart"
@@ -243,8 +268,24 @@ def test_images_without_labels_train_without_the_small_knn(
         tiny_recipe, f"data.path={tmp_path / 'bare.npz'}", "train.steps=2", "train.eval_every=1"
     )
     train(recipe, tmp_path / "run", watch=[MetricsWriter(), Terminal()])
-    assert all("val_knn" not in line for line in runs.read_metrics(tmp_path / "run"))
+    assert all("val_knn" not in line for line in read_metrics(tmp_path / "run/metrics.jsonl"))
     assert "the images have no labels: the small kNN evaluations are left out" in capsys.readouterr().err
+
+
+def test_corrupt_images_are_counted_in_the_log_and_said(
+    tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (14, 16, 16, 3), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+    for number in (3, 8):
+        (tmp_path / "images" / f"{number}.png").write_bytes(b"no image")
+    folder = ("data.name=folder", f"data.path={tmp_path / 'images'}", "data.val_share=0", "data.test_share=0")
+    recipe = load_recipe(tiny_recipe, *folder, "train.steps=1", "train.batch_size=12")
+    train(recipe, tmp_path / "run", watch=[MetricsWriter(), Terminal()])
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[0]["corrupt_images"] == 2
+    assert "2 corrupt images skipped" in capsys.readouterr().err
 
 
 def test_micro_batches_draw_other_samples_but_train_alike(

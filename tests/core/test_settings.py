@@ -92,7 +92,7 @@ def test_settings_do_not_change() -> None:
 
 def test_the_text_under_a_field_is_shown_to_users() -> None:
     shown = {name: (default, said) for name, default, said in settings_of(Example)}
-    assert shown["count"] == (4, "How many.")
+    assert shown["count"] == ("4", "How many.")
     assert shown["path"] == ("required", "Where it lies.")
 
 

@@ -70,7 +70,15 @@ def test_a_ragged_set_has_no_dense_form_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: IndexSet.from_dense(torch.zeros(3)), r"a dense index is \[B, K\]; got \[3\]"),
+        (lambda: IndexSet.from_dense(torch.arange(3)), r"whole numbers \[B, K\]; got torch.int64 \[3\]"),
+        (
+            lambda: IndexSet.from_dense(torch.rand(2, 3)),
+            r"whole numbers \[B, K\]; got torch.float32 \[2, 3\]",
+        ),
+        (
+            lambda: IndexSet.from_dense(torch.ones(2, 3) > 0),
+            r"got torch.bool \[2, 3\]. IndexSet.from_mask takes",
+        ),
         (lambda: IndexSet.from_mask(torch.ones(2, 3)), r"bool \[B, N\]; got torch.float32 \[2, 3\]"),
         (
             lambda: IndexSet.from_lengths(torch.arange(3), torch.tensor([1, 1])),
@@ -81,6 +89,14 @@ def test_a_ragged_set_has_no_dense_form_and_says_so() -> None:
 def test_what_is_no_set_is_refused_with_its_shape(make: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("index", [[3, 16], [-1, 3]])
+def test_an_index_outside_the_grid_is_named_and_takes_no_neighbours_token(index: list[int]) -> None:
+    """Unchecked, token 16 of sample 0 would be token 0 of sample 1."""
+    mine = IndexSet.from_dense(torch.tensor([index, [0, 1]]))
+    with pytest.raises(ValueError, match=rf"from 0 to 15 on this grid; got {min(0, *index)} … {max(index)}"):
+        mine.flat(16)
 
 
 def test_to_keeps_the_set_and_returns_itself_where_it_is_already() -> None:

@@ -235,6 +235,8 @@ def test_inputs_that_do_not_fit(encoder):
         UserError, match=r"encoder 'official_tiny' takes images \(3, height, width\); got \(1, 32, 32\)"
     ):
         encoder(torch.zeros(2, 1, 32, 32))
+    with pytest.raises(UserError, match=r"normalised floats \[B, C, H, W\]; got torch.uint8"):
+        encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
     with pytest.raises(UserError, match=r"layers count from 1 to 2, the depth; got \[0\]"):
         encoder(torch.zeros(2, 3, 32, 32), layers=(0,))
     with pytest.raises(UserError, match="3 index sets for 2 images; expected one an image"):

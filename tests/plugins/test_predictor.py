@@ -185,6 +185,12 @@ def test_initial_weights_and_depth_rescale():
     assert states[0]["mask_token"].std().item() == pytest.approx(0.02, rel=0.3)
 
 
+@pytest.mark.parametrize(("width", "most", "heads"), [(96, 12, 12), (64, 12, 8), (24, 5, 4), (20, 3, 2)])
+def test_heads_that_are_not_given_are_the_encoders_or_the_next_that_fit(width, most, heads):
+    config = VitPredictor.Config(name="vit_predictor", width=width, depth=1)
+    assert VitPredictor(config, SimpleNamespace(width=32, heads=most), 32).heads == heads
+
+
 def test_settings_and_inputs_that_do_not_fit():
     with pytest.raises(
         UserError,

@@ -99,6 +99,7 @@ class Multiblock:
 
         Raises UserError where `check` does.
         """
+        grid = tuple(grid)
         if grid not in self._checked:
             self.check(grid)
         sizes = self._draw_sizes(grid, batch_size, generator)

@@ -51,6 +51,7 @@ class Block:
 
     def __call__(self, grid: Grid, batch_size: int, generator: Generator, progress: float = 0.0) -> MaskPlan:
         """One context and one target, both uniform. Raises UserError where `check` does."""
+        grid = tuple(grid)
         if grid not in self._checked:
             self.check(grid)
         size = self.law.draw(grid, 1, generator)

@@ -137,14 +137,11 @@ def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[
 
 
 def _resumed(folder: Path, overrides: list[str]) -> Recipe:
-    from jepa_core.recipes import load_recipe
-    from jepa_core.run import RECIPE
+    from jepa_core.run import recipe_of
 
     if overrides and "=" not in overrides[0]:
         raise UserError("--resume takes the recipe from the run; give no recipe")
-    if not (folder / RECIPE).is_file():
-        raise UserError(f"{str(folder)!r} is not a run: it holds no {RECIPE}")
-    return load_recipe(folder / RECIPE, *overrides)
+    return recipe_of(folder, *overrides)
 
 
 def _stopped(folder: Path) -> str:

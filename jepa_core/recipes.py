@@ -41,7 +41,6 @@ ENGINE: dict[str, type[Settings]] = {
     "optimizer": OptimizerSettings,
     "train": TrainSettings,
 }
-PLAIN = ("name", "seed")
 
 
 @dataclass(frozen=True)

@@ -119,11 +119,16 @@ def make_folder(run: Run) -> None:
     (run.folder / RECIPE).write_text(run.recipe.to_toml(), encoding="utf-8")
 
 
-def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
-    """A run's recipe, its model with the newest checkpoint's weights, and that checkpoint's step."""
+def recipe_of(folder: Path, *overrides: str) -> Recipe:
+    """The recipe a run was started with, `overrides` on top. Raises UserError for a folder that is no run."""
     if not (folder / RECIPE).is_file():
         raise UserError(f"{str(folder)!r} is not a run: it holds no {RECIPE}")
-    recipe = load_recipe(folder / RECIPE)
+    return load_recipe(folder / RECIPE, *overrides)
+
+
+def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
+    """A run's recipe, its model with the newest checkpoint's weights, and that checkpoint's step."""
+    recipe = recipe_of(folder)
     model = build_model(recipe)
     checkpoint = checkpoints.latest(folder)
     checkpoints.load_weights(checkpoint, model)

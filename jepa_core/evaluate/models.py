@@ -33,8 +33,8 @@ def evaluate_model(
 ) -> EvalResult:
     """Probe table of `model` (a `jepa_core.JEPA`) beside `twin`, the same model freshly initialised.
 
-    Probes are fitted on the source's `train` split and scored on `split`; `limits` takes only the first
-    images of each. A source without labels gives a table without probes.
+    Probes are fitted on the source's `train` split and scored on `split`; `limits` takes only so many
+    images of each, evenly spaced. A source without labels gives a table without probes.
     Raises UserError where a split is missing or empty.
     """
     shape = model.encoder.view_shape()

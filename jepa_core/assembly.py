@@ -9,7 +9,7 @@ import torch
 from jepa_core import plugins
 from jepa_core.data.steps import StepMasks
 from jepa_core.jepa import JEPA
-from jepa_core.optim import steps_of
+from jepa_core.optim import total_steps_of
 from jepa_core.recipes import Recipe
 from jepa_core.types import MaskPlan
 
@@ -40,7 +40,7 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
             objectives={name: build("objective", config) for name, config in terms.items()},
         )
     if recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images):
-        model.total_steps = steps_of(recipe)[0]
+        model.total_steps = total_steps_of(recipe)
     return model
 
 

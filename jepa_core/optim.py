@@ -8,7 +8,7 @@ two suffice where encoder and predictor share the learning rate).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_core.errors import UserError
+from jepa_core.guards import StepGuard
 from jepa_core.jepa import JEPA, Output
 from jepa_core.recipes import Recipe
 from jepa_core.schedules import between, warmup_cosine
@@ -54,6 +55,11 @@ def fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """What the setting `train.precision` (auto, fp32, bf16) means on a device, in training and evaluation."""
+    return precision == "bf16" or (precision == "auto" and fast_bf16(device))
+
+
 class TrainingStep:
     """`step(batch, plan) -> Output`: one optimizer step of a model, as the training loop does it."""
 
@@ -62,8 +68,7 @@ class TrainingStep:
         self.settings = recipe.optimizer
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self.device = next(model.parameters()).device
-        precision = recipe.train.precision
-        self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(self.device))
+        self.bf16 = use_bf16(recipe.train.precision, self.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model),
             lr=self.settings.lr,
@@ -74,9 +79,12 @@ class TrainingStep:
         check_coverage(model, self.optimizer)
         model.total_steps = total_steps
         self.done = 0
-        """Optimizer steps taken so far."""
+        """Optimizer steps so far, skipped ones too."""
+        self.guard = StepGuard(recipe.train)
+        self.objection: str | None = None
+        """Why the last step was skipped; None where it was taken."""
         self.logged: dict[str, float | Tensor] = {}
-        """Learning rate, weight decay, momentum and gradient norm of the last step."""
+        """Learning rate, weight decay, momentum and gradient norm (before clipping) of the last step."""
 
     def __call__(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
         """Forward, backward, optimizer and target update on one batch."""
@@ -96,14 +104,41 @@ class TrainingStep:
             (output.loss / len(parts)).backward()
             losses.append(output.loss.detach())
             terms.append({name: term.detach() for name, term in output.terms.items()})
-        if self.settings.clip_grad is not None:
-            trained = [p for p in self.model.parameters() if p.requires_grad]
-            self.logged["grad_norm"] = nn.utils.clip_grad_norm_(trained, self.settings.clip_grad)
-        self.optimizer.step()
-        self.logged.update(self.model.update_target(self.done))
-        self.done += 1
         means = {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
-        return replace(output, loss=torch.stack(losses).mean(), terms=means)
+        output = replace(output, loss=torch.stack(losses).mean(), terms=means)
+        norm = self.logged["grad_norm"] = self._clip()
+        self.objection = self.guard.objection(self.done + 1, output.loss, means, norm, self.model)
+        if self.objection is None:
+            self.optimizer.step()
+            self.logged.update(self.model.update_target(self.done))
+        self.done += 1
+        return output
+
+    def _clip(self) -> Tensor:
+        """The norm of the whole gradient, which is then scaled down to `clip_grad` where that is given."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if self.settings.clip_grad is not None:
+            nn.utils.clip_grads_with_norm_(trained, self.settings.clip_grad, norm)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What another step needs besides the model's weights in order to go on alike."""
+        return {
+            "step": self.done,
+            "optimizer": self.optimizer.state_dict(),
+            "guard": self.guard.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave; the random state too, as far as the devices are the same."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.guard.load_state_dict(state["guard"])
+        self.done = state["step"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if len(state["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:
         """The model's output on the step's device and in its precision."""
@@ -126,28 +161,37 @@ class TrainingStep:
         self.logged = {"lr": lr, "weight_decay": decay}
 
 
-def steps_of(recipe: Recipe, images: int | None = None) -> tuple[int, int]:
-    """(optimizer steps, warm-up steps) of a recipe; `images` is the size of the training split.
+def total_steps_of(recipe: Recipe, images: int | None = None) -> int:
+    """Optimizer steps of a recipe; `images` is the size of the training split.
 
     Raises UserError where neither `train.steps` nor the size of an epoch is known.
     """
-    train, optimizer = recipe.train, recipe.optimizer
+    train = recipe.train
     images = train.epoch_images or images
-    per_epoch = images // train.batch_size if images else 0
-    if train.steps is None and (train.epochs is None or not images):
+    if train.steps is not None:
+        return train.steps
+    if train.epochs is None or not images:
         missing = "train.steps or train.epochs" if images else "train.epoch_images (or train.steps)"
         raise UserError(f"the recipe does not say how long to train; give {missing}")
-    total = train.steps or math.floor((train.epochs or 0) * per_epoch)
+    total = math.floor(train.epochs * (images // train.batch_size))
     if total == 0:
         raise UserError(
             f"{train.epochs:g} epochs of {images} images do not fill one batch of {train.batch_size}; "
             "raise train.epochs, or lower train.batch_size"
         )
+    return total
+
+
+def steps_of(recipe: Recipe, images: int | None = None) -> tuple[int, int]:
+    """(optimizer steps, warm-up steps) of a recipe. Raises UserError as `total_steps_of` does, and where
+    the warm-up is given in epochs of unknown size."""
+    total, optimizer = total_steps_of(recipe, images), recipe.optimizer
+    images = recipe.train.epoch_images or images
     if optimizer.warmup_steps is not None:
         return total, optimizer.warmup_steps
     if optimizer.warmup_epochs and not images:
         raise UserError("optimizer.warmup_epochs needs the size of an epoch; give optimizer.warmup_steps")
-    return total, math.floor(optimizer.warmup_epochs * per_epoch)
+    return total, math.floor(optimizer.warmup_epochs * ((images or 0) // recipe.train.batch_size))
 
 
 def training_step(model: JEPA, recipe: Recipe, images: int | None = None) -> TrainingStep:

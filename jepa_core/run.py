@@ -1,14 +1,16 @@
 """A run: a folder with the resolved recipe, metrics, checkpoints and pictures, and what is live of it.
 
 recipe.toml      the resolved recipe          metrics.jsonl   one JSON object a logged step
-checkpoints/     see checkpoints.py           tensorboard/    the same metrics as events
+checkpoints/     see checkpoints.py           events.jsonl    starts, stops, alarms (journal.py)
 masks.png        masks over real images       curves.png      the metrics drawn
+tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,27 @@ import torch
 
 from jepa_core import checkpoints
 from jepa_core.assembly import build, build_model
-from jepa_core.errors import UserError
+from jepa_core.corrupt import CORRUPT_FILES, InputCounts
+from jepa_core.errors import UserError, unknown
 from jepa_core.jepa import JEPA
-from jepa_core.metrics import METRICS, keep_until, read_metrics
+from jepa_core.journal import EVENTS, record
+from jepa_core.metrics import METRICS, keep_until, read_metrics, replace_file
 from jepa_core.optim import TrainingStep, steps_of
 from jepa_core.protocols import Samples
 from jepa_core.recipes import Recipe, load_recipe
 
+log = logging.getLogger("jepa.run")
+
 RECIPE = "recipe.toml"
-OWN_FILES = (RECIPE, METRICS, "masks.png", "curves.png", "eval.json")
-OWN_FOLDERS = ("checkpoints", "tensorboard")
+OWN_FILES = (
+    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, "masks.png", "curves.png", "eval.json"),
+    "report.html",
+)
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report")
 
 FREE_TO_CHANGE = (
     *(f"train.{key}" for key in ("log_every", "eval_every", "checkpoint_every", "keep", "device")),
-    *("name", "data.workers", "data.path", "probes"),
+    *("train.on_nonfinite", "train.max_skipped", "name", "data.workers", "data.path", "probes"),
 )
 """Settings, and a section, that may differ when a run is resumed: none changes what is learned."""
 
@@ -46,6 +55,12 @@ class Run:
     """The training split."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What observers leave for whoever looks at the run afterwards, such as `alarms`."""
+
+    inputs: InputCounts = field(init=False)
+    """What was passed over, or found unusual, in the data."""
+
+    def __post_init__(self) -> None:
+        self.inputs = InputCounts(self.folder)
 
     @property
     def model(self) -> JEPA:
@@ -67,26 +82,67 @@ class Run:
         return read_metrics(self.folder / METRICS)
 
 
-def begin(recipe: Recipe, folder: Path, resume: bool, overwrite: bool = False) -> Run:
-    """A run about to take its next step: a fresh one, or where its last checkpoint stands.
+def begin(
+    recipe: Recipe, folder: Path, resume: bool, overwrite: bool = False, allow: Sequence[str] = ()
+) -> Run:
+    """A run about to take its next step: a fresh one, or where its newest whole checkpoint stands.
 
-    Raises UserError for a folder in use, unless it is to be overwritten, and whatever keeps the run from
-    starting.
+    A run that was stopped before its first checkpoint goes on from its start. `allow` names settings that
+    may differ from the run's. Raises UserError for a folder in use, unless it is to be overwritten, and
+    whatever keeps the run from starting; nothing is written before all is well.
     """
+    checkpoint: Path | None = None
+    damages: list[str] = []
+    changed: list[str] = []
     if resume:
-        _check_unchanged(recipe, load_recipe(folder / RECIPE))
-        checkpoint = checkpoints.latest(folder)
+        changed = _check_unchanged(recipe, recipe_of(folder), allow)
+        checkpoint, damages = checkpoints.newest_good(folder)
     else:
         _check_free(folder, overwrite)
-    source = build("data", recipe.data)
-    samples = source.split("train")
+    samples = build("data", recipe.data).split("train")
     model = build_model(recipe).to(pick_device(recipe.train.device))
     training = TrainingStep(model, recipe, *steps_of(recipe, len(samples)))
     torch.manual_seed(recipe.seed)  # for components that draw in their forward pass, such as dropout
+    run = Run(folder, recipe, training, samples)
+    if checkpoint is not None:
+        _restore(run, checkpoint, allow)
     if resume:
-        checkpoints.load_training(checkpoint, training)
-        keep_until(folder / METRICS, training.done)
-    return Run(folder, recipe, training, samples)
+        _take_up(run, damages, changed)
+    return run
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """What a checkpoint holds besides the weights."""
+    return {
+        "training": run.training.state_dict(),
+        "inputs": run.inputs.state_dict(),
+        "images": len(run.samples),
+    }
+
+
+def _restore(run: Run, checkpoint: Path, allow: Sequence[str]) -> None:
+    """Puts a checkpoint into the run, to go on as if nothing had happened."""
+    state = checkpoints.load_state(checkpoint)
+    if state["images"] != len(run.samples) and not any(key.split(".")[0] == "data" for key in allow):
+        raise UserError(
+            f"the training split has {len(run.samples):,} images, but {state['images']:,} when the run "
+            f"began; give it the same data, or --allow-change data"
+        )
+    checkpoints.load_weights(checkpoint, run.model)
+    run.training.load_state_dict(state["training"])
+    run.inputs.load_state_dict(state["inputs"])
+
+
+def _take_up(run: Run, damages: list[str], changed: list[str]) -> None:
+    """Makes the folder's files what they were at the step where the run goes on."""
+    checkpoints.set_aside(run.folder, run.step)
+    keep_until(run.folder / METRICS, run.step)
+    for damage in damages:
+        record(run.folder, "checkpoint_damaged", run.step, what=damage)
+        run.notes.setdefault("damaged", []).append(damage)
+    if changed:
+        record(run.folder, "recipe_changed", run.step, what=changed)
+    replace_file(run.folder / RECIPE, run.recipe.to_toml())
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
@@ -111,12 +167,15 @@ def make_folder(run: Run) -> None:
     """Writes the recipe into the run's folder, in place of an earlier run.
 
     The last thing before the first step, so that a run that cannot start leaves nothing behind and
-    removes nothing.
+    removes nothing. Raises UserError where the folder cannot be written.
     """
-    if (run.folder / RECIPE).exists():
-        clear(run.folder)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / RECIPE).write_text(run.recipe.to_toml(), encoding="utf-8")
+    try:
+        if (run.folder / RECIPE).exists():
+            clear(run.folder)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(run.folder / RECIPE, run.recipe.to_toml())
+    except OSError as error:
+        raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None
 
 
 def recipe_of(folder: Path, *overrides: str) -> Recipe:
@@ -127,21 +186,26 @@ def recipe_of(folder: Path, *overrides: str) -> Recipe:
 
 
 def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
-    """A run's recipe, its model with the newest checkpoint's weights, and that checkpoint's step."""
+    """A run's recipe, its model with the newest whole checkpoint's weights, and that checkpoint's step.
+
+    What is wrong with newer ones is logged as a warning.
+    """
     recipe = recipe_of(folder)
     model = build_model(recipe)
-    checkpoint = checkpoints.latest(folder)
+    checkpoint, damages = checkpoints.latest(folder)
+    for damage in damages:
+        log.warning("damaged checkpoint passed over: %s", damage)
     checkpoints.load_weights(checkpoint, model)
-    return recipe, model.to(pick_device(recipe.train.device)).eval(), int(checkpoint.name.split("-")[1])
+    return recipe, model.to(pick_device(recipe.train.device)).eval(), checkpoints.step_of(checkpoint)
 
 
 def clear(folder: Path) -> None:
-    """Removes a run's own files from its folder, and nothing else."""
-    for name in OWN_FILES:
-        (folder / name).unlink(missing_ok=True)
+    """Removes a run's own files from its folder, and nothing else; the recipe, which makes it a run, last."""
     for name in OWN_FOLDERS:
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
+    for name in reversed(OWN_FILES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def pick_device(name: str) -> torch.device:
@@ -159,16 +223,33 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _check_unchanged(asked: Recipe, written: Recipe) -> None:
+def _check_unchanged(asked: Recipe, written: Recipe, allow: Sequence[str]) -> list[str]:
+    """The settings that differ, as text. Raises UserError for one that is neither free nor allowed."""
     new, old = flat(asked.to_table()), flat(written.to_table())
-    changed = sorted(
-        key
-        for key in new.keys() | old.keys()
-        if new.get(key) != old.get(key) and not f"{key}.".startswith(tuple(f"{k}." for k in FREE_TO_CHANGE))
-    )
-    if changed:
-        listed = ", ".join(f"{key} ({old.get(key)!r} → {new.get(key)!r})" for key in changed)
-        raise UserError(f"the recipe is not the run's: {listed}. Resume it unchanged, or start a new run")
+    changed = {
+        key: f"{key} ({_shown(old.get(key))} → {_shown(new.get(key))})"
+        for key in sorted(new.keys() | old.keys())
+        if new.get(key) != old.get(key)
+    }
+    refused = [text for key, text in changed.items() if not _within(key, (*FREE_TO_CHANGE, *allow))]
+    if refused:
+        raise UserError(
+            f"the recipe is not the run's: {', '.join(refused)}. Resume it unchanged, start a new run, or "
+            "name what may change with --allow-change"
+        )
+    for key in allow:
+        if not any(_within(setting, (key,)) for setting in new.keys() | old.keys()):
+            raise unknown("setting", key, new)
+    return list(changed.values())
+
+
+def _within(key: str, settings: Sequence[str]) -> bool:
+    """Whether a setting is one of these, or stands in a section that is."""
+    return any(f"{key}.".startswith(f"{setting}.") for setting in settings)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else repr(value)
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

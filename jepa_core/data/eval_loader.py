@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_core.data.images import CorruptSample
+from jepa_core.data.images import CorruptSample, Skipped
 from jepa_core.data.samples import InMemory
 from jepa_core.data.settings import TransformSettings
 from jepa_core.data.steps import Picked, check_corrupt
@@ -21,13 +21,13 @@ from jepa_core.protocols import Samples
 class EvalLoader:
     """Iterates over (images float32 [B, 3, H, W], labels int64 [B]); `len()` is the number of batches.
 
-    Corrupt samples are left out, and listed in `skipped` as `path: reason`.
+    Corrupt samples are left out, and listed in `skipped`.
     """
 
     def __init__(self, dataset: EvalBatches, workers: int, max_corrupt: float) -> None:
         self.dataset, self.workers, self.max_corrupt = dataset, workers, max_corrupt
         self.images = len(dataset.index)
-        self.skipped: list[str] = []
+        self.skipped: list[Skipped] = []
 
     def __len__(self) -> int:
         return -(-self.images // self.dataset.batch_size)
@@ -69,12 +69,12 @@ class EvalBatches(Dataset[Picked]):
     def _one_by_one(self, rows: list[int]) -> Picked:
         images: list[Tensor] = []
         labels: list[int] = []
-        skipped: list[str] = []
+        skipped: list[Skipped] = []
         for row in rows:
             try:
                 image, label = self.samples[row]
             except CorruptSample as error:
-                skipped.append(str(error))
+                skipped.append(error.record)
                 continue
             images.append(self.transform(image))
             labels.append(label)

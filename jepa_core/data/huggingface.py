@@ -87,7 +87,7 @@ class HuggingFaceSamples(BaseSamples):
         row = self.data[int(index)]
         where = f"row {index} of {self.note}"
         if row[self.image] is None:
-            raise CorruptSample(where, "it has no image")
+            raise CorruptSample(where, "it has no image", "empty")
         content = row[self.image]["bytes"] or row[self.image]["path"]
         return read_image(content, where), -1 if self.label is None else int(row[self.label])
 
@@ -105,7 +105,10 @@ def _load(config: HuggingFaceSource.Config) -> Any:
         return datasets.load_from_disk(folder) if saved else datasets.load_dataset(config.path, config.subset)
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
-        raise UserError(f"Hugging Face data set {config.path!r} cannot be loaded: {said}") from None
+        raise UserError(
+            f"Hugging Face data set {config.path!r} cannot be loaded: {said} (data.path is a name on the "
+            "hub, or a folder written by save_to_disk)"
+        ) from None
 
 
 def _column(data: Any, wanted: str | None, kind: str) -> str | None:

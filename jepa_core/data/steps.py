@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_core.data import batched
-from jepa_core.data.images import CorruptSample
+from jepa_core.data.images import ODD, CorruptSample, Skipped
 from jepa_core.data.randomness import step_generator
 from jepa_core.data.samples import Indices, InMemory
 from jepa_core.data.settings import TransformSettings
@@ -36,12 +36,14 @@ ENOUGH_SEEN = 100
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """One step's batch, its masks (None without a masker), and `path: reason` of each sample passed over."""
+    """One step's batch, its masks (None without a masker), and what was passed over or unusual."""
 
     step: int
     batch: Batch
     plan: MaskPlan | None
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    odd: tuple[str, ...] = ()
+    """For each unusual image of the batch, in which way (see `images.ODD`)."""
 
     def to(self, device: Device, non_blocking: bool = False) -> Loaded:
         """The same on another device."""
@@ -94,11 +96,12 @@ class StepMasks:
 
 @dataclass(frozen=True, eq=False)
 class Picked:
-    """Images float32 [B, 3, H, W], labels int64 [B], and what was passed over."""
+    """Images float32 [B, 3, H, W], labels int64 [B], and what was passed over or unusual."""
 
     images: Tensor
     labels: Tensor
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    odd: tuple[str, ...] = ()
 
 
 Reader = Callable[[Iterator[int], int, torch.Generator], Picked]
@@ -118,7 +121,8 @@ class Steps(Dataset[Loaded]):
         with one_thread():
             picked = self.read(self._from(step, rank), self.order.batch_size, generator)
         plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
-        return Loaded(step, Batch({"image": picked.images}, labels=picked.labels), plan, picked.skipped)
+        batch = Batch({"image": picked.images}, labels=picked.labels)
+        return Loaded(step, batch, plan, picked.skipped, picked.odd)
 
     def _from(self, step: int, rank: int) -> Iterator[int]:
         """The rank's samples of the epoch from this step's first on, and round to the one before it."""
@@ -165,19 +169,22 @@ class ImageReader:
     def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
         images: list[Tensor] = []
         labels: list[int] = []
-        skipped: list[str] = []
+        skipped: list[Skipped] = []
+        odd: list[str] = []
         with global_randomness(generator):
             for index in indices:
                 try:
                     image, label = self.samples[index]
                 except CorruptSample as error:
-                    skipped.append(str(error))
+                    skipped.append(error.record)
                     check_corrupt(skipped, len(images) + len(skipped), self.max_corrupt)
                     continue
+                if not isinstance(image, Tensor):
+                    odd += image.info.get(ODD, ())
                 images.append(self.transform(image))
                 labels.append(label)
                 if len(images) == batch_size:
-                    return Picked(torch.stack(images), torch.tensor(labels), tuple(skipped))
+                    return Picked(torch.stack(images), torch.tensor(labels), tuple(skipped), tuple(odd))
         raise UserError(
             f"only {len(images)} of {len(images) + len(skipped)} samples can be read, and a batch needs "
             f"{batch_size}; the first that cannot: {skipped[0]}"
@@ -193,7 +200,7 @@ def global_randomness(generator: torch.Generator) -> Iterator[None]:
         yield
 
 
-def check_corrupt(reports: Sequence[str], seen: int, most: float, corrupt: int | None = None) -> None:
+def check_corrupt(reports: Sequence[Skipped], seen: int, most: float, corrupt: int | None = None) -> None:
     """Raises UserError where more than the share `most` of the `seen` samples is corrupt."""
     corrupt = len(reports) if corrupt is None else corrupt
     if seen >= ENOUGH_SEEN and corrupt > most * seen:

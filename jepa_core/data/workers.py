@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -38,6 +39,15 @@ class _Guarded(Dataset[T]):
             return error
 
 
+def _leave_signals_to_the_parent(_: int) -> None:
+    """A signal to the whole process group stops the run after its step, which still needs the workers.
+
+    They end when the parent tells them to, or is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Iterator[T]:
     """`dataset[i]` for each of `items`, in order, read by `workers` processes of one torch thread each.
 
@@ -50,8 +60,16 @@ def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory:
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_parent if workers else None,
     )
-    for item in loader:
-        if isinstance(item, UserError):
-            raise item
-        yield item
+    try:
+        for item in loader:
+            if isinstance(item, UserError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"a data worker died ({error}); if it was killed for want of memory, lower data.workers"
+        ) from error

@@ -13,7 +13,7 @@ from jepa_core.errors import unknown
 from jepa_core.evaluate.models import evaluate_model
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.observers import Terminal
-from jepa_core.optim import fast_bf16
+from jepa_core.optim import use_bf16
 from jepa_core.recipes import Recipe
 from jepa_core.run import open_model
 from jepa_core.settings import ComponentSettings
@@ -44,7 +44,7 @@ def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str
             split=split,
             role=cast(Literal["target", "context"], role),
             device=device,
-            dtype=torch.bfloat16 if recipe.train.precision != "fp32" and fast_bf16(device) else None,
+            dtype=torch.bfloat16 if use_bf16(recipe.train.precision, device) else None,
             progress=terminal,
         )
     finally:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,11 @@ def training(recipe: Path, *overrides: str) -> TrainingStep:
     return training_step(build_model(resolved), resolved)
 
 
+def save(folder: Path, step: TrainingStep, keep: int = 1) -> Path:
+    state = {"training": step.state_dict()}
+    return checkpoints.save(folder, step.done, step.model.state_dict(), state, keep)
+
+
 def go_on(step: TrainingStep, count: int) -> list[float]:
     losses = []
     for _ in range(count):
@@ -30,10 +36,11 @@ def test_a_loaded_run_goes_on_bit_for_bit(tiny_recipe: Path, tmp_path: Path) -> 
     first, second = training(tiny_recipe), training(tiny_recipe, "seed=99")
     go_on(first, 2)
     torch.manual_seed(11)
-    saved = checkpoints.save(tmp_path, first, keep=2)
+    saved = save(tmp_path, first)
     drawn = torch.rand(3)
     assert saved == tmp_path / "checkpoints" / "step-00000002"
-    checkpoints.load_training(saved, second)
+    checkpoints.load_weights(saved, second.model)
+    second.load_state_dict(checkpoints.load_state(saved)["training"])
     assert torch.equal(torch.rand(3), drawn), "the random state comes back too"
     assert second.done == 2
     assert go_on(first, 3) == go_on(second, 3)
@@ -47,62 +54,175 @@ def test_only_the_newest_are_kept(tiny_recipe: Path, tmp_path: Path) -> None:
     step = training(tiny_recipe)
     for done in (9, 10, 100):
         step.done = done
-        checkpoints.save(tmp_path, step, keep=2)
+        save(tmp_path, step, keep=2)
     assert [p.name for p in checkpoints.found(tmp_path)] == ["step-00000010", "step-00000100"]
-    assert checkpoints.latest(tmp_path).name == "step-00000100"
+    assert checkpoints.latest(tmp_path)[0].name == "step-00000100"
 
 
 def test_saving_a_step_again_replaces_it(tiny_recipe: Path, tmp_path: Path) -> None:
     step = training(tiny_recipe)
-    checkpoints.save(tmp_path, step, keep=1)
+    save(tmp_path, step)
     with torch.no_grad():
         step.model.predictor.mask_token.fill_(7.0)  # type: ignore[union-attr, attr-defined]
     other = training(tiny_recipe)
-    checkpoints.load_weights(checkpoints.save(tmp_path, step, keep=1), other.model)
+    checkpoints.load_weights(save(tmp_path, step), other.model)
     assert (other.model.predictor.mask_token == 7).all()  # type: ignore[attr-defined]
 
 
 def test_a_checkpoint_whose_writing_was_cut_off_is_none(tiny_recipe: Path, tmp_path: Path) -> None:
     step = training(tiny_recipe)
     (tmp_path / "checkpoints" / "step-00000009.partial").mkdir(parents=True)
+    assert checkpoints.newest_good(tmp_path) == (None, [])
     with pytest.raises(UserError) as error:
         checkpoints.latest(tmp_path)
     assert str(error.value) == f"run {str(tmp_path)!r} has no checkpoint in {tmp_path / 'checkpoints'}"
     step.done = 9
-    assert checkpoints.save(tmp_path, step, keep=1) == checkpoints.latest(tmp_path)
+    assert (save(tmp_path, step), []) == checkpoints.latest(tmp_path)
 
 
 def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
     """safetensors refuses tensors that share memory; a run must not end on that."""
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     module[1].weight = module[0].weight
-    step = SimpleNamespace(model=module, optimizer=torch.optim.SGD(module.parameters(), lr=1.0), done=1)
-    saved = checkpoints.save(tmp_path, step, keep=1)  # type: ignore[arg-type]
+    saved = checkpoints.save(tmp_path, 1, module.state_dict(), None, keep=1)
     fresh = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     fresh[1].weight = fresh[0].weight
     checkpoints.load_weights(saved, fresh)
     assert torch.equal(fresh[1].weight, module[0].weight)
 
 
-def spoil(path: Path, how: str) -> None:
+def spoil(path: Path, how: str) -> str:
+    """Damages a file and says what `verify` should make of it."""
+    whole = path.read_bytes()
     if how == "missing":
         path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:100] if how == "cut" else b"")
+        return f"{path}: No such file or directory"
+    if how == "flipped":
+        middle = len(whole) // 2
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        return f"{path} is not what was written: its SHA-256 differs"
+    path.write_bytes(whole[:100] if how == "cut" else b"")
+    return f"{path} has {100 if how == 'cut' else 0} bytes; {len(whole):,} were written"
 
 
-@pytest.mark.parametrize("how", ["cut", "empty", "missing"])
+@pytest.mark.parametrize("how", ["cut", "empty", "missing", "flipped"])
 @pytest.mark.parametrize("file", [checkpoints.WEIGHTS, checkpoints.STATE])
-def test_a_damaged_checkpoint_is_one_line_that_names_the_file(
+def test_one_wrong_bit_is_found_and_the_checkpoint_before_is_taken(
     tiny_recipe: Path, tmp_path: Path, file: str, how: str
 ) -> None:
     step = training(tiny_recipe)
-    saved = checkpoints.save(tmp_path, step, keep=1)
-    spoil(saved / file, how)
+    older = save(tmp_path, step, keep=2)
+    step.done = 5
+    newer = save(tmp_path, step, keep=2)
+    assert checkpoints.newest_good(tmp_path) == (newer, [])
+    said = spoil(newer / file, how)
+    assert checkpoints.newest_good(tmp_path) == (older, [said])
+
+
+@pytest.mark.parametrize("manifest", [None, "", "[]", '{"step": 1}', '{"files": {"model.safetensors": 3}}'])
+def test_a_checkpoint_without_a_manifest_is_damaged(
+    tiny_recipe: Path, tmp_path: Path, manifest: str | None
+) -> None:
+    path = save(tmp_path, training(tiny_recipe)) / checkpoints.MANIFEST
+    path.unlink() if manifest is None else path.write_text(manifest)
     with pytest.raises(UserError) as error:
-        checkpoints.load_training(saved, step)
-    assert str(error.value).startswith(f"checkpoint {saved / file} cannot be read: ")
-    assert "\n" not in str(error.value)
+        checkpoints.newest_good(tmp_path)
+    what = (
+        f"{path}: No such file or directory" if manifest is None else f"{path} is not a checkpoint's manifest"
+    )
+    assert str(error.value) == f"every checkpoint of run {str(tmp_path)!r} is damaged: {what}"
+
+
+def test_damaged_checkpoints_do_not_push_whole_ones_out(tiny_recipe: Path, tmp_path: Path) -> None:
+    step = training(tiny_recipe)
+    for step.done in (1, 2):
+        save(tmp_path, step, keep=2)
+    spoil(tmp_path / "checkpoints/step-00000002" / checkpoints.STATE, "cut")
+    checkpoints.set_aside(tmp_path, newer_than=1)
+    assert [p.name for p in checkpoints.found(tmp_path)] == ["step-00000001"]
+    step.done = 2
+    assert checkpoints.latest(tmp_path)[0].name == "step-00000001"
+    save(tmp_path, step, keep=1)
+    assert checkpoints.latest(tmp_path) == (tmp_path / "checkpoints/step-00000002", [])
+
+
+def test_weights_alone_are_no_training_to_go_on_with(tiny_recipe: Path, tmp_path: Path) -> None:
+    saved = checkpoints.save(tmp_path, 0, training(tiny_recipe).model.state_dict(), None, keep=1)
+    assert checkpoints.newest_good(tmp_path) == (saved, [])
+    with pytest.raises(UserError) as error:
+        checkpoints.load_state(saved)
+    assert str(error.value) == (
+        f"checkpoint {saved} holds weights only, no state of a training that could go on"
+    )
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("where", ["save_file", "flush"])
+def test_a_full_disk_leaves_the_last_checkpoint_and_no_litter(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    step = training(tiny_recipe)
+    older = save(tmp_path, step)
+    monkeypatch.setattr(checkpoints, where, full_disk)
+    step.done = 7
+    with pytest.raises(UserError) as error:
+        save(tmp_path, step)
+    assert str(error.value) == (
+        f"the checkpoint of step 7 cannot be written to {tmp_path / 'checkpoints/step-00000007'}: "
+        "[Errno 28] No space left on device"
+    )
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [older.name]
+    assert checkpoints.latest(tmp_path) == (older, [])
+
+
+class Held:
+    """A disk that writes nothing until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = threading.Event()
+        self.write = checkpoints.save
+        monkeypatch.setattr(checkpoints, "save", self)
+
+    def __call__(self, *arguments: Any) -> Path:
+        assert self.go.wait(30)
+        return self.write(*arguments)
+
+
+def test_training_does_not_wait_for_the_disk_and_may_change_the_weights_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, weights = Held(monkeypatch), {"w": torch.ones(3)}
+    with checkpoints.Writer(tmp_path, keep=2) as writer:
+        writer.save(1, weights, {"moments": [weights["w"]]})
+        assert checkpoints.found(tmp_path) == [], "save came back before anything was written"
+        weights["w"].fill_(5)
+        disk.go.set()
+        writer.wait()
+    saved, _ = checkpoints.latest(tmp_path)
+    assert torch.equal(checkpoints.load_state(saved)["moments"][0], torch.ones(3))
+    layer = nn.ParameterDict({"w": nn.Parameter(torch.zeros(3))})
+    checkpoints.load_weights(saved, layer)
+    assert torch.equal(layer["w"], torch.ones(3))
+
+
+def test_what_went_wrong_while_writing_is_said_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "flush", full_disk)
+    with (  # noqa: PT012
+        pytest.raises(UserError, match="the checkpoint of step 1 cannot be written"),
+        checkpoints.Writer(tmp_path, keep=2) as writer,
+    ):
+        writer.save(1, {"w": torch.ones(3)}, {})
+        writer.wait()
+    with (
+        pytest.raises(UserError, match="the checkpoint of step 1 cannot be written"),
+        checkpoints.Writer(tmp_path, keep=2) as writer,
+    ):
+        writer.save(1, {"w": torch.ones(3)}, {})  # the end of the context looks too
 
 
 @pytest.mark.parametrize(
@@ -120,7 +240,7 @@ def test_a_damaged_checkpoint_is_one_line_that_names_the_file(
 def test_weights_of_another_model_are_named(
     tiny_recipe: Path, tmp_path: Path, overrides: list[str], said: str
 ) -> None:
-    saved = checkpoints.save(tmp_path, training(tiny_recipe), keep=1)
+    saved = save(tmp_path, training(tiny_recipe))
     other = training(tiny_recipe, *overrides)
     before = {name: value.clone() for name, value in other.model.state_dict().items()}
     with pytest.raises(UserError) as error:

@@ -88,7 +88,7 @@ def test_what_cannot_be_read_names_the_file_and_the_reason(tmp_path: Path, conte
     data = content(path)
     with pytest.raises(CorruptSample, match=reason) as caught:
         read_image(data, str(path))
-    assert caught.value.path == str(path)
+    assert caught.value.record.path == str(path)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 

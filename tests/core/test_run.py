@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from jepa_core import Run, UserError, hookimpl, load_recipe, train
+from jepa_core import Run, UserError, checkpoints, hookimpl, load_recipe, train
 from jepa_core import run as runs
+from jepa_core.journal import read_events
 from jepa_core.metrics import read_metrics
 from jepa_core.observers import MetricsWriter, Terminal
 
@@ -42,6 +44,42 @@ class Watcher:
     @hookimpl
     def jepa_run_ended(self, run: Run) -> None:
         self.told.append(("ended", run.step))
+
+
+class Poison:
+    """After step `after`, until step `until`, every prediction is NaN."""
+
+    def __init__(self, after: int, until: int = 99) -> None:
+        self.after, self.until = after, until
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int) -> None:
+        predictor = run.model.predictor
+        assert predictor is not None
+        if step == self.after:
+            self.handle = predictor.norm.register_forward_hook(lambda *call: call[2] * math.nan)  # type: ignore[union-attr]
+        if step == self.until:
+            self.handle.remove()
+
+
+class Removes:
+    """Takes the images away after step 2."""
+
+    def __init__(self, images: Path) -> None:
+        self.images = images
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int) -> None:
+        if step == 2:
+            shutil.rmtree(self.images)
+
+
+def many_files(folder: Path, count: int) -> Path:
+    """A folder of small PNG files."""
+    folder.mkdir()
+    for number, image in enumerate(np.random.default_rng(0).integers(0, 255, (count, 16, 16, 3), np.uint8)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +115,7 @@ def test_a_run_is_a_folder_with_everything_in_it(whole: Run) -> None:
     assert written == {
         "recipe.toml",
         "metrics.jsonl",
+        "events.jsonl",
         "checkpoints",
         "tensorboard",
         "masks.png",
@@ -147,15 +186,160 @@ def test_resuming_another_recipe_names_what_changed(tiny_recipe: Path, tmp_path:
     said = refusal(tiny_recipe, tmp_path, "optimizer.lr=0.5", "train.keep=7", "masker.targets=2", resume=True)
     assert said == (
         "the recipe is not the run's: masker.targets (4 → 2), optimizer.lr (0.001 → 0.5). "
-        "Resume it unchanged, or start a new run"
+        "Resume it unchanged, start a new run, or name what may change with --allow-change"
     )
 
 
-def test_what_cannot_be_resumed_says_why(tiny_recipe: Path, tmp_path: Path) -> None:
-    assert "recipe.toml' does not exist" in refusal(tiny_recipe, tmp_path / "nowhere", resume=True)
+def test_what_may_change_is_named_and_stays_written(whole: Run, tiny_recipe: Path, tmp_path: Path) -> None:
+    interrupted(tiny_recipe, tmp_path)
+    asked = load_recipe(tiny_recipe, "train.checkpoint_every=3", "train.steps=8", "optimizer.lr=0.002")
+    allowed = ["train.steps", "optimizer"]
+    longer = train(asked, tmp_path, True, [MetricsWriter()], allow_change=allowed)
+    assert (longer.step, list(losses(tmp_path))) == (8, [1, 2, 3, 4, 5, 6, 7, 8])
+    assert losses(tmp_path)[3] == losses(whole.folder)[3]
+    assert losses(tmp_path)[6] != losses(whole.folder)[6]
+    assert runs.recipe_of(tmp_path) == asked
+    assert read_events(tmp_path, "recipe_changed")[0]["what"] == [
+        "optimizer.lr (0.001 → 0.002)",
+        "train.steps (6 → 8)",
+    ]
+    with pytest.raises(UserError) as error:
+        train(asked, tmp_path, True, [], allow_change=["train.stepz"])
+    assert str(error.value).startswith("unknown setting 'train.stepz'; known: ")
+    assert str(error.value).endswith("Did you mean 'train.steps'?")
+
+
+def test_other_data_than_the_runs_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
+    interrupted(tiny_recipe, tmp_path / "run")
+    images = np.zeros((70, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "more.npz", images=images)
+    said = refusal(
+        *(tiny_recipe, tmp_path / "run", "train.checkpoint_every=3", f"data.path={tmp_path / 'more.npz'}"),
+        resume=True,
+    )
+    assert said == (
+        "the training split has 56 images, but 52 when the run began; give it the same data, or "
+        "--allow-change data"
+    )
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(
+    whole: Run, tiny_recipe: Path, tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        quiet(tiny_recipe, tmp_path / "early", watch=Watcher(stops=1))
-    assert "has no checkpoint in" in refusal(tiny_recipe, tmp_path / "early", resume=True)
+        quiet(tiny_recipe, tmp_path, watch=Watcher(stops=2))
+    quiet(tiny_recipe, tmp_path, resume=True)
+    assert losses(tmp_path) == losses(whole.folder)
+
+
+def test_auto_starts_or_goes_on(whole: Run, tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, folder = load_recipe(tiny_recipe, "train.checkpoint_every=2"), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folder, "auto", [MetricsWriter(), Watcher(stops=5)])
+    watcher = Watcher()
+    train(recipe, folder, "auto", [MetricsWriter(), watcher])
+    assert watcher.told[0] == ("started", 4)
+    assert losses(folder) == losses(whole.folder)
+
+
+def test_what_cannot_be_resumed_says_why(tiny_recipe: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert (
+        refusal(tiny_recipe, nowhere, resume=True)
+        == f"{str(nowhere)!r} is not a run: it holds no recipe.toml"
+    )
+
+
+def test_a_damaged_checkpoint_is_passed_over_set_aside_and_told(
+    whole: Run, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        quiet(tiny_recipe, tmp_path, "train.checkpoint_every=2", watch=Watcher(stops=5))
+    newest = tmp_path / "checkpoints/step-00000004/state.pt"
+    newest.write_bytes(newest.read_bytes()[:-5])
+    resumed = quiet(tiny_recipe, tmp_path, "train.checkpoint_every=2", "train.keep=1", resume=True)
+    assert losses(tmp_path) == losses(whole.folder)
+    (event,) = read_events(tmp_path, "checkpoint_damaged")
+    assert event["step"] == 2
+    assert event["what"].startswith(f"{newest} has ")
+    assert resumed.notes["damaged"] == [event["what"]]
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["step-00000004.damaged", "step-00000006"]
+
+
+def test_a_step_that_is_not_finite_ends_the_run_and_names_the_last_checkpoint(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    said = refusal(tiny_recipe, tmp_path, "train.checkpoint_every=2", watch=Poison(after=3))
+    assert said == (
+        "stopped at step 3: step 4: the loss is nan (term prediction is nan); the last good checkpoint is "
+        f"{tmp_path / 'checkpoints/step-00000002'}"
+    )
+
+
+def test_skipped_steps_are_counted_in_metrics_and_events(tiny_recipe: Path, tmp_path: Path) -> None:
+    quiet(tiny_recipe, tmp_path, "train.on_nonfinite=skip", watch=Poison(after=3, until=5))
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["skipped_steps"] for line in lines] == [0, 0, 0, 1, 2, 2]
+    assert [line["loss"] is None for line in lines] == [False, False, False, True, True, False]
+    events = read_events(tmp_path, "step_skipped")
+    assert [(e["step"], e["why"]) for e in events] == [
+        (4, "the loss is nan (term prediction is nan)"),
+        (5, "the loss is nan (term prediction is nan)"),
+    ]
+
+
+class FullDisk:
+    """The disk is full from a step on."""
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int) -> None:
+        if step == 3:
+            raise OSError(28, "No space left on device", str(run.folder / "metrics.jsonl"))
+
+
+def test_a_full_disk_ends_the_run_in_one_line(tiny_recipe: Path, tmp_path: Path) -> None:
+    said = refusal(tiny_recipe, tmp_path, "train.checkpoint_every=2", watch=FullDisk())
+    assert said == (
+        f"stopped at step 3: No space left on device: {tmp_path / 'metrics.jsonl'}; the last good checkpoint "
+        f"is {tmp_path / 'checkpoints/step-00000002'}"
+    )
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_in_one_line(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = checkpoints.save
+
+    def fails_later(folder: Path, step: int, *rest: Any) -> Path:
+        if step > 2:
+            raise UserError(f"the checkpoint of step {step} cannot be written")
+        return written(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", fails_later)
+    said = refusal(tiny_recipe, tmp_path, "train.checkpoint_every=2")
+    assert said.startswith("stopped at step ")
+    assert said.endswith(
+        "the checkpoint of step 4 cannot be written; the last good checkpoint is "
+        f"{tmp_path / 'checkpoints/step-00000002'}"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tiny_recipe: Path) -> None:
+    assert refusal(tiny_recipe, Path("/proc/run")) == (
+        "the run's folder '/proc/run' cannot be written: No such file or directory"
+    )
+
+
+def test_data_that_goes_away_ends_the_run_in_one_line(tiny_recipe: Path, tmp_path: Path) -> None:
+    images = many_files(tmp_path / "images", 130)
+    folder = ("data.name=folder", f"data.path={images}", "data.val_share=0", "data.test_share=0")
+    said = refusal(tiny_recipe, tmp_path / "run", *folder, "train.checkpoint_every=1", watch=Removes(images))
+    assert said.startswith(
+        "stopped at step 2: 100 of 100 samples cannot be read (100%; data.max_corrupt allows"
+    )
+    assert "No such file or directory" in said
+    assert said.endswith(f"the last good checkpoint is {tmp_path / 'run/checkpoints/step-00000002'}")
 
 
 def test_a_folder_in_use_is_not_overwritten(whole: Run, tiny_recipe: Path, tmp_path: Path) -> None:
@@ -272,72 +456,27 @@ def test_images_without_labels_train_without_the_small_knn(
     assert "the images have no labels: the small kNN evaluations are left out" in capsys.readouterr().err
 
 
-def test_corrupt_images_are_counted_in_the_log_and_said(
+def test_corrupt_and_odd_images_are_counted_by_kind_and_listed(
     tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (14, 16, 16, 3), dtype=np.uint8)
-    (tmp_path / "images").mkdir()
-    for number, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
-    for number in (3, 8):
-        (tmp_path / "images" / f"{number}.png").write_bytes(b"no image")
-    folder = ("data.name=folder", f"data.path={tmp_path / 'images'}", "data.val_share=0", "data.test_share=0")
-    recipe = load_recipe(tiny_recipe, *folder, "train.steps=1", "train.batch_size=12")
-    train(recipe, tmp_path / "run", watch=[MetricsWriter(), Terminal()])
-    assert read_metrics(tmp_path / "run/metrics.jsonl")[0]["corrupt_images"] == 2
-    assert "2 corrupt images skipped" in capsys.readouterr().err
-
-
-def test_micro_batches_draw_other_samples_but_train_alike(
-    tiny_recipe: Path, tmp_path: Path, whole: Run
-) -> None:
-    watcher = Watcher()
-    run = quiet(tiny_recipe, tmp_path, "train.micro_batch=4", watch=watcher)
-    assert [step for what, step in watcher.told if what == "step"] == [1, 2, 3, 4, 5, 6]
-    assert watcher.metrics[0]["retrieval_chance"] == 1 / 4
-    assert math.isclose(losses(tmp_path)[6], losses(whole.folder)[6], rel_tol=0.3)
-    assert run.step == 6
-
-
-def test_a_micro_batch_that_does_not_divide(tiny_recipe: Path, tmp_path: Path) -> None:
-    said = refusal(tiny_recipe, tmp_path, "train.micro_batch=3")
-    assert said == "train.micro_batch 3 does not divide train.batch_size 8"
-    assert not list(tmp_path.iterdir()), "a run that cannot start leaves nothing behind"
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("train.device=gpu", "setting 'train.device' is 'gpu'; expected auto, cpu, cuda or cuda:<number>"),
-        ("data.path=/no/such.npz", "data.path '/no/such.npz' does not exist"),
-        (
-            "variant.target_layers=3",
-            "setting 'variant.target_layers' is 3; the encoder has 2 blocks",
-        ),
-        ("train.batch_size=100", "52 samples do not fill one batch of 100; lower the batch size"),
-    ],
-)
-def test_a_run_that_cannot_start_says_why_and_leaves_no_folder(
-    tiny_recipe: Path, tmp_path: Path, override: str, said: str
-) -> None:
-    folder = tmp_path / "run"
-    assert refusal(tiny_recipe, folder, override).startswith(said)
-    assert not folder.exists()
-
-
-def test_masks_that_do_not_fit_the_grid_name_the_sizes(tiny_recipe: Path, tmp_path: Path) -> None:
-    said = refusal(tiny_recipe, tmp_path, "encoder.patch_size=16")
-    assert "1x1" in said or "1×1" in said
-
-
-def test_a_runs_model_opens_with_its_weights(whole: Run) -> None:
-    recipe, model, step = runs.open_model(whole.folder)
-    assert (recipe, step, model.training) == (whole.recipe, 6, False)
-    theirs = whole.model.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
-
-
-def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        runs.open_model(tmp_path)
-    assert str(error.value) == f"{str(tmp_path)!r} is not a run: it holds no recipe.toml"
+    images = many_files(tmp_path / "images", 17)
+    (images / "3.png").write_bytes(b"no image")
+    (images / "8.png").write_bytes((images / "8.png").read_bytes()[:100])
+    Image.open(images / "5.png").convert("L").save(images / "5.png")
+    folder = ("data.name=folder", f"data.path={images}", "data.val_share=0", "data.test_share=0")
+    asked = (*folder, "seed=1", "train.steps=2", "train.batch_size=15", "train.checkpoint_every=1")
+    watchers = [MetricsWriter(), Terminal(), Watcher(stops=1)]
+    with pytest.raises(KeyboardInterrupt):
+        train(load_recipe(tiny_recipe, *asked), tmp_path / "run", watch=watchers)
+    train(load_recipe(tiny_recipe, *asked), tmp_path / "run", True, watch=watchers[:2])
+    first, second = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert first["corrupt_images"] == 2
+    assert first["corrupt_images/not_an_image"] == first["corrupt_images/truncated"] == 1
+    assert first["odd_images/grey"] == 1
+    assert second["corrupt_images"] == 4, "a resumed run goes on counting"
+    assert "4 corrupt images skipped" in capsys.readouterr().err
+    listed = sorted((tmp_path / "run/corrupt_files.tsv").read_text().splitlines())
+    assert [line.split("\t")[:2] for line in listed] == [
+        ["not_an_image", str(images / "3.png")],
+        ["truncated", str(images / "8.png")],
+    ], "each file once"

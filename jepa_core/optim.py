@@ -8,17 +8,19 @@ two suffice where encoder and predictor share the learning rate).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jepa_core.data.randomness import step_generator
 from jepa_core.errors import UserError
 from jepa_core.guards import StepGuard
 from jepa_core.jepa import JEPA, Output
+from jepa_core.ranks import Ranks
 from jepa_core.recipes import Recipe
 from jepa_core.schedules import between, warmup_cosine
 from jepa_core.types import Batch, MaskPlan
@@ -61,10 +63,20 @@ def use_bf16(precision: str, device: torch.device) -> bool:
 
 
 class TrainingStep:
-    """`step(batch, plan) -> Output`: one optimizer step of a model, as the training loop does it."""
+    """`step(batch, plan) -> Output`: one optimizer step of a model, as the training loop does it.
 
-    def __init__(self, model: JEPA, recipe: Recipe, total_steps: int, warmup_steps: int) -> None:
+    Where several processes train together each has one, with its own micro-batches; `ranks` says which.
+    What components draw in their forward pass (dropout, drop path) follows from (seed, micro-batch, step),
+    like samples and masks, so no random state needs saving; the global one stays as it was.
+    """
+
+    def __init__(
+        self, model: JEPA, recipe: Recipe, total_steps: int, warmup_steps: int, ranks: Ranks | None = None
+    ) -> None:
         self.model = model
+        self.ranks = ranks or Ranks()
+        self.wrapped = self.ranks.wrap(model)
+        self.seed = recipe.seed
         self.settings = recipe.optimizer
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self.device = next(model.parameters()).device
@@ -98,16 +110,16 @@ class TrainingStep:
         self.model.train()
         self._set_schedules()
         self.optimizer.zero_grad(set_to_none=True)
-        losses, terms = [], []
-        for batch, plan in parts:
-            output = self.forward(batch, plan)
-            (output.loss / len(parts)).backward()
-            losses.append(output.loss.detach())
-            terms.append({name: term.detach() for name, term in output.terms.items()})
-        means = {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
-        output = replace(output, loss=torch.stack(losses).mean(), terms=means)
+        values = []
+        for number, (batch, plan) in enumerate(parts):
+            with self._last(number == len(parts) - 1), self._randomness(number, len(parts)):
+                output = self.forward(batch, plan)
+                (output.loss / len(parts)).backward()
+            values.append(torch.stack([output.loss, *output.terms.values()]).detach())
+        loss, *means = self.ranks.mean(torch.stack(values).mean(0))
+        output = replace(output, loss=loss, terms=dict(zip(output.terms, means, strict=True)))
         norm = self.logged["grad_norm"] = self._clip()
-        self.objection = self.guard.objection(self.done + 1, output.loss, means, norm, self.model)
+        self.objection = self.guard.objection(self.done + 1, loss, output.terms, norm, self.model)
         if self.objection is None:
             self.optimizer.step()
             self.logged.update(self.model.update_target(self.done))
@@ -128,27 +140,38 @@ class TrainingStep:
             "step": self.done,
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.state_dict(),
-            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` gave; the random state too, as far as the devices are the same."""
+        """Takes over what `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.guard.load_state_dict(state["guard"])
         self.done = state["step"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if len(state["random"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:
         """The model's output on the step's device and in its precision."""
         plan = plan.to(self.device, non_blocking=True) if plan is not None else None
         with self.autocast():
-            return self.model(Batch.of(batch).to(self.device, non_blocking=True), plan)
+            output: Output = self.wrapped(Batch.of(batch).to(self.device, non_blocking=True), plan)
+        return output
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _last(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over the processes once a step, in the last micro-batch's backward pass."""
+        if last or not isinstance(self.wrapped, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()
+
+    @contextmanager
+    def _randomness(self, number: int, parts: int) -> Iterator[None]:
+        """torch's global randomness starts anew for this micro-batch, and is put back after."""
+        seed = step_generator(self.seed, self.ranks.rank * parts + number, self.done, "model").initial_seed()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
     def _set_schedules(self) -> None:
         s = self.settings

@@ -9,6 +9,7 @@ tensorboard/     the metrics as events        corrupt_files.tsv   inputs that we
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from jepa_core.journal import EVENTS, record
 from jepa_core.metrics import METRICS, keep_until, read_metrics, replace_file
 from jepa_core.optim import TrainingStep, steps_of
 from jepa_core.protocols import Samples
+from jepa_core.ranks import Ranks
 from jepa_core.recipes import Recipe, load_recipe
 
 log = logging.getLogger("jepa.run")
@@ -83,14 +85,21 @@ class Run:
 
 
 def begin(
-    recipe: Recipe, folder: Path, resume: bool, overwrite: bool = False, allow: Sequence[str] = ()
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    overwrite: bool = False,
+    allow: Sequence[str] = (),
+    ranks: Ranks | None = None,
 ) -> Run:
     """A run about to take its next step: a fresh one, or where its newest whole checkpoint stands.
 
     A run that was stopped before its first checkpoint goes on from its start. `allow` names settings that
     may differ from the run's. Raises UserError for a folder in use, unless it is to be overwritten, and
-    whatever keeps the run from starting; nothing is written before all is well.
+    whatever keeps the run from starting; nothing is written before all is well, and then by the main
+    process alone.
     """
+    ranks = ranks or Ranks()
     checkpoint: Path | None = None
     damages: list[str] = []
     changed: list[str] = []
@@ -99,14 +108,18 @@ def begin(
         checkpoint, damages = checkpoints.newest_good(folder)
     else:
         _check_free(folder, overwrite)
+    if not ranks.main:
+        ranks.wait()  # the main process downloads what is to be downloaded
     samples = build("data", recipe.data).split("train")
-    model = build_model(recipe).to(pick_device(recipe.train.device))
-    training = TrainingStep(model, recipe, *steps_of(recipe, len(samples)))
-    torch.manual_seed(recipe.seed)  # for components that draw in their forward pass, such as dropout
+    if ranks.main:
+        ranks.wait()
+    model = build_model(recipe).to(pick_device(recipe.train.device, ranks.local))
+    training = TrainingStep(model, recipe, *steps_of(recipe, len(samples)), ranks)
     run = Run(folder, recipe, training, samples)
     if checkpoint is not None:
         _restore(run, checkpoint, allow)
-    if resume:
+    ranks.wait()
+    if resume and ranks.main:
         _take_up(run, damages, changed)
     return run
 
@@ -208,18 +221,21 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device a setting names. Raises UserError where it is not there."""
+def pick_device(name: str, local: int = 0) -> torch.device:
+    """The device a setting names; of several GPUs the one of the process's local rank, unless it names one.
+
+    Raises UserError where it is not there.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(
-            f"setting 'train.device' is {name!r}; expected auto, cpu, cuda or cuda:<number>"
-        ) from None
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"setting 'train.device' is {name!r}; expected auto, cpu, cuda or cuda:<number>")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"setting 'train.device' is {name!r}, but torch {torch.__version__} sees no GPU here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise UserError(f"setting 'train.device' is {name!r}; the GPUs here are cuda:0 to cuda:{last}")
     return device
 
 

@@ -44,7 +44,7 @@ SPEED = {"images_per_s"}
 
 
 def write_recipe(folder: Path) -> Path:
-    """Noise to train on (8.5 steps an epoch: kills fall into the middle of epochs), and what to do with it."""
+    """Noise to train on (an epoch has nine steps: kills fall into the middle of it), and the recipe."""
     images = np.random.default_rng(0).integers(0, 255, (84, 16, 16, 3), dtype=np.uint8)
     np.savez(folder / "noise.npz", images=images)
     recipe = folder / "soak.toml"
@@ -80,7 +80,8 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -
     """Returns as soon as the file is there."""
     end = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None and time.monotonic() < end, f"{path} did not come"
+        assert process.poll() is None, f"the process ended before {path} came"
+        assert time.monotonic() < end, f"{path} did not come"
         time.sleep(0.002)
 
 

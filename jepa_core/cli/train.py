@@ -53,6 +53,7 @@ def train(
     from jepa_core import loop
     from jepa_core.interruption import REQUEUE, Stopped
     from jepa_core.memory import keep_freed_blocks
+    from jepa_core.ranks import is_main
 
     keep_freed_blocks()
     given, going_on = overrides or [], resume is not None
@@ -71,12 +72,17 @@ def train(
             allow_change=allow_change or (),
         )
     except Stopped as stopped:
-        err.print(_stopped(folder, str(stopped)), soft_wrap=True, highlight=False, markup=False)
+        if is_main():
+            err.print(_stopped(folder, str(stopped)), soft_wrap=True, highlight=False, markup=False)
         raise typer.Exit(REQUEUE) from None
     except KeyboardInterrupt:
         err.print(_stopped(folder, "Ctrl-C"), soft_wrap=True, highlight=False, markup=False)
         raise typer.Exit(130) from None
-    out.print(f"{finished.step:,} steps done; the run is in [bold]{escape(str(folder))}[/]", highlight=False)
+    if is_main():
+        out.print(
+            f"{finished.step:,} steps done; the run is in [bold]{escape(str(finished.folder))}[/]",
+            highlight=False,
+        )
 
 
 def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: list[str] | None) -> None:

@@ -35,13 +35,10 @@ def go_on(step: TrainingStep, count: int) -> list[float]:
 def test_a_loaded_run_goes_on_bit_for_bit(tiny_recipe: Path, tmp_path: Path) -> None:
     first, second = training(tiny_recipe), training(tiny_recipe, "seed=99")
     go_on(first, 2)
-    torch.manual_seed(11)
     saved = save(tmp_path, first)
-    drawn = torch.rand(3)
     assert saved == tmp_path / "checkpoints" / "step-00000002"
     checkpoints.load_weights(saved, second.model)
     second.load_state_dict(checkpoints.load_state(saved)["training"])
-    assert torch.equal(torch.rand(3), drawn), "the random state comes back too"
     assert second.done == 2
     assert go_on(first, 3) == go_on(second, 3)
     for (name, mine), theirs in zip(

@@ -257,3 +257,20 @@ def test_building_a_model_leaves_the_global_random_state_alone(tiny_recipe: Path
     torch.manual_seed(5)
     build_model(load_recipe(tiny_recipe))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_is_drawn_in_the_forward_pass_follows_from_seed_and_step(tiny_recipe: Path) -> None:
+    """A component's dropout is the same whatever was drawn before, and leaves the global randomness alone."""
+
+    def losses(seed: int, *overrides: str) -> list[float]:
+        torch.manual_seed(seed)
+        step = training(tiny_recipe, *overrides)
+        step.model.predictor.norm.register_forward_hook(lambda *call: nn.functional.dropout(call[2], 0.5))
+        before = torch.get_rng_state()
+        found = [step(images(), plan_for(step)).loss.item() for _ in range(2)]
+        assert torch.equal(torch.get_rng_state(), before)
+        return found
+
+    assert losses(1) == losses(2)
+    assert losses(1) != losses(1, "seed=8")
+    assert losses(1)[0] != losses(1)[1]

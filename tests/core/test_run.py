@@ -251,13 +251,16 @@ def test_what_cannot_be_resumed_says_why(tiny_recipe: Path, tmp_path: Path) -> N
 
 
 def test_a_damaged_checkpoint_is_passed_over_set_aside_and_told(
-    whole: Run, tiny_recipe: Path, tmp_path: Path
+    whole: Run, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         quiet(tiny_recipe, tmp_path, "train.checkpoint_every=2", watch=Watcher(stops=5))
     newest = tmp_path / "checkpoints/step-00000004/state.pt"
     newest.write_bytes(newest.read_bytes()[:-5])
-    resumed = quiet(tiny_recipe, tmp_path, "train.checkpoint_every=2", "train.keep=1", resume=True)
+    resumed = quiet(
+        *(tiny_recipe, tmp_path, "train.checkpoint_every=2", "train.keep=1"), resume=True, watch=Terminal()
+    )
+    assert f"damaged checkpoint passed over: {newest} has " in capsys.readouterr().err
     assert losses(tmp_path) == losses(whole.folder)
     (event,) = read_events(tmp_path, "checkpoint_damaged")
     assert event["step"] == 2

@@ -1,0 +1,109 @@
+"""Several processes that train one run together, as torchrun starts them; or one, which is the same code.
+
+    torchrun --nproc-per-node 8 --no-python -- jepa train ijepa/in1k_vith14 data.path=imagenet
+
+What is unusual: a step's micro-batches *are* ranks (`train.micro_batch`), whoever computes them. Eight
+processes with one each and one process with eight see the same samples, crops and masks, and a run may go
+on with another number of processes. Gradients are averaged by torch's DistributedDataParallel. What is
+decided once (a signal, the folder) travels over a gloo group beside the devices' own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run. The default is a process alone, for which nothing is sent."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+    """The rank among the processes of this machine: the number of its GPU."""
+    control: Any = None
+    """A gloo group for what lies on the CPU."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the run's folder and speaks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+        if self.world > 1:
+            dist.barrier(group=self.control)
+
+    def share(self, value: T) -> T:
+        """The main process's value."""
+        box = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value."""
+        values: list[Any] = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        up = torch.tensor([flag], dtype=torch.int32)
+        if self.world > 1:
+            dist.all_reduce(up, dist.ReduceOp.MAX, group=self.control)
+        return bool(up)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The average over the processes, without gradient, on the values' device."""
+        if self.world > 1:
+            values = values.detach().clone()
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model, with its gradients averaged over the processes where there are several."""
+        if self.world == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(
+            model, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
+def is_main() -> bool:
+    """Whether this process, joined or not, is the first of those that torchrun started, or alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Joins the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); alone where it did not.
+
+    `device` is the setting `train.device`: `cpu` joins by gloo, anything else by NCCL where there are GPUs.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or "RANK" not in os.environ:
+        yield Ranks()
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        control = dist.new_group(backend="gloo") if on_gpu else None
+        yield Ranks(dist.get_rank(), world, local, control)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,150 @@
+"""Several processes train what one would: the same losses, one folder, another number of them on resuming."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jepa_core import UserError, load_recipe, train
+from jepa_core.journal import read_events
+from jepa_core.loop import micro_batches
+from jepa_core.metrics import read_metrics
+from jepa_core.ranks import Ranks
+
+COMMAND = "from jepa_core.cli import main; main()"
+
+
+def two(*words: object) -> subprocess.CompletedProcess[str]:
+    """`python WORDS` in two processes that torchrun starts."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launch, "--no-python", "--", sys.executable, *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+
+
+def logged(run: Path, name: str) -> list[float]:
+    return [line[name] for line in read_metrics(run / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty small images, two of them broken."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (40, 16, 16, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    for number in (7, 30):
+        (folder / f"{number}.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_recipe: Path, images: Path) -> list[str]:
+    folder = [f"data.path={images}", "data.val_share=0", "data.test_share=0", "data.name=folder"]
+    return [str(tiny_recipe), *folder, "train.micro_batch=4", "train.checkpoint_every=3", "train.steps=10"]
+
+
+def test_two_processes_learn_what_one_does_and_hand_over_to_it(asked: list[str], tmp_path: Path) -> None:
+    train(load_recipe(*asked), tmp_path / "one")
+    done = two("-c", COMMAND, "train", *asked, "--run", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("10 steps done") == 1, "one process speaks"
+    for name in ("loss", "loss/prediction", "grad_norm", "lr", "momentum"):
+        theirs, ours = (logged(tmp_path / run, name) for run in ("two", "one"))
+        np.testing.assert_allclose(theirs, ours, rtol=2e-4, err_msg=name)
+    counts = [logged(tmp_path / run, "corrupt_images")[-1] for run in ("one", "two")]
+    assert counts[0] == counts[1] > 0, "what the other process met is counted too"
+    kinds = [event["kind"] for event in read_events(tmp_path / "two")]
+    assert kinds == ["started", "stopped"]
+    shutil.rmtree(tmp_path / "two/checkpoints/step-00000010")
+    train(load_recipe(*asked), tmp_path / "two", resume=True)
+    theirs, ours = (logged(tmp_path / run, "loss") for run in ("two", "one"))
+    assert len(theirs) == 10
+    np.testing.assert_allclose(theirs, ours, rtol=2e-4, err_msg="one process goes on with the run of two")
+
+
+def test_a_signal_to_one_process_stops_both_with_a_checkpoint(asked: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "stops.py"
+    script.write_text(STOPS, encoding="utf-8")
+    done = two(script, *asked, "train.checkpoint_every=0", tmp_path / "run")
+    assert sorted(done.stdout.split()) == ["0", "1", "stopped", "stopped"], done.stderr
+    (saved,) = (tmp_path / "run/checkpoints").iterdir()
+    assert saved.name == "step-00000004"
+
+
+STOPS = """
+# The second process is sent SIGTERM in its fourth step.
+import os, signal, sys
+from jepa_core import load_recipe, train
+from jepa_core.interruption import Stopped
+from jepa_core.optim import TrainingStep
+
+whole = TrainingStep.accumulate
+
+
+def interrupted(self, parts):
+    if self.done == 3 and self.ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return whole(self, parts)
+
+
+TrainingStep.accumulate = interrupted
+try:
+    train(load_recipe(*sys.argv[1:-1]), sys.argv[-1], watch=[])
+except Stopped:
+    print("stopped", os.environ["RANK"], flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "world", "expected"),
+    [([], 1, 1), ([], 2, 2), ([], 8, 8), (["train.micro_batch=4"], 1, 2), (["train.micro_batch=2"], 2, 4)],
+)
+def test_each_process_does_as_many_passes(
+    tiny_recipe: Path, overrides: list[str], world: int, expected: int
+) -> None:
+    assert micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world)) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "world", "said"),
+    [
+        (["train.micro_batch=3"], 1, "train.micro_batch 3 does not divide train.batch_size 8"),
+        (
+            [], 3,
+            "4 micro-batches of 2 (train.batch_size 8) cannot be shared evenly by 3 processes; change "
+            "train.micro_batch or their number",
+        ),
+        (
+            ["train.micro_batch=4"], 4,
+            "2 micro-batches of 4 (train.batch_size 8) cannot be shared evenly by 4 processes; change "
+            "train.micro_batch or their number",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shared_is_refused(
+    tiny_recipe: Path, overrides: list[str], world: int, said: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world))
+    assert str(error.value) == said
+
+
+def test_a_process_alone_sends_nothing() -> None:
+    alone = Ranks()
+    values = torch.ones(2)
+    alone.wait()
+    assert alone.main
+    assert alone.share("x") == "x"
+    assert alone.gather(3) == [3]
+    assert (alone.any(True), alone.any(False)) == (True, False)
+    assert alone.mean(values) is values
+    module = torch.nn.Linear(1, 1)
+    assert alone.wrap(module) is module

@@ -4,10 +4,10 @@
     python -m tests.soak --kills 5 --seed 1
 
 Each round starts `jepa train` in a process of its own, with 0 to 2 data workers, and kills it: one in ten
-while Python is still loading, the others at a moment drawn evenly from the time between the run's first
-file and its end, with a checkpoint every second step, so that many kills fall into the writing of one.
-Another process with another number of workers then goes on. Every metric of every step but the speed, and
-every bit of the last checkpoint's weights, must be those of the run that nobody killed.
+while it is still starting, the others up to a tenth of a second after a step drawn evenly from all of them.
+A checkpoint is written every second step, so that many kills fall into the writing of one. Another
+process with another number of workers then goes on. Every metric of every step but the speed, and every
+bit of the last checkpoint's weights, must be those of the run that nobody killed.
 """
 
 from __future__ import annotations
@@ -85,6 +85,14 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -
         time.sleep(0.002)
 
 
+def wait_for_step(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Returns as soon as so many steps are logged."""
+    wait_for(metrics, process)
+    while metrics.read_bytes().count(b"\n") < step:
+        assert process.poll() is None, f"the process ended before step {step}"
+        time.sleep(0.002)
+
+
 def learned(run: Path) -> tuple[dict[int, dict[str, Any]], bytes]:
     """Every metric but the speed of every step, and the bytes of the last weights."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -94,20 +102,16 @@ def learned(run: Path) -> tuple[dict[int, dict[str, Any]], bytes]:
 
 @dataclass
 class Reference:
-    """What the run that nobody killed learned, and how long it took from its first file on."""
+    """What the run that nobody killed learned."""
 
     metrics: dict[int, dict[str, Any]]
     weights: bytes
-    seconds: float
 
 
 def reference(recipe: Path, run: Path) -> Reference:
     """Trains without a pause."""
-    with started(recipe, "--run", run) as process:
-        wait_for(run / "recipe.toml", process)
-        begun = time.monotonic()
-        assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
-    return Reference(*learned(run), time.monotonic() - begun)
+    finish(recipe, "--run", run)
+    return Reference(*learned(run))
 
 
 @dataclass
@@ -127,18 +131,19 @@ class Kill:
 def kill(recipe: Path, run: Path, expected: Reference, draw: random.Random) -> Kill:
     """Starts a run, kills it, lets it go on, and compares."""
     workers = draw.sample(range(3), 2)
-    early = draw.random() < 0.1
-    delay = draw.uniform(0, 2.0 if early else expected.seconds)
+    early, step, delay = draw.random() < 0.1, draw.randrange(STEPS), draw.uniform(0, 0.1)
     with started(recipe, f"data.workers={workers[0]}", "--run", run) as process:
-        if not early:
-            wait_for(run / "recipe.toml", process)
+        if early:
+            delay *= 50
+        else:
+            wait_for_step(run / "metrics.jsonl", step, process)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
     logged, saving = left_behind(run)
     finish(recipe, f"data.workers={workers[1]}", "--run", run, "--resume", "auto")
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     last_start = [event for event in events if event["kind"] == "started"][-1]
-    moment = f"{delay:.2f} s after {'the command' if early else 'its first file'}"
+    moment = f"{delay * 1000:.0f} ms after {'the command' if early else f'step {step}'}"
     same = learned(run) == (expected.metrics, expected.weights)
     return Kill(moment, (workers[0], workers[1]), logged, last_start["step"], saving, same)
 

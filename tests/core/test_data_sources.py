@@ -107,9 +107,9 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "data.path: the folder '{path}' is empty"),
         (
             lambda path: (path.mkdir(), (path / "notes.txt").write_text("")),
-            "data.path: no images in '{path}' (1 entries, such as 'notes.txt'); known extensions: .bmp",
+            "data.path: no images in '{path}' (entries: 1, such as 'notes.txt'); known extensions: .bmp",
         ),
-        (lambda path: write(path / "one.png"), "1 training images are too few to hold out val and test"),
+        (lambda path: write(path / "one.png"), "too few images (1) to hold out val and test from"),
     ],
 )
 def test_folder_says_what_is_wrong(tmp_path: Path, make, message: str) -> None:
@@ -185,15 +185,18 @@ IMAGES = np.zeros((2, 4, 4, 3), dtype=np.uint8)
     ("arrays", "message"),
     [
         ({"x": IMAGES}, "no array 'images' or 'train_images'; arrays in it: x"),
-        ({"images": IMAGES / 255}, "array 'images' is float64; expected uint8"),
+        ({"images": IMAGES / 255}, r"array 'images' of .*bad\.npz is float64; expected uint8"),
         ({"images": IMAGES[0, 0]}, r"is \[4, 3\]; expected \[n, h, w\]"),
         ({"images": IMAGES[:0]}, "it holds no images"),
         (
             {"images": IMAGES, "labels": np.zeros(3, int)},
-            r"'labels' is \[3\]; expected one label for each of 2",
+            r"'labels' of .* is \[3\]; expected one label for each of 2",
         ),
-        ({"images": IMAGES, "labels": np.zeros((2, 5), int)}, r"'labels' is \[2, 5\]; expected one label"),
-        ({"images": IMAGES, "labels": np.zeros(2)}, "'labels' is float64; expected whole numbers"),
+        (
+            {"images": IMAGES, "labels": np.zeros((2, 5), int)},
+            r"'labels' of .* is \[2, 5\]; expected one label",
+        ),
+        ({"images": IMAGES, "labels": np.zeros(2)}, "'labels' of .* is float64; expected whole numbers"),
     ],
 )
 def test_npz_says_what_is_wrong_with_an_array(tmp_path: Path, arrays: dict, message: str) -> None:

@@ -116,13 +116,13 @@ def test_evaluation_is_resize_and_centre_crop() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"crop_scale": [0.9, 0.3]}, r"crop_scale with the least first; got 0\.9, 0\.3"),
-        ({"crop_scale": [0.3, 1.5]}, r"crop_scale of at most 1; got 1\.5"),
-        ({"std": [0.2, 0, 0.2]}, "std above 0"),
-        ({"flip": 2}, r"'transform\.flip' is 2; expected less than or equal to 1"),
+        ({"crop_scale": [0.9, 0.3]}, r"crop_scale' is \[0\.9, 0\.3\]; expected two numbers, the least first"),
+        ({"crop_scale": [0.3, 1.5]}, r"crop_scale' is \[0\.3, 1\.5\]; expected a list of 2 numbers above 0"),
+        ({"std": [0.2, 0, 0.2]}, r"std' is \[0\.2, 0, 0\.2\]; expected a list of 3 numbers above 0"),
+        ({"flip": 2}, r"'transform\.flip' is 2; expected a number from 0 to 1"),
         (
             {"interpolation": "cubic"},
-            r"'transform\.interpolation' is 'cubic'; expected 'bilinear' or 'bicubic'",
+            r"'transform\.interpolation' is 'cubic'; expected bilinear or bicubic",
         ),
         ({"color_jitter": 1}, r"unknown setting 'transform\.color_jitter'.*Did you mean 'colour_jitter'"),
     ],

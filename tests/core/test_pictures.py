@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from jepa_core.curves import constants, draw_curves, known_panels, panels, thin
 from jepa_core.errors import UserError
-from jepa_core.pictures import draw_curves, draw_masks, outline, unnormalise
+from jepa_core.pictures import Cell, Sheet, draw_masks, draw_sheet, outline, unnormalise
 from jepa_core.types import IndexSet, MaskPlan
 
 GRID = (4, 4)
@@ -107,6 +108,17 @@ def test_an_inset_outline_is_closed_and_inside() -> None:
     assert {end for end in ends if 1 not in end} == {(0.25, 0.25), (0.25, 1.75), (1.75, 0.25), (1.75, 1.75)}
 
 
+def test_a_sheet_of_rows_is_wider_than_one_of_columns(tmp_path: Path) -> None:
+    cell = Cell(np.full((4, 4, 3), (213, 94, 0), np.uint8), "x")
+    sizes = {}
+    for flow in ("down", "across"):
+        draw_sheet(Sheet("s", "title", [[cell] * 5, [cell] * 3], flow), tmp_path / f"{flow}.png")  # type: ignore[arg-type]
+        sizes[flow] = pixels(tmp_path / f"{flow}.png").shape
+        assert share(pixels(tmp_path / f"{flow}.png"), ORANGE) > 0.2, "eight cells of ten are filled"
+    assert sizes["across"][1] > sizes["down"][1]
+    assert sizes["across"][0] < sizes["down"][0]
+
+
 def write(path: Path, lines: list[dict[str, float]]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -129,14 +141,49 @@ def test_curves_have_a_panel_for_each_known_metric(tmp_path: Path) -> None:
 
 
 def test_curves_draw_the_chance_line_of_the_log(tmp_path: Path) -> None:
-    lines = [{"step": s, "retrieval": 0.9} for s in range(5)]
+    lines = [{"step": s, "retrieval": 0.9 - s / 100} for s in range(5)]
     with_chance = [{**line, "retrieval_chance": 0.4} for line in lines]
     for name, log in (("without", lines), ("with", with_chance)):
         draw_curves(write(tmp_path / f"{name}.jsonl", log), tmp_path / f"{name}.png")
     assert (pixels(tmp_path / "with.png") != pixels(tmp_path / "without.png")).any()
-    assert share(pixels(tmp_path / "with.png"), (102, 102, 102)) > share(
-        pixels(tmp_path / "without.png"), (102, 102, 102)
-    )
+    faint = (107, 114, 128)
+    assert share(pixels(tmp_path / "with.png"), faint) > share(pixels(tmp_path / "without.png"), faint)
+
+
+def test_two_runs_have_a_colour_each(tmp_path: Path) -> None:
+    logs = {
+        name: [{"step": s, "loss": top - s / 50} for s in range(40)] for name, top in (("a", 2), ("b", 3))
+    }
+    draw_curves(logs, tmp_path / "both.png")
+    assert share(pixels(tmp_path / "both.png"), BLUE, 30) > 0.001
+    assert share(pixels(tmp_path / "both.png"), ORANGE, 30) > 0.001
+
+
+def test_what_a_log_says_is_what_is_drawn() -> None:
+    """The loss first, its terms where there are several, known metrics in their order, others by name."""
+    log = [
+        {"step": s, "zebra": s, "loss": s, "loss/a": s, "loss/b": -s, "lr": s, "rankme": s, "colour": "red"}
+        | {"weight_decay": 0.1, "corrupt_images": 0, "retrieval_chance": 0.1, "odd": None}
+        for s in (1, 2)
+    ]
+    assert [panel.key for panel in panels([log])] == ["loss", "loss/a", "loss/b", "rankme", "lr", "zebra"]
+    assert constants([log]) == {"weight_decay": 0.1, "corrupt_images": 0}
+    assert [p.key for p in known_panels([log])] == ["loss", "rankme", "lr", "weight_decay"]
+    once = [panel.key for panel in panels([log[:1]])]
+    assert "weight_decay" in once, "one line alone is no constant"
+    assert "corrupt_images" not in once
+    assert "loss/a" not in [panel.key for panel in panels([[{"step": 1, "loss": 1, "loss/a": 1}]])]
+
+
+def test_a_long_series_keeps_its_extremes_and_its_ends() -> None:
+    steps, values = np.arange(10_000.0), np.zeros(10_000)
+    values[1234], values[8765] = 5.0, -7.0
+    kept_steps, kept = thin(steps, values, 100)
+    assert len(kept) <= 102
+    assert {5.0, -7.0} <= set(kept)
+    assert (kept_steps[0], kept_steps[-1]) == (0, 9999)
+    assert kept_steps[kept == 5.0] == [1234]
+    assert (np.diff(kept_steps) > 0).all()
 
 
 def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
@@ -147,5 +194,5 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
 
 def test_a_log_with_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", [{"step": 1, "colour": 3.0}])
-    with pytest.raises(UserError, match=r"holds nothing to draw; .* some of: loss, retrieval, rankme"):
+    with pytest.raises(UserError, match=r"holds nothing to draw; .* some of: loss, retrieval, val_knn"):
         draw_curves(path, tmp_path / "m.png")

@@ -168,12 +168,12 @@ def test_defaults_need_no_name_in_a_file_and_in_an_override_alike(tiny_recipe: P
         ("masker.name=multiblok", "unknown masker 'multiblok'; known: {maskers}. Did you mean 'multiblock'?"),
         ("maskr.name=random", "unknown section 'maskr'; known: {sections}. Did you mean 'masker'?"),
         ("train.step=3", "unknown setting 'train.step'; known: {train}. Did you mean 'steps'?"),
-        ("train.steps=many", "setting 'train.steps' is 'many'; expected a valid integer"),
-        ("train.steps=0", "setting 'train.steps' is 0; expected greater than or equal to 1"),
-        ("train.precision=fp8", "setting 'train.precision' is 'fp8'; expected 'auto', 'fp32' or 'bf16'"),
+        ("train.steps=many", "setting 'train.steps' is 'many'; expected a whole number from 1"),
+        ("train.steps=0", "setting 'train.steps' is 0; expected a whole number from 1"),
+        ("train.precision=fp8", "setting 'train.precision' is 'fp8'; expected auto, fp32 or bf16"),
         ("train=3", "section 'train' is 3; expected a table of settings"),
-        ("seed=-1", "setting 'seed' is -1; expected a whole number from 0"),
-        ("seed=true", "setting 'seed' is True; expected a whole number from 0"),
+        ("seed=-1", "setting 'seed' is -1; expected a whole number from 0, below 2^63"),
+        ("seed=true", "setting 'seed' is true; expected a whole number from 0, below 2^63"),
         ("train.steps", "override 'train.steps' is not of the form section.setting=value"),
         ("=3", "override '=3' is not of the form section.setting=value"),
         ("terms.x.weight=2", "section [terms.x] has no name; known: {objectives}"),
@@ -193,9 +193,23 @@ def test_what_is_wrong_is_one_exact_line(tiny_recipe: Path, override: str, said:
     assert refusal(tiny_recipe, override) == said.format(**known)
 
 
+@pytest.mark.parametrize(
+    "overrides", [("masker=random", "masker.ratio=0.5"), ("masker.ratio=0.5", "masker=random")]
+)
+def test_the_short_form_goes_beside_settings_in_any_order(
+    tiny_recipe: Path, overrides: tuple[str, ...]
+) -> None:
+    masker = load_recipe(tiny_recipe, *overrides).masker
+    assert masker.model_dump() == {"name": "random", "ratio": (0.5, 0.5)}
+
+
 def test_overrides_that_contradict_each_other(tiny_recipe: Path) -> None:
-    said = refusal(tiny_recipe, "masker=random", "masker.ratio=0.5")
-    assert said == ("override 'masker.ratio=0.5' sets a part of something that another override sets whole")
+    part = refusal(tiny_recipe, "train.steps=3", "train.steps.x=1")
+    assert part == "override 'train.steps.x=1' sets a part of something that another override sets whole"
+    whole = refusal(tiny_recipe, "train.steps=3", "train={batch_size=1}")
+    assert whole == (
+        "override 'train={batch_size=1}' sets the whole of something that another override sets a part of"
+    )
 
 
 def test_a_missing_section_says_what_it_needs(write: Write) -> None:

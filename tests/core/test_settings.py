@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from datetime import date
 from pathlib import Path
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jepa_core import ComponentSettings, UserError
-from jepa_core.protocols import settings_of
+from jepa_core.describe import describe
 from jepa_core.settings import Settings, TrainSettings, parse
 
 
@@ -46,16 +48,33 @@ def test_plain_values_become_the_settings_types() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"count": "4"}, "setting 'masker.count' is '4'; expected a valid integer"),
-        ({"count": True}, "setting 'masker.count' is True; expected a valid integer"),
-        ({"count": 4.0}, "setting 'masker.count' is 4.0; expected a valid integer"),
-        ({"count": 0}, "setting 'masker.count' is 0; expected greater than or equal to 1"),
-        ({"scale": 0.1}, "setting 'masker.scale' is 0.1; expected a list of values"),
-        ({"scale": [0.1]}, "setting 'masker.scale' is [0.1]; expected at least 2 values"),
-        ({"scale": [0.1, 0.2, 0.3]}, "setting 'masker.scale' is [0.1, 0.2, 0.3]; expected at most 2 values"),
-        ({"scale": [0.1, "b"]}, "setting 'masker.scale.1' is 'b'; expected a valid number"),
-        ({"size": "big"}, "setting 'masker.size' is 'big'; expected a valid integer or a list of values"),
-        ({"inner": {"share": 2}}, "setting 'masker.inner.share' is 2; expected less than or equal to 1"),
+        ({"count": "4"}, "setting 'masker.count' is '4'; expected a whole number from 1"),
+        ({"count": True}, "setting 'masker.count' is true; expected a whole number from 1"),
+        ({"count": 4.0}, "setting 'masker.count' is 4.0; expected a whole number from 1"),
+        ({"count": 0}, "setting 'masker.count' is 0; expected a whole number from 1"),
+        ({"scale": 0.1}, "setting 'masker.scale' is 0.1; expected a list of 2 numbers"),
+        ({"scale": [0.1]}, "setting 'masker.scale' is [0.1]; expected a list of 2 numbers"),
+        ({"scale": [1, 2, 3]}, "setting 'masker.scale' is [1, 2, 3]; expected a list of 2 numbers"),
+        (
+            {"scale": [1, math.nan]},
+            "setting 'masker.scale' is [1, nan]; expected a list of 2 numbers, and finite",
+        ),
+        (
+            {"scale": [0.0] * 40},
+            f"setting 'masker.scale' is [{'0.0, ' * 15}0.0…; expected a list of 2 numbers",
+        ),
+        ({"scale": [0.1, "b"]}, "setting 'masker.scale' is [0.1, 'b']; expected a list of 2 numbers"),
+        (
+            {"size": "big"},
+            "setting 'masker.size' is 'big'; expected a whole number or a list of 2 whole numbers",
+        ),
+        (
+            {"size": date(2026, 5, 1)},
+            "setting 'masker.size' is 2026-05-01; expected a whole number or a list of 2 whole numbers",
+        ),
+        ({"path": 3}, "setting 'masker.path' is 3; expected a path"),
+        ({"inner": 3}, "setting 'masker.inner' is 3; expected a table of settings"),
+        ({"inner": {"share": 2}}, "setting 'masker.inner.share' is 2; expected a number from 0 to 1"),
         ({"inner": {"shar": 2}}, "unknown setting 'masker.inner.shar'; known: share. Did you mean 'share'?"),
         (
             {"cuont": 2},
@@ -77,12 +96,45 @@ def test_a_required_setting_says_what_it_is_for() -> None:
     assert str(error.value) == "setting 'data.path' is required: Where it lies."
 
 
-def test_a_validators_own_words_are_the_expectation() -> None:
-    from jepa_core.settings import OptimizerSettings
+class Judged(Settings):
+    """Settings whose validators speak."""
 
+    low: int = 0
+    """The lower one."""
+    high: int = 9
+    """The higher one."""
+    inner: Inner = Inner()
+    """More."""
+
+    @field_validator("low")
+    @classmethod
+    def _even(cls, low: int) -> int:
+        if low == 13:
+            raise UserError("13 brings bad luck")
+        if low % 2:
+            raise ValueError("an even number")
+        return low
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Judged:
+        if self.low > self.high:
+            raise ValueError(f"low up to high; they are {self.low} and {self.high}")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"low": 3}, "setting 'x.low' is 3; expected an even number"),
+        ({"low": 10}, "section [x]: expected low up to high; they are 10 and 9"),
+        ({"low": 13}, "13 brings bad luck"),
+        ({"high": 1.5}, "setting 'x.high' is 1.5; expected a whole number"),
+    ],
+)
+def test_a_validators_own_words_go_before(values: dict[str, object], said: str) -> None:
     with pytest.raises(UserError) as error:
-        parse(OptimizerSettings, {"betas": [0.9, 1.0]}, "optimizer")
-    assert "expected betas from 0 up to but not 1; got [0.9, 1.0]" in str(error.value)
+        parse(Judged, values, "x")
+    assert str(error.value) == said
 
 
 def test_settings_do_not_change() -> None:
@@ -91,9 +143,9 @@ def test_settings_do_not_change() -> None:
 
 
 def test_the_text_under_a_field_is_shown_to_users() -> None:
-    shown = {name: (default, said) for name, default, said in settings_of(Example)}
-    assert shown["count"] == ("4", "How many.")
-    assert shown["path"] == ("required", "Where it lies.")
+    shown = {setting.name: (setting.default, setting.means) for setting in describe(Example)}
+    assert shown["count"] == (4, "How many.")
+    assert shown["path"] == (None, "Where it lies.")
 
 
 def test_every_setting_of_every_component_and_of_the_engine_says_what_it_means() -> None:

@@ -42,9 +42,7 @@ def test_the_comparison_sees_a_difference(recipe: Path, whole: soak.Reference, t
 
 def stop(process: subprocess.Popen[str], run: Path, number: signal.Signals) -> tuple[int, str]:
     """Signals once a step is logged; the exit code and what was said."""
-    soak.wait_for(run / "metrics.jsonl", process)
-    while not (run / "metrics.jsonl").read_text():
-        assert process.poll() is None
+    soak.wait_for_step(run / "metrics.jsonl", 1, process)
     process.send_signal(number)
     assert process.stderr is not None
     said = process.stderr.read()

@@ -78,13 +78,12 @@ def test_a_setting_that_cannot_work_is_an_error_that_names_the_sizes(case, messa
         (
             "multiblock",
             {"truncate": "last"},
-            "setting 'masker.truncate' is 'last'; expected 'none', 'first' or 'random'",
+            "setting 'masker.truncate' is 'last'; expected none, first or random",
         ),
         (
             "union",
             {"context": 0.7, "target": 0.4},
-            "setting 'masker' is {'name': 'union', 'context': 0.7, 'target': 0.4}; "
-            "expected context + target of at most 1; they are 0.7 + 0.4",
+            "section [masker]: expected context + target of at most 1; they are 0.7 + 0.4",
         ),
     ],
 )

@@ -26,9 +26,14 @@ UNIFORM = (
 )
 
 
+def encoder_of(width, heads):
+    """All that a predictor asks of an encoder."""
+    return SimpleNamespace(width=width, heads=heads, view_shape=lambda: (3, 8, 8), grid=lambda shape: (4, 4))
+
+
 def make_predictor(width=24, target_width=None, **settings):
     config = VitPredictor.Config(name="vit_predictor", width=16, depth=2, **settings)
-    return VitPredictor(config, SimpleNamespace(width=width, heads=HEADS), target_width or width)
+    return VitPredictor(config, encoder_of(width, HEADS), target_width or width)
 
 
 def plan_of(contexts, targets, pairs=None):
@@ -176,7 +181,7 @@ def test_initial_weights_and_depth_rescale():
     for rescale in (False, True):
         torch.manual_seed(0)
         config = VitPredictor.Config(name="vit_predictor", width=96, depth=3, heads=4, depth_rescale=rescale)
-        states.append(VitPredictor(config, SimpleNamespace(width=96, heads=4), 96).state_dict())
+        states.append(VitPredictor(config, encoder_of(96, 4), 96).state_dict())
     for key, plain in states[0].items():
         number = int(key.split(".")[1]) + 1 if key.endswith(("attn.proj.weight", "mlp.fc2.weight")) else 0.5
         torch.testing.assert_close(states[1][key], plain / (2 * number) ** 0.5)
@@ -188,7 +193,7 @@ def test_initial_weights_and_depth_rescale():
 @pytest.mark.parametrize(("width", "most", "heads"), [(96, 12, 12), (64, 12, 8), (24, 5, 4), (20, 3, 2)])
 def test_heads_that_are_not_given_are_the_encoders_or_the_next_that_fit(width, most, heads):
     config = VitPredictor.Config(name="vit_predictor", width=width, depth=1)
-    assert VitPredictor(config, SimpleNamespace(width=32, heads=most), 32).heads == heads
+    assert VitPredictor(config, encoder_of(32, most), 32).heads == heads
 
 
 def test_settings_and_inputs_that_do_not_fit():
@@ -198,6 +203,9 @@ def test_settings_and_inputs_that_do_not_fit():
         r"set predictor\.width or predictor\.heads",
     ):
         make_predictor(heads=3)
+    odd = VitPredictor.Config(name="vit_predictor", width=18, heads=2)
+    with pytest.raises(UserError, match=r"'vit_predictor': .* divides by 4; got 18; set predictor\.width"):
+        VitPredictor(odd, encoder_of(24, HEADS), 24)
     plan = plan_of(*UNIFORM)
     with pytest.raises(UserError, match="predictor 'vit_predictor' uses no condition; got Tensor"):
         make_predictor()(context_tokens(plan), plan, GRID, torch.zeros(3))

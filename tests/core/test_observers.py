@@ -1,0 +1,119 @@
+"""Core's observers on their own: the journal of starts and stops, and the collapse alarm."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jepa_core import hookimpl, load_recipe, train
+from jepa_core.journal import read_events
+from jepa_core.metrics import METRICS, to_line
+from jepa_core.observers import CollapseAlarm, Journal, MetricsWriter, Terminal, standard
+from jepa_core.run import Run
+
+
+class StopsAt:
+    """Ends the run with an error at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int) -> None:
+        if step == self.step:
+            raise RuntimeError("the cat stepped on the switch")
+
+
+def kinds(folder: Path) -> list[tuple[str, int]]:
+    return [(event["kind"], event["step"]) for event in read_events(folder)]
+
+
+def test_a_run_is_journalled_from_start_to_stop(tiny_recipe: Path, tmp_path: Path) -> None:
+    train(load_recipe(tiny_recipe), tmp_path, watch=[Journal()])
+    started, stopped = read_events(tmp_path)
+    assert (started["kind"], started["step"], started["resumed"]) == ("started", 0, False)
+    assert started["environment"]["versions"]["torch"]
+    assert (started["total_steps"], started["device"], started["precision"]) == (6, "cpu", "fp32")
+    assert started["images"] == 52
+    assert started["parameters"] > 1000
+    assert (stopped["kind"], stopped["step"], stopped["why"]) == ("stopped", 6, "finished")
+    assert stopped["seconds"] >= 0
+
+
+def test_an_error_and_the_way_on_are_journalled(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_recipe, "train.checkpoint_every=2")
+    with pytest.raises(RuntimeError, match="the cat"):
+        train(recipe, tmp_path, watch=[Journal(), StopsAt(3)])
+    train(recipe, tmp_path, resume=True, watch=[Journal()])
+    assert kinds(tmp_path) == [("started", 0), ("stopped", 3), ("started", 2), ("stopped", 6)]
+    assert [event["resumed"] for event in read_events(tmp_path, "started")] == [False, True]
+    assert read_events(tmp_path, "stopped")[0]["why"] == "error RuntimeError: the cat stepped on the switch"
+
+
+def test_the_standard_observers_write_metrics_before_others_read_them() -> None:
+    assert [type(observer) for observer in standard()][:2] == [MetricsWriter, Journal]
+    assert Terminal in map(type, standard())
+
+
+class FakeRun:
+    """What the alarm asks of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: dict[str, Any] = {}
+        self.recorded: list[dict[str, Any]] = []
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return self.recorded
+
+
+@pytest.fixture
+def alarmed(tmp_path: Path) -> Callable[..., tuple[FakeRun, str]]:
+    """Plays RankMe values, one a step, to a fresh alarm; `before` were logged before a resumption."""
+
+    def play(values: Sequence[float], before: Sequence[float | None] = ()) -> tuple[FakeRun, str]:
+        run: Any = FakeRun(tmp_path)
+        run.recorded = [{"step": i + 1, "rankme": v, "feature_std": 0.5} for i, v in enumerate(before)]
+        said = io.StringIO()
+        alarm = CollapseAlarm(Console(file=said, width=200))
+        alarm.jepa_run_started(run)
+        for step, value in enumerate(values, start=len(before) + 1):
+            alarm.jepa_step_ended(run, step, {"rankme": value, "feature_std": 0.5})
+            alarm.jepa_step_ended(run, step, {})
+        return run, said.getvalue()
+
+    return play
+
+
+def test_a_collapse_is_said_once_and_journalled(alarmed: Callable[..., Any], tmp_path: Path) -> None:
+    run, said = alarmed([40, 2, 2, 2, 2, 2])
+    (event,) = read_events(tmp_path, "alarm")
+    assert event["step"] == 4, "three looks in a row"
+    assert event["text"] == run.notes["alarms"][0]
+    assert event["text"].startswith("step 4: the features may be collapsing: RankMe 2.0 is under 30%")
+    assert said.count("alarm") == 1
+
+
+def test_a_healthy_run_is_silent(alarmed: Callable[..., Any], tmp_path: Path) -> None:
+    assert alarmed([40, 30, 35, 38])[1] == ""
+    assert not read_events(tmp_path)
+
+
+def test_a_resumed_run_is_judged_by_its_whole_log(alarmed: Callable[..., Any], tmp_path: Path) -> None:
+    """The start that RankMe is compared with is the run's, not the resumption's."""
+    alarmed([2], before=[40, 2, 2])
+    assert [event["step"] for event in read_events(tmp_path, "alarm")] == [4]
+
+
+def test_features_that_are_not_finite_are_an_alarm_also_from_the_log(
+    alarmed: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / METRICS).write_text(to_line(1, {"rankme": math.nan}))
+    alarmed([math.nan], before=[None])
+    assert "not finite" in read_events(tmp_path, "alarm")[0]["text"]

@@ -15,6 +15,27 @@ def jepa_variants() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_encoders() -> Mapping[str, type]:
+    from jepa_core.exchange.timm_vit import TimmVit
+
+    return {"timm_vit": TimmVit}
+
+
+@hookimpl
+def jepa_predictors() -> Mapping[str, type]:
+    from jepa_core.bare import NoPredictor
+
+    return {"none": NoPredictor}
+
+
+@hookimpl
+def jepa_maskers() -> Mapping[str, type]:
+    from jepa_core.bare import NoMasks
+
+    return {"none": NoMasks}
+
+
+@hookimpl
 def jepa_target_updates() -> Mapping[str, type]:
     from jepa_core import target_updates as t
 
@@ -46,3 +67,12 @@ def jepa_probes() -> Mapping[str, type]:
     from jepa_core.evaluate import KNN, LinearProbe
 
     return {"knn": KNN, "linear": LinearProbe}
+
+
+@hookimpl
+def jepa_formats() -> Mapping[str, type]:
+    from jepa_core.exchange.onnx_format import Onnx
+    from jepa_core.exchange.safetensors_format import Safetensors
+    from jepa_core.exchange.timm_format import Timm
+
+    return {"timm": Timm, "safetensors": Safetensors, "onnx": Onnx}

@@ -68,8 +68,17 @@ def jepa_variants() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def jepa_formats() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Formats of weights that runs are made of and written in, `{name: class}` (`protocols.Format`)."""
+
+
+@hookspec
 def jepa_recipes() -> Path:  # type: ignore[empty-body]
-    """A folder of TOML recipes; `demo.toml` of the plugin `ijepa` is the recipe `ijepa/demo`."""
+    """A folder of TOML recipes; `demo.toml` of the plugin `ijepa` is the recipe `ijepa/demo`.
+
+    The head comment of each says what it costs and gives (`jepa_core.recipe_text`). One that is called
+    `selftest.toml` is trained by `jepa doctor` for two steps on random pixels.
+    """
 
 
 @hookspec

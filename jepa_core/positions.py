@@ -43,6 +43,24 @@ def sincos(
     return _cached(tuple(grid), width, scale, torch.device(device or "cpu"), dtype)
 
 
+def scale_of(table: Tensor, grid: Grid) -> float | None:
+    """The scale at which `sincos` gives this table [N, D], or None where it is another table.
+
+    Compared within 1e-4, or what the table's own type resolves where that is coarser. A scale of few digits
+    is taken for meant where it is as good: .2 of a table in bf16, not .2001.
+    """
+    width = table.shape[-1]
+    if len(grid) != 2 or width % 4 or table.shape != (math.prod(grid), width):
+        return None
+    unit, stored = sincos(grid, width, dtype=torch.float64), table.double()
+    fitted = ((unit * stored).sum() / (unit * unit).sum()).item()
+    for scale, within in (*((round(fitted, digits), 1e-5) for digits in (1, 2, 3, 4)), (fitted, 1e-4)):
+        allowed = max(within, torch.finfo(table.dtype).eps * abs(scale))
+        if scale > 0 and (stored - scale * unit).abs().max().item() <= allowed:
+            return scale
+    return None
+
+
 def check_width(grid: Grid, width: int) -> None:
     """Raises UserError where `width` cannot be shared out among the axes of `grid`."""
     rank = len(grid)

@@ -8,7 +8,7 @@ Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -18,7 +18,12 @@ from jepa_core.settings import ComponentSettings, ObjectiveSettings, SourceSetti
 from jepa_core.types import Grid, IndexSet, MaskPlan, Tokens
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
+
+    from jepa_core.exchange.parts import Export, TimmModel, Weights
+    from jepa_core.exchange.source import Source
 
 
 @runtime_checkable
@@ -169,6 +174,45 @@ class Probe(Protocol):
         ...
 
 
+@runtime_checkable
+class TimmEncoder(Protocol):
+    """What an `Encoder` that is a plain ViT adds, so that `jepa export` can write it in other formats."""
+
+    def to_timm(self) -> TimmModel:
+        """The timm model with the same features at the image size of the settings."""
+        ...
+
+
+@runtime_checkable
+class Format(Protocol):
+    """`Format(config)`: one way to write weights down, for `jepa import` and `jepa export`.
+
+    Reading is strict: what a file holds is in the result, or left out by name in its `notes`.
+    """
+
+    Config: ClassVar[type[ComponentSettings]]
+    suffix: ClassVar[str]
+    """How a written file's name ends, with the dot; empty where a folder is written."""
+
+    def recognises(self, source: Source) -> bool:
+        """Whether this looks like the format. Raises UserError for a file that nobody could read."""
+        ...
+
+    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+        """The weights, and the settings they ask for; `given` are the user's own settings of the encoder.
+
+        Raises UserError for a file that is not this format, or does not say enough.
+        """
+        ...
+
+    def write(self, export: Export, path: Path) -> Sequence[str]:
+        """Writes a file, or a folder (which it makes); returns the parts that are in it, for people.
+
+        Raises UserError for a model that the format cannot hold.
+        """
+        ...
+
+
 KINDS: Mapping[str, str] = {
     "encoder": "jepa_encoders",
     "predictor": "jepa_predictors",
@@ -178,6 +222,7 @@ KINDS: Mapping[str, str] = {
     "data": "jepa_data",
     "probe": "jepa_probes",
     "variant": "jepa_variants",
+    "format": "jepa_formats",
 }
 """Every kind of component and the hook that supplies it."""
 
@@ -187,10 +232,3 @@ SETTINGS: Mapping[str, type[ComponentSettings]] = {
     "data": SourceSettings,
 }
 """What the `Config` of each kind derives from: what the engine itself reads stands there."""
-
-
-def settings_of(config: type[ComponentSettings]) -> Iterator[tuple[str, str, str]]:
-    """(setting, default, what it means) for each setting of a component, for help texts and docs."""
-    for name, field in config.model_fields.items():
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-        yield name, default, field.description or ""

@@ -22,6 +22,9 @@ import tomlkit
 from jepa_core import plugins
 from jepa_core.data import TransformSettings
 from jepa_core.errors import UserError, unknown
+from jepa_core.mistakes import shown
+from jepa_core.recipe_files import base_of, find, parsed
+from jepa_core.recipe_files import names as names
 from jepa_core.settings import (
     ComponentSettings,
     ObjectiveSettings,
@@ -70,7 +73,7 @@ class Recipe:
             if key not in known:
                 raise unknown("section", key, known)
         table = _merge(DEFAULTS, table)
-        sections: Table = {"name": str(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
+        sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
         for section in ONE:
             sections[section] = _component(section, section, table.get(section))
         for section, kind in MANY.items():
@@ -121,39 +124,12 @@ def read(name_or_path: str | Path, above: tuple[Path, ...] = ()) -> Table:
         raise UserError(
             f"recipes extend each other in a circle: {' → '.join(p.name for p in (*above, path))}"
         )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is not valid TOML: {error}") from None
+    table = parsed(path)
     base = table.pop("extends", None)
     name = table.pop("name", _name_of(path, name_or_path))
     if base is not None:
-        beside = path.parent / str(base)
-        table = _merge(read(beside if beside.suffix == ".toml" else str(base), (*above, path)), table)
+        table = _merge(read(base_of(path, base), (*above, path)), table)
     return {**table, "name": name}
-
-
-def find(name_or_path: str | Path) -> Path:
-    """The file of a recipe. Raises UserError when there is none."""
-    text = str(name_or_path)
-    if text.endswith(".toml"):
-        if not Path(text).is_file():
-            raise UserError(f"recipe file {text!r} does not exist")
-        return Path(text)
-    known = names()
-    if text not in known:
-        raise UserError(f"{unknown('recipe', text, known)}{plugins.left_out(plugins.get().found)}")
-    return known[text]
-
-
-def names() -> dict[str, Path]:
-    """Every recipe of every plugin, by name."""
-    folders = plugins.get().recipe_folders()
-    return {
-        f"{plugin}/{file.stem}": file
-        for plugin, folder in sorted(folders.items())
-        for file in sorted(folder.glob("*.toml"))
-    }
 
 
 def with_overrides(table: Table, overrides: tuple[str, ...] | list[str]) -> Table:
@@ -161,17 +137,26 @@ def with_overrides(table: Table, overrides: tuple[str, ...] | list[str]) -> Tabl
     changes: Table = {}
     for text in overrides:
         key, sign, value = text.partition("=")
-        if not sign or not key.strip():
+        path = key.strip().split(".")
+        if not sign or not all(path):
             raise UserError(f"override {text!r} is not of the form section.setting=value")
-        _set(changes, key.strip().split("."), _value(value.strip()), text)
+        if not value.strip():
+            raise UserError(f"override {text!r} has no value after the =")
+        _set(changes, path, _value(value.strip()), text)
     return _merge(_merge(DEFAULTS, table), changes)
 
 
 def _set(table: Table, path: list[str], value: Any, text: str) -> None:
+    """Sets what one override says. `masker=random` is short for `masker.name=random`, beside others too."""
+    short = path[-1] in ONE if len(path) == 1 else len(path) == 2 and path[0] in MANY
+    if short and isinstance(value, str):
+        path = [*path, "name"]
     for part in path[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise UserError(f"override {text!r} sets a part of something that another override sets whole")
+    if isinstance(table.get(path[-1]), dict):
+        raise UserError(f"override {text!r} sets the whole of something that another override sets a part of")
     table[path[-1]] = value
 
 
@@ -209,7 +194,12 @@ def _merge_component(kind: str, old: Any, new: Any) -> Any:
     if isinstance(name, str) and "name" in old and name != old["name"]:
         carried = plugins.get().catalogue(kind).find(name).Config.carried
         old = {key: value for key, value in old.items() if key in carried}
-    return {**old, **new}
+    return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
+
+
+def _settings(old: Any, new: Any) -> Any:
+    """A setting that is a table itself (`encoder.arguments.depth=3`) keeps what is not named."""
+    return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
 
 
 def _entry(section: str, name: str) -> str:
@@ -219,7 +209,16 @@ def _entry(section: str, name: str) -> str:
         raise UserError(f"[{section}.{name}]: this name is that of [objective]; choose another")
     if not name.isidentifier():
         raise UserError(f"[{section}.{name!r}]: expected a name of letters, digits and underscores")
+    if section == "terms" and _taken_by_torch(name):
+        raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
     return name
+
+
+def _taken_by_torch(name: str) -> bool:
+    """Whether a module cannot have a part of this name, such as `train` or `forward`."""
+    from torch import nn
+
+    return hasattr(nn.ModuleDict(), name)
 
 
 def _component(section: str, kind: str, entry: Any) -> ComponentSettings:
@@ -231,7 +230,9 @@ def _component(section: str, kind: str, entry: Any) -> ComponentSettings:
         known = ", ".join(sorted(plugins.get().catalogue(kind).classes))
         raise UserError(f"section [{section}] has no name; known: {known}")
     offered = plugins.get().catalogue(kind).find(str(table["name"]))
-    return parse(offered.Config, table, section)
+    settings: ComponentSettings = parse(offered.Config, table, section)
+    settings.check()
+    return settings
 
 
 def _named(entry: Any) -> Any:
@@ -241,14 +242,21 @@ def _named(entry: Any) -> Any:
 
 def _table(section: str, value: Any) -> Table:
     if not isinstance(value, Mapping):
-        raise UserError(f"section {section!r} is {value!r}; expected a table of settings")
+        raise UserError(f"section {section!r} is {shown(value)}; expected a table of settings")
     return dict(value)
 
 
 def _seed(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f"setting 'seed' is {value!r}; expected a whole number from 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise UserError(f"setting 'seed' is {shown(value)}; expected a whole number from 0, below 2^63")
     return value
+
+
+def _title(value: Any) -> str:
+    """The name of a recipe; an override gives a bare number or date as such."""
+    if not str(value).strip() or isinstance(value, list | dict):
+        raise UserError(f"setting 'name' is {shown(value)}; expected a text")
+    return str(value)
 
 
 def _plain(settings: Settings) -> Table:

@@ -15,6 +15,7 @@ PAGES = [
     "kernels/README.md",
     "plugins/jepa_ijepa/README.md",
     "docs/design.md",
+    "docs/exchange.md",
     "docs/results.md",
 ]
 

@@ -38,5 +38,13 @@ def jepa_maskers() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_formats() -> Mapping[str, type]:
+    from jepa_ijepa.huggingface import HuggingFace
+    from jepa_ijepa.official_format import Official
+
+    return {"official": Official, "huggingface": HuggingFace}
+
+
+@hookimpl
 def jepa_recipes() -> Path:
     return Path(__file__).parent / "recipes"

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from jepa_core.attention import PackedAttention, Residual, choose_implementation, run_block, to_residual
 from jepa_core.errors import UserError
+from jepa_core.exchange.parts import TimmModel
 from jepa_core.positions import check_width, sincos
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid, IndexSet, Tokens
@@ -94,6 +95,16 @@ class VisionTransformer(nn.Module):
         attention: str = "auto"
         """Implementation of attention, of `jepa_kernels.ATTENTION_IMPLS`; `auto` takes the best usable."""
 
+        def check(self) -> None:
+            """Raises UserError for a name that is no plain ViT, and heads that do not divide the width."""
+            own = OFFICIAL.get(self.name) or _plain_sizes(self.name)
+            width, heads = self.width or own["embed_dim"], self.heads or own["num_heads"]
+            if width % heads:
+                raise UserError(
+                    f"encoder {self.name!r}: a width of {width} cannot be split among {heads} heads; "
+                    "set encoder.width or encoder.heads"
+                )
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -107,7 +118,11 @@ class VisionTransformer(nn.Module):
         if config.depth_rescale:
             rescale_depth(self.blocks)
         choose_implementation(self, config.attention)
-        check_width(self.grid(self.view_shape()), self.width)
+        grid = self.grid(self.view_shape())
+        try:
+            check_width(grid, self.width)
+        except UserError as error:
+            raise UserError(f"encoder {config.name!r}: {error}; set encoder.width") from None
 
     def view_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that the settings speak of."""
@@ -156,6 +171,15 @@ class VisionTransformer(nn.Module):
                 taken[number] = x
         return Tokens(self.norm(x), at, grid, tuple(taken[layer] for layer in layers))
 
+    def to_timm(self) -> TimmModel:
+        """The timm model with the same features; its `pos_embed` is the table for `image_size`."""
+        table = self.positions(self.grid(self.view_shape()))
+        tensors = {**self.state_dict(), "pos_embed": table[None]}
+        own = OFFICIAL.get(self.config.name)
+        arguments = {**(own or {}), "class_token": False, "reg_tokens": 0, **_given(self.config)}
+        architecture = "vit_base_patch16_224" if own else self.config.name
+        return TimmModel(architecture, {**arguments, "pos_embed": "learn"}, tensors)
+
     def _embed(self, view: Tensor, keep: IndexSet | None, grid: Grid) -> tuple[Tensor, IndexSet]:
         """Embedded patches [S, D] with their positions, and where they stand."""
         high, wide = self.patch_embed.patch_size
@@ -173,24 +197,27 @@ class VisionTransformer(nn.Module):
         return self.norm_pre(to_residual(x, self.config.residual)), keep
 
 
-def _build(config: VisionTransformer.Config) -> Any:
-    """The timm model with packed attention, in the sizes of the settings."""
-    given: dict[str, Any] = {
+def _given(config: VisionTransformer.Config) -> dict[str, Any]:
+    """timm's arguments for the sizes that the settings name."""
+    given = {
         "img_size": _pair(config.image_size),
         "patch_size": config.patch_size,
         "embed_dim": config.width,
         "depth": config.depth,
         "num_heads": config.heads,
         "mlp_ratio": config.mlp_ratio,
-        "weight_init": "skip" if config.init == "ijepa" else None,
     }
-    given = {key: value for key, value in given.items() if value is not None}
-    own = OFFICIAL.get(config.name) or _plain_sizes(config.name)
-    width, heads = (given.get(key, own[key]) for key in ("embed_dim", "num_heads"))
-    if width % heads:
-        raise UserError(f"encoder {config.name!r}: a width of {width} cannot be split among {heads} heads")
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _build(config: VisionTransformer.Config) -> Any:
+    """The timm model with packed attention, in the sizes of the settings."""
+    given = _given(config)
+    if config.init == "ijepa":
+        given["weight_init"] = "skip"
+    config.check()
     if config.name in OFFICIAL:
-        return TimmViT(**{**own, **PATCHES_ONLY, **given}, attn_layer=PackedAttention)
+        return TimmViT(**{**OFFICIAL[config.name], **PATCHES_ONLY, **given}, attn_layer=PackedAttention)
     return timm.create_model(config.name, **PATCHES_ONLY, **given, attn_layer=PackedAttention)
 
 

@@ -1,5 +1,7 @@
 """The released I-JEPA checkpoint format, read and written.
 
+    jepa import IN1K-vit.h.14-300e.pth.tar          jepa export RUN --to official     (official_format.py)
+
     from jepa_ijepa import official
     official.load(model, "IN1K-vit.h.14-300e.pth.tar")
     official.save(model, "mine.pth.tar")
@@ -15,16 +17,15 @@ released are under CC BY-NC 4.0.
 from __future__ import annotations
 
 import math
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa_core.errors import UserError
+from jepa_core.exchange.source import Source, are_tensors, as_fp32, misfits
 from jepa_core.positions import sincos
 from jepa_core.types import Grid, grid_size
 from jepa_ijepa.encoder import VisionTransformer
@@ -37,7 +38,8 @@ PARTS: Mapping[str, type[VisionTransformer] | type[VitPredictor]] = {
 }
 TABLES = {"encoder": "pos_embed", "predictor": "predictor_pos_embed", "target_encoder": "pos_embed"}
 TABLE_TOLERANCE = 1e-4
-NAMED = 3
+ABOUT = "jepa_core"
+"""Entry with the settings and the preprocessing of a file that we wrote."""
 
 
 def load(model: Any, path: str | Path) -> None:
@@ -48,23 +50,30 @@ def load(model: Any, path: str | Path) -> None:
     another shape (the first few of each and how many), and for position tables that differ.
     """
     parts, own = _parts(model), _grid(model)
-    stored = _read(Path(path))
+    stored = states(Source(str(path)))
     for name, part in parts.items():
         _check_table(f"{name}.{TABLES[name]} in {path}", part, stored[name].pop(TABLES[name], None), own)
-    complaints = [line for name, part in parts.items() for line in _differences(name, part, stored[name])]
+    complaints = [
+        f"{name}: {phrase}"
+        for name, part in parts.items()
+        for phrase in misfits(
+            stored[name], {_official_key(name, k): value for k, value in part.state_dict().items()}
+        )
+    ]
     if complaints:
         raise UserError(f"{path} does not fit this model: {'; '.join(complaints)}")
     for name, part in parts.items():
-        part.load_state_dict({_own_key(name, key): value for key, value in stored[name].items()})
+        part.load_state_dict(own_names(name, stored[name]))
 
 
-def save(model: Any, path: str | Path) -> None:
+def save(model: Any, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Writes `model.encoder`, `.predictor` and `.target_encoder` in the released format, keys with `module.`.
 
+    `about`, plain values, is stored beside them as `jepa_core`; the released code passes it over.
     Raises UserError for parts that are other classes than this plugin's.
     """
     parts, grid = _parts(model), _grid(model)
-    checkpoint = {}
+    checkpoint: dict[str, Any] = {} if about is None else {ABOUT: dict(about)}
     for name, part in parts.items():
         tensors = {_official_key(name, key): value.cpu() for key, value in part.state_dict().items()}
         tensors[TABLES[name]] = part.positions(grid).cpu()[None]
@@ -87,22 +96,16 @@ def _grid(model: Any) -> Grid:
     return model.encoder.grid(model.encoder.view_shape())
 
 
-def _read(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The three dictionaries, keys without `module.`."""
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}")
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{path} is not a file of torch.save, or not all of one ({path.stat().st_size} bytes)"
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise UserError(f"{path} is not a checkpoint of tensors: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or not all(_is_state(checkpoint.get(name)) for name in PARTS):
+def states(source: Source) -> dict[str, dict[str, Tensor]]:
+    """The three dictionaries of a file as they were stored, keys without `module.`.
+
+    Raises UserError for a file that cannot be read, or does not hold them.
+    """
+    checkpoint = source.content
+    if not holds_parts(checkpoint):
         came = ", ".join(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise UserError(
-            f"{path} is no official checkpoint: expected tensors in {', '.join(PARTS)}; got {came}"
+            f"{source.name} is no official checkpoint: expected tensors in {', '.join(PARTS)}; got {came}"
         )
     return {
         name: {key.removeprefix("module."): value for key, value in checkpoint[name].items()}
@@ -110,8 +113,14 @@ def _read(path: Path) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(tensor, Tensor) for tensor in value.values())
+def holds_parts(checkpoint: Any) -> bool:
+    """Whether these are the entries of an official checkpoint."""
+    return isinstance(checkpoint, dict) and all(are_tensors(checkpoint.get(name)) for name in PARTS)
+
+
+def own_names(part: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A part's tensors in fp32 under the names of our own state dicts."""
+    return as_fp32({_own_key(part, key): value for key, value in stored.items()})
 
 
 def _official_key(part: str, key: str) -> str:
@@ -141,21 +150,3 @@ def _check_table(what: str, part: VisionTransformer | VitPredictor, table: Tenso
             f"{what} differs by up to {off:.2g} from the sine-cosine table of the grid {grid} "
             f"with position_scale={scale}"
         )
-
-
-def _differences(name: str, part: nn.Module, stored: Mapping[str, Tensor]) -> list[str]:
-    """One phrase each for tensors that are missing, unexpected or of another shape."""
-    wanted = {_official_key(name, key): value for key, value in part.state_dict().items()}
-    missing = [key for key in wanted if key not in stored]
-    unexpected = [key for key in stored if key not in wanted]
-    reshaped = [
-        f"{key} {list(stored[key].shape)} for {list(value.shape)}"
-        for key, value in wanted.items()
-        if key in stored and stored[key].shape != value.shape
-    ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
-    return [f"{name}: {len(keys)} {what} ({_first(keys)})" for what, keys in found.items() if keys]
-
-
-def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:NAMED]) + (", …" if len(keys) > NAMED else "")

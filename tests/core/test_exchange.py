@@ -212,10 +212,10 @@ def test_sources_that_cannot_be_used(tmp_path, make, message):
 
 
 def test_a_format_that_is_named_is_taken_at_its_word(tmp_path, file):
-    with pytest.raises(UserError, match="unknown format 'tim'; known: .*Did you mean 'timm'"):
+    with pytest.raises(UserError, match=r"unknown format 'tim'; known: .*Did you mean 'timm'"):
         import_run(str(file), tmp_path / "back", format="tim")
     save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
-    with pytest.raises(UserError, match="has no entry 'jepa_core' in a .safetensors header"):
+    with pytest.raises(UserError, match=r"has no entry 'jepa_core' in a .safetensors header"):
         import_run(str(tmp_path / "plain.safetensors"), tmp_path / "back", format="safetensors")
 
 
@@ -235,10 +235,10 @@ def test_exports_that_cannot_be(tmp_path, run, file):
         export_run(run, "safetensors")
     with pytest.raises(UserError, match="unknown role 'contxt'; known: context, target"):
         export_run(run, "safetensors", role="contxt")
-    with pytest.raises(UserError, match="is not a run: it holds no recipe.toml"):
+    with pytest.raises(UserError, match=r"is not a run: it holds no recipe.toml"):
         export_run(tmp_path / "nowhere", "timm")
     (tmp_path / "taken").touch()
-    with pytest.raises(UserError, match="cannot be written: Not a directory|cannot be written: File exists"):
+    with pytest.raises(UserError, match=r"cannot be written: Not a directory|cannot be written: File exists"):
         export_run(run, "safetensors", tmp_path / "taken" / "it.safetensors")
     export_run(run, "safetensors", overwrite=True)
 
@@ -278,11 +278,28 @@ def test_the_commands_say_what_they_did(tmp_path, run, jepa, tiny_images):
     assert (said.code, said.err) == (2, "error: no file or folder 'nowhere.pth'\n")
 
 
-def test_an_imported_run_has_no_training_to_go_on_with(tmp_path, file, tiny_recipe, jepa):
-    import_run(str(file), tmp_path / "back", recipe=str(tiny_recipe))
+def test_training_begins_from_imported_weights(tmp_path, file, tiny_recipe, jepa):
+    """With a recipe; the target encoder, held still, is the imported one to the end."""
+    words = ["target_update.momentum=[1.0, 1.0]", "optimizer.warmup_steps=0"]
+    import_run(str(file), tmp_path / "back", recipe=str(tiny_recipe), overrides=words)
+    said = jepa("train", "--resume", tmp_path / "back")
+    assert said.code == 0, said.err
+    _, model, step = open_model(tmp_path / "back")
+    stored = load_file(file)
+    assert step == 6
+    assert all(torch.equal(v, stored[name]) for name, v in model.target_encoder.state_dict().items())
+    moved = [error_of(v, stored[name]) for name, v in model.encoder.state_dict().items()]
+    assert 0 < max(moved) < 0.01
+    kinds = [event["kind"] for event in read_events(tmp_path / "back")]
+    assert kinds[:2] == ["imported", "started"]
+
+
+def test_an_encoder_alone_is_not_trained(tmp_path, file, jepa):
+    made = import_run(str(file), tmp_path / "back")
+    assert "an encoder alone, to be looked at; to train it further, import it with --recipe" in made.notes
     said = jepa("train", "--resume", tmp_path / "back")
     assert said.code == 2
-    assert "holds weights only" in said.err
+    assert "the recipe does not say how long to train" in said.err
 
 
 def test_preprocessing_in_words_and_settings():

@@ -16,6 +16,7 @@ from jepa_core.exchange.exporting import export_run
 from jepa_core.exchange.importing import import_run
 from jepa_core.exchange.timm_vit import TimmVit, with_prefix
 from jepa_core.positions import scale_of, sincos
+from jepa_core.recipes import with_overrides
 from jepa_core.run import open_model
 from tests.made_runs import error_of, images, make_run
 
@@ -128,8 +129,9 @@ def test_bare_files_need_the_models_name(tmp_path, ending):
     if ending == "safetensors":
         save_file(vit.state_dict(), path)
     else:
-        torch.save({"state_dict": {f"module.{k}": v for k, v in vit.state_dict().items()}}, path)
-    with pytest.raises(UserError, match="does not say which timm model it is of, .*name it: encoder.model="):
+        content = {"state_dict": {f"module.{k}": v for k, v in vit.state_dict().items()}}
+        torch.save(content, path, _use_new_zipfile_serialization=ending == "bin")
+    with pytest.raises(UserError, match=r"does not say which timm model it is of, .*name it: encoder.model="):
         import_run(str(path), tmp_path / "run")
     sizes = [f"encoder.arguments.{key}={value}" for key, value in SIZES.items()]
     import_run(str(path), tmp_path / "run", overrides=["encoder.model=vit_tiny_patch16_224", *sizes])
@@ -260,7 +262,7 @@ def test_models_and_sizes_that_cannot_be(tmp_path):
         make("eva02_tiny_patch14_224")
     with pytest.raises(UserError, match=r"timm cannot make 'vit_tiny_patch16_224' with \{'colour': 1\}: "):
         make(arguments={"colour": 1})
-    with pytest.raises(UserError, match="has 1 prefix tokens; set encoder.arguments.class_token=false"):
+    with pytest.raises(UserError, match=r"has 1 prefix tokens; set encoder.arguments.class_token=false"):
         make(positions="sincos")
     with pytest.raises(UserError, match="has no stored positions"):
         make(arguments={"pos_embed": "none"})
@@ -269,7 +271,7 @@ def test_models_and_sizes_that_cannot_be(tmp_path):
     encoder = make(arguments=SIZES)
     with pytest.raises(UserError, match=r"takes images \(3, height, width\); got \(1, 32, 48\)"):
         encoder(torch.zeros(2, 1, 32, 48))
-    with pytest.raises(UserError, match="layers count from 1 to 2, the depth; got .3."):
+    with pytest.raises(UserError, match=r"layers count from 1 to 2, the depth; got .3."):
         encoder(images(*PIXELS), layers=(3,))
     with pytest.raises(UserError, match="2 index sets for 3 images"):
         encoder(images(*PIXELS), IndexSet.full(2, 24))
@@ -280,6 +282,12 @@ def test_a_file_that_is_no_vit_says_so(tmp_path):
     resnet = timm.create_model("resnet18", num_classes=0)
     with pytest.raises(UserError, match="holds no state dict of a timm vision transformer"):
         import_run(saved(resnet, tmp_path / "resnet", **config), tmp_path / "run")
+
+
+def test_an_override_of_one_argument_keeps_the_others():
+    table = {"encoder": {"name": "timm_vit", "model": "vit_tiny_patch16_224", "arguments": SIZES}}
+    changed = with_overrides(table, ["encoder.arguments.depth=3"])
+    assert changed["encoder"]["arguments"] == {**SIZES, "depth": 3}
 
 
 def test_trained_further_through_the_class_token():

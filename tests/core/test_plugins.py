@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from jepa_core import ComponentSettings, UserError, hookimpl, hookspecs, plugins
-from jepa_core.plugins import Catalogue, Plugins, discover
+from jepa_core.plugins import Catalogue, Listeners, Plugins, discover
 
 Install = Callable[..., None]
 
@@ -60,6 +60,12 @@ def states(found: Plugins) -> dict[str, str]:
     return {plugin.name: plugin.state for plugin in found.found}
 
 
+def maskers(found: Plugins) -> dict[str, str]:
+    """Who offers what, besides core."""
+    owners = found.catalogue("masker").owners
+    return {name: owner for name, owner in owners.items() if owner != "core"}
+
+
 def error_of(found: Plugins, name: str) -> str:
     return next(plugin.error for plugin in found.found if plugin.name == name)
 
@@ -97,7 +103,7 @@ def test_a_plugin_whose_hook_fails_is_set_aside_whole(install: Install, body: st
     other_hook = "@hookimpl\ndef jepa_encoders():\n    return {'also_mine': Mine}\n"
     install(bad=offering("mine", body=body) + other_hook, good=offering("hers"))
     found = discover()
-    assert list(found.catalogue("masker").classes) == ["hers"]
+    assert sorted(found.catalogue("masker").classes) == ["hers", "none"]
     assert states(found)["bad"] == "set aside"
     assert error_of(found, "bad").startswith(error)
     assert "also_mine" not in found.catalogue("encoder").classes
@@ -121,7 +127,7 @@ def test_a_misspelt_hook_is_named_with_those_that_are_known(install: Install) ->
     assert error_of(found, "bad") == (
         f"UserError: plugin 'bad': unknown hook 'jepa_masker'; known: {hooks}. Did you mean 'jepa_maskers'?"
     )
-    assert list(found.catalogue("masker").classes) == ["hers"]
+    assert sorted(found.catalogue("masker").classes) == ["hers", "none"]
 
 
 def test_a_hook_with_an_argument_nobody_gives_leaves_nothing_behind(install: Install) -> None:
@@ -142,13 +148,20 @@ def test_two_plugins_that_offer_one_name_are_both_named(install: Install) -> Non
     )
 
 
-def test_plugins_can_be_left_out(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_can_be_left_out(
+    install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     install(one=offering("mine"), two=offering("mine"))
     monkeypatch.setenv("JEPA_DISABLE_PLUGINS", " two ,three")
     found = discover()
+    assert [record.message for record in caplog.records] == [
+        "JEPA_DISABLE_PLUGINS names 'three', which is not installed; known: core, one, two"
+    ]
     assert states(found) == {"core": "loaded", "one": "loaded", "two": "disabled"}
-    assert found.catalogue("masker").owners == {"mine": "one"}
-    with pytest.raises(UserError, match=r"unknown masker 'hers'; known: mine\. Plugin 'two' is disabled\.$"):
+    assert found.catalogue("masker").owners == {"none": "core", "mine": "one"}
+    with pytest.raises(
+        UserError, match=r"unknown masker 'hers'; known: mine, none\. Plugin 'two' is disabled\.$"
+    ):
         found.catalogue("masker").find("hers")
 
 
@@ -158,7 +171,7 @@ def test_an_unknown_name_says_who_was_set_aside(install: Install) -> None:
     with pytest.raises(UserError) as error:
         discover().catalogue("masker").find("randon")
     assert str(error.value) == (
-        "unknown masker 'randon'; known: random. Did you mean 'random'? Plugin 'bad' is set aside: "
+        "unknown masker 'randon'; known: none, random. Did you mean 'random'? Plugin 'bad' is set aside: "
         "ModuleNotFoundError: No module named 'no_such_module'."
     )
 
@@ -213,6 +226,81 @@ def test_settings_that_the_engine_reads_must_be_there(
         f"jepa_{hook}: TypeError: example_bad.Mine.Config of the {kind} 'mine' must derive from "
         f"jepa_core.settings.{base}"
     )
+
+
+class Watcher:
+    """An observer that keeps what it is told, and fails where it is asked to."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure, self.told = failure, []
+
+    @hookimpl
+    def jepa_step_ended(self, step: int, metrics: dict[str, float]) -> None:
+        self.told.append((step, metrics))
+        if self.failure is not None:
+            raise self.failure
+
+
+WATCHING = """
+from jepa_core import UserError, hookimpl
+told = []
+
+@hookimpl
+def jepa_step_ended(step):
+    told.append(step)
+    raise ERROR
+"""
+
+
+def told(watchers: Listeners, steps: int) -> None:
+    for step in range(1, steps + 1):
+        watchers.jepa_step_ended(run=None, step=step, metrics={"loss": 0.5})
+
+
+def test_a_plugin_that_fails_while_it_watches_is_told_nothing_more(
+    install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(bad=WATCHING.replace("ERROR", "KeyError('tea')"))
+    found, mine = discover(), Watcher()
+    found.register(mine, "mine")
+    told(Listeners(found), 3)
+    assert mine.told == [(step, {"loss": 0.5}) for step in (1, 2, 3)]
+    assert sys.modules["example_bad"].told == [1]
+    assert error_of(found, "bad") == "jepa_step_ended: KeyError: 'tea'"
+    assert [record.message for record in caplog.records] == [
+        "plugin 'bad' failed and is told nothing more of this run: jepa_step_ended: KeyError: 'tea'"
+    ]
+
+
+def test_a_wrapper_is_refused() -> None:
+    wrapper = SimpleNamespace(jepa_run_ended=hookimpl(wrapper=True)(lambda run: (yield)))
+    with pytest.raises(
+        UserError, match="plugin 'mine': jepa_run_ended is a wrapper; expected a plain function"
+    ):
+        discover().register(wrapper, "mine")
+
+
+def test_a_plugin_ends_a_run_by_a_user_error(install: Install) -> None:
+    install(guard=WATCHING.replace("ERROR", "UserError('the features have collapsed')"))
+    with pytest.raises(UserError, match="the features have collapsed"):
+        told(Listeners(discover()), 1)
+
+
+def test_the_error_of_an_observer_that_the_caller_brought_is_raised() -> None:
+    found = discover()
+    found.register(Watcher(ValueError("mine")), "mine")
+    with pytest.raises(ValueError, match="mine"):
+        told(Listeners(found), 1)
+
+
+def test_who_came_last_is_told_first() -> None:
+    found, order = discover(), []
+    for name in ("first", "last"):
+        found.register(
+            SimpleNamespace(jepa_run_ended=hookimpl(lambda run, name=name: order.append(name))), name
+        )
+    Listeners(found).jepa_run_ended(run=None)
+    assert order == ["last", "first"]
 
 
 def test_the_trace_prints_hook_calls(

@@ -216,7 +216,7 @@ def test_folders_that_do_not_fit_are_refused_whole(tmp_path, edit, message):
 
 def test_other_folders_are_not_taken_for_it(tmp_path):
     path = edited(tmp_path, model_type="vit")
-    with pytest.raises(UserError, match="is no folder with a config.json of model_type 'ijepa'"):
+    with pytest.raises(UserError, match=r"is no folder with a config.json of model_type 'ijepa'"):
         import_run(path, tmp_path / "run", format="huggingface")
 
 

@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused_whole(tmp_path, change, message):
 
 
 def test_heads_have_to_be_said_where_they_cannot_be_seen(tmp_path):
-    with pytest.raises(UserError, match="width 24 and depth 4 are no released size, .*; give encoder.heads"):
+    with pytest.raises(UserError, match=r"width 24 and depth 4 are no released size, .*; give encoder.heads"):
         imported(tmp_path, file(tmp_path))
 
 

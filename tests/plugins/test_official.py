@@ -192,7 +192,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         official.load(make(), tmp_path / "text")
     torch.save(Path(), tmp_path / "object")
     with pytest.raises(
-        UserError, match="object is not read: it asks for pathlib.PosixPath, and only tensors"
+        UserError, match=r"object is not read: it asks for pathlib.PosixPath, and only tensors"
     ):
         official.load(make(), tmp_path / "object")
     torch.save([1, 2], tmp_path / "list")

@@ -13,21 +13,40 @@ import typer
 from rich.markup import escape
 
 from jepa_core.cli import plugins, recipes
+from jepa_core.cli.complete import whole_words
 from jepa_core.cli.console import Aloud, err
+from jepa_core.cli.doctor import doctor
 from jepa_core.cli.evaluate import evaluate
+from jepa_core.cli.exchange import export_run, import_weights
+from jepa_core.cli.report import report
 from jepa_core.cli.train import train
+from jepa_core.cli.usage import WrongUsage, in_a_line
 from jepa_core.errors import UserError
+
+RUNS, EXCHANGE, LOOK = "Runs", "In and out", "Look around"
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: jepa doctor, then jepa recipes, then jepa train ijepa/demo",
 )
-app.command("train")(train)
-app.command("eval")(evaluate)
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(plugins.app, name="plugins")
+app.command(
+    "train",
+    rich_help_panel=RUNS,
+    epilog="Any setting of a recipe can be overridden; jepa recipes show NAME lists them.\n\n"
+    "jepa train ijepa/demo --run runs/demo\n\n"
+    "jepa train ijepa/demo masker.name=random optimizer.lr=1e-3 train.steps=2000\n\n"
+    "jepa train --resume runs/demo",
+)(train)
+app.command("eval", rich_help_panel=RUNS)(evaluate)
+app.command("report", rich_help_panel=RUNS)(report)
+app.command("import", rich_help_panel=EXCHANGE)(import_weights)
+app.command("export", rich_help_panel=EXCHANGE)(export_run)
+app.command("doctor", rich_help_panel=LOOK)(doctor)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=LOOK)
+app.add_typer(plugins.app, name="plugins", rich_help_panel=LOOK)
 
 
 def main() -> None:
@@ -35,13 +54,16 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
-        with Aloud():
-            app()
-    except UserError as error:
-        if debug:
+        with Aloud(), whole_words():
+            raise SystemExit(app(prog_name="jepa", standalone_mode=False))
+    except (UserError, WrongUsage, OSError) as error:
+        said = in_a_line(error)
+        if debug or said is None:
             raise
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        err.print(f"[bold red]error:[/] {escape(said)}", soft_wrap=True, highlight=False)
         raise SystemExit(2) from None
 
 
@@ -57,6 +79,9 @@ def _version(asked: bool) -> None:
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and stop")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the line")
     ] = False,
 ) -> None:
     """Train, evaluate and extend joint-embedding predictive architectures (JEPA)."""

@@ -3,77 +3,153 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jepa_core.cli.console import AsJson, rows, title
+from jepa_core.cli import complete
+from jepa_core.cli.console import AsJson, out, rows, title
 
 if TYPE_CHECKING:
-    from jepa_core.plugins import Catalogue
+    from jepa_core.plugins import Catalogue, Found
 
-app = typer.Typer(help="Plugins and the components they offer.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
-def list_plugins(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the plugins that were found, what became of each, and every component."""
-    if context.invoked_subcommand is not None:
-        return
-    from jepa_core import plugins
-    from jepa_core.protocols import KINDS
+def plugins(context: typer.Context, as_json: AsJson = False) -> None:
+    """List plugins and components, or show one with its settings.
 
-    found = plugins.get()
-    offered = {kind: found.catalogue(kind) for kind in KINDS}
-    if as_json:
-        owners = {kind: dict(catalogue.owners) for kind, catalogue in offered.items()}
-        print(json.dumps({"plugins": [vars(p) for p in found.found], "components": owners}, indent=2))
-        return
-    rows(("plugin", "state", "from", "error"), [(p.name, p.state, p.origin, p.error) for p in found.found])
-    names = [(kind, ", ".join(sorted(catalogue.classes)) or "none") for kind, catalogue in offered.items()]
-    rows(("component", "names"), names)
+    jepa plugins show NAME says what a plugin offers, or what a component's settings mean.
+    """
+    if context.invoked_subcommand is None:
+        _list(as_json)
 
 
 @app.command("list")
-def list_again(as_json: AsJson = False) -> None:
+def list_plugins(as_json: AsJson = False) -> None:
     """The same as `jepa plugins`."""
-    list_plugins(typer.Context(typer.main.get_command(app)), as_json)
+    _list(as_json)
 
 
 @app.command("show")
 def show_plugin(
-    name: Annotated[str, typer.Argument(help="A plugin, or a component such as multiblock")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A plugin, or a component such as multiblock", autocompletion=complete.offered),
+    ],
+    as_json: AsJson = False,
 ) -> None:
     """What a plugin offers, or what a component's settings are."""
     from jepa_core import plugins
     from jepa_core.errors import unknown
-    from jepa_core.protocols import KINDS, settings_of
 
     found = plugins.get()
-    catalogues = [found.catalogue(kind) for kind in KINDS]
+    catalogues = _catalogues()
     named = [plugin for plugin in found.found if plugin.name == name]
-    components = [(c.kind, c.classes[name]) for c in catalogues if name in c.classes]
+    components = [
+        (catalogue.kind, catalogue.classes[pattern], catalogue.owners[pattern])
+        for catalogue in catalogues
+        for pattern in _matching(catalogue, name)
+    ]
     if not named and not components:
         raise unknown(
             "plugin or component", name, {p.name for p in found.found}.union(*(c.classes for c in catalogues))
         )
+    if as_json:
+        print(json.dumps(_facts(name, named, components, catalogues), indent=2, ensure_ascii=False))
+        return
     for plugin in named:
-        title(f"plugin {name}", f"{plugin.state}, from {plugin.origin} {plugin.error}")
+        title(f"plugin {name}", f"{plugin.state}, from {plugin.origin} {plugin.error}".rstrip())
         rows(("component", "names", "what"), [row for c in catalogues for row in _offers(c, name)])
-    for kind, component in components:
-        title(f"{kind} {name}", _summary(component))
-        rows(("setting", "default", "what it means"), list(settings_of(component.Config)))
+    for number, (kind, component, owner) in enumerate(components):
+        if number or named:
+            out.print()
+        _show(kind, name, component, owner)
+
+
+def _show(kind: str, name: str, component: type[Any], owner: str) -> None:
+    from jepa_core.describe import bounds, describe, summary, toml
+
+    title(f"{kind} {name}", f"of plugin {owner}: {summary(component)}")
+    settings = [
+        (
+            s.name,
+            "required" if s.required else toml(s.default),
+            s.means + bounds(s.allowed, s.means, s.default),
+        )
+        for s in describe(component.Config)
+        if s.name != "name"
+    ]
+    if settings:
+        rows(("setting", "default", "what it means"), settings)
+    else:
+        out.print("It has no settings.")
+
+
+def _list(as_json: bool) -> None:
+    from jepa_core import plugins
+
+    catalogues, found = _catalogues(), plugins.get().found
+    if as_json:
+        owners = {catalogue.kind: dict(catalogue.owners) for catalogue in catalogues}
+        print(json.dumps({"plugins": [vars(p) for p in found], "components": owners}, indent=2))
+        return
+    rows(("plugin", "state", "from"), [(p.name, p.state, p.origin) for p in found])
+    for plugin in found:
+        if plugin.error:
+            out.print(f"{plugin.name} is {plugin.state}: {plugin.error}", markup=False, highlight=False)
+    out.print()
+    rows(("component", "names"), [(c.kind, ", ".join(sorted(c.classes)) or "none") for c in catalogues])
+
+
+def _catalogues() -> list[Catalogue]:
+    from jepa_core import plugins
+    from jepa_core.protocols import KINDS
+
+    return [plugins.get().catalogue(kind) for kind in KINDS]
+
+
+def _matching(catalogue: Catalogue, name: str) -> list[str]:
+    """The name itself where it is registered, else patterns such as `vit_*` that stand for it."""
+    if name in catalogue.classes:
+        return [name]
+    return [pattern for pattern in catalogue.classes if "*" in pattern and fnmatchcase(name, pattern)]
+
+
+def _facts(
+    name: str, named: list[Found], components: list[tuple[str, type[Any], str]], catalogues: list[Catalogue]
+) -> dict[str, Any]:
+    """`jepa plugins show NAME --json`: a plugin's offers, and components of this name with their settings."""
+    from jepa_core.describe import describe, summary
+
+    offers = [row for c in catalogues for row in _offers(c, name)]
+    return {
+        "plugins": [
+            vars(plugin)
+            | {"offers": [{"kind": k, "names": names.split(", "), "what": w} for k, names, w in offers]}
+            for plugin in named
+        ],
+        "components": [
+            {
+                "kind": kind,
+                "name": name,
+                "plugin": owner,
+                "what": summary(component),
+                "settings": [setting.facts() for setting in describe(component.Config)],
+            }
+            for kind, component, owner in components
+        ],
+    }
 
 
 def _offers(catalogue: Catalogue, plugin: str) -> list[tuple[str, str, str]]:
     """A row for each class that the plugin offers, under however many names."""
+    from jepa_core.describe import summary
+
     names: dict[type, list[str]] = {}
     for name, component in catalogue.classes.items():
         if catalogue.owners[name] == plugin:
             names.setdefault(component, []).append(name)
-    return [(catalogue.kind, ", ".join(of), _summary(component)) for component, of in names.items()]
-
-
-def _summary(component: type) -> str:
-    """The first line of a class's docstring."""
-    return (component.__doc__ or "").strip().partition("\n")[0]
+    return [(catalogue.kind, ", ".join(of), summary(component)) for component, of in names.items()]

@@ -1,41 +1,73 @@
-"""`jepa recipes`: what can be trained, and what each setting of it is."""
+"""`jepa recipes`: what can be trained, at what cost, with what result; and what each setting means."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jepa_core.cli.console import AsJson, Overrides, rows
+from jepa_core.cli.console import AsJson, Overrides, RecipeName, blocks, document
 
-app = typer.Typer(help="Recipes: runs written down.", invoke_without_command=True)
+if TYPE_CHECKING:
+    from jepa_core.recipe_text import Head
+
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
 def recipes(context: typer.Context, as_json: AsJson = False) -> None:
-    """List every recipe with the first line of its head."""
-    if context.invoked_subcommand is not None:
-        return
-    from jepa_core.recipes import names
+    """List recipes with cost and expected result, or show one with every setting explained.
 
-    heads = {name: _head(path) for name, path in names().items()}
-    if as_json:
-        print(json.dumps(heads, indent=2))
-    else:
-        rows(("recipe", "what"), list(heads.items()))
+    A recipe is a run written down; jepa recipes show NAME prints all of one.
+    """
+    if context.invoked_subcommand is None:
+        _list(as_json)
+
+
+@app.command("list")
+def list_recipes(as_json: AsJson = False) -> None:
+    """The same as `jepa recipes`."""
+    _list(as_json)
 
 
 @app.command("show")
-def show_recipe(recipe: str, overrides: Overrides = None) -> None:
-    """Print a recipe resolved: every setting, every default written out."""
+def show_recipe(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Leave the comments out")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a recipe resolved: every setting with what it means and, where it differs, its default.
+
+    What is printed is a recipe again:
+
+    jepa recipes show ijepa/demo masker.name=random > mine.toml
+    jepa train mine.toml
+    """
+    from jepa_core.recipe_files import find
+    from jepa_core.recipe_text import commented, read_head, to_json
     from jepa_core.recipes import load_recipe
 
-    sys.stdout.write(load_recipe(recipe, *(overrides or [])).to_toml())
+    resolved, head = load_recipe(recipe, *(overrides or [])), read_head(find(recipe))
+    if as_json:
+        print(json.dumps(to_json(resolved, head), indent=2, ensure_ascii=False))
+    else:
+        document(resolved.to_toml() if plain else commented(resolved, head))
 
 
-def _head(path: Path) -> str:
-    """The first line of a recipe's head comment, without the recipe's name."""
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    return first.removeprefix("#").strip().partition(": ")[2] if first.startswith("#") else ""
+def _list(as_json: bool) -> None:
+    from jepa_core.recipe_files import names
+    from jepa_core.recipe_text import read_head
+
+    heads = {name: read_head(path) for name, path in names().items()}
+    if as_json:
+        print(json.dumps({name: asdict(head) for name, head in heads.items()}, indent=2, ensure_ascii=False))
+    else:
+        blocks([(name, _said(head)) for name, head in heads.items()])
+
+
+def _said(head: Head) -> list[tuple[str, str]]:
+    """What a block of the list says under a recipe's name."""
+    return [("", head.what), ("cost", head.cost), ("expected", head.expected), ("data", head.data)]

@@ -17,6 +17,7 @@ from jepa_core.plugins import Found
 from jepa_kernels import EMA_IMPLS, EmaPlan, block_attention, explain_ema
 
 CPU = torch.device("cpu")
+TWO_CORES = {"model": "Example", "cores": 2, "threads": 2}
 
 
 def only(checks: Iterator[Check], name: str) -> Check:
@@ -97,6 +98,19 @@ def test_a_gpu_that_torch_does_not_see_is_a_warning(tmp_path: Path, monkeypatch:
     assert "built for CUDA 13.2, finds no GPU" in only(machine.devices(), "GPU").said
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "built for the CPU alone" in only(machine.devices(), "GPU").said
+
+
+def test_a_gpu_is_named_with_its_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name="Example", major=7, minor=5, total_memory=16 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(machine, "environment", lambda: {"cpu": TWO_CORES, "memory_gib": None})
+    checks = list(machine.devices())
+    assert only(iter(checks), "cuda:0").said == "Example, 16 GiB, compute capability 7.5"
+    assert only(iter(checks), "bf16 on cuda:0").said == "slow here, so auto takes fp32"
+    assert not [check for check in checks if check.name == "GPU"]
 
 
 def test_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

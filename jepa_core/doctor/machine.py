@@ -1,0 +1,105 @@
+"""Versions and devices: what computes here, and how fast it can be expected to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jepa_core.doctor.check import Check
+from jepa_core.provenance import GIB, environment
+
+SHARED = Path("/dev/shm")
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def versions() -> Iterator[Check]:
+    """The packages a result depends on, and the commit of the folder one stands in."""
+    found = environment()
+    names = [f"{name} {version}" for name, version in found["versions"].items() if version]
+    yield Check("versions", "packages", "ok", ", ".join(names), details=found["versions"])
+    yield Check("versions", "system", "ok", found["platform"])
+    git = found["git"]
+    if git is None:
+        yield Check("versions", "git", "ok", "this folder is no repository; runs will name no commit")
+    else:
+        changed = (
+            ", with changes since: a run here is not repeated by its commit alone" if git["dirty"] else ""
+        )
+        yield Check("versions", "git", "ok", f"commit {git['commit'][:12]}{changed}", details=git)
+
+
+def devices() -> Iterator[Check]:
+    """The CPU with its cores, threads and memory, and every GPU."""
+    import torch
+
+    from jepa_core.optim import fast_bf16
+
+    found = environment()
+    yield _cpu(found["cpu"], found["memory_gib"])
+    yield _precision("CPU", fast_bf16(torch.device("cpu")))
+    yield from _shared_memory()
+    for index in range(torch.cuda.device_count()):
+        yield _gpu(index, torch.cuda.get_device_properties(index))
+        yield _precision(f"cuda:{index}", fast_bf16(torch.device("cuda", index)))
+    if not torch.cuda.is_available():
+        yield _no_gpu(torch.version.cuda)
+
+
+def _cpu(cpu: dict[str, Any], memory: float | None) -> Check:
+    cores, threads = cpu["cores"], cpu["threads"]
+    size = f", {memory:g} GiB memory" if memory else ""
+    said = f"{cpu['model']}: {_count(cores, 'core')}, {_count(threads, 'thread')} for torch{size}"
+    details = {**cpu, "memory_gib": memory}
+    if threads < cores:
+        asked = os.environ.get("OMP_NUM_THREADS")
+        why = f"OMP_NUM_THREADS is {asked}; unset it" if asked else f"set OMP_NUM_THREADS={cores}"
+        advice = f"{why} to use all of them, unless other runs share this machine"
+        return Check("devices", "CPU", "warning", said, advice, details)
+    if threads > cores:
+        advice = f"set OMP_NUM_THREADS={cores}: more threads than cores wait for each other"
+        return Check("devices", "CPU", "warning", said, advice, details)
+    return Check("devices", "CPU", "ok", said, details=details)
+
+
+def _precision(device: str, fast: bool) -> Check:
+    said = "fast here, so train.precision=auto takes it" if fast else "slow here, so auto takes fp32"
+    return Check("devices", f"bf16 on {device}", "ok", said, details={"fast": fast})
+
+
+def _shared_memory() -> Iterator[Check]:
+    """Data workers hand batches over in shared memory, of which containers often have 64 MiB."""
+    if not SHARED.is_dir():
+        return
+    space = os.statvfs(SHARED)
+    size = space.f_bavail * space.f_frsize / GIB
+    said = f"{size:.2g} GiB free in {SHARED}"
+    if size < 1:
+        advice = "data.workers above 0 may die of it; start the container with --shm-size=8g"
+        yield Check("devices", "shared memory", "warning", said, advice, {"free_gib": round(size, 3)})
+    else:
+        yield Check("devices", "shared memory", "ok", said, details={"free_gib": round(size, 3)})
+
+
+def _gpu(index: int, properties: Any) -> Check:
+    capability, size = f"{properties.major}.{properties.minor}", properties.total_memory / GIB
+    said = f"{properties.name}, {size:.0f} GiB, compute capability {capability}"
+    details = {"name": properties.name, "memory_gib": round(size, 1), "capability": capability}
+    return Check("devices", f"cuda:{index}", "ok", said, details=details)
+
+
+def _no_gpu(built_for: str | None) -> Check:
+    """No GPU is no fault, but one that torch does not see is."""
+    if not DRIVER.exists():
+        return Check("devices", "GPU", "ok", "none; training runs on the CPU")
+    if built_for is None:
+        said = "there is an NVIDIA driver, but torch is built for the CPU alone"
+        return Check("devices", "GPU", "warning", said, "install torch with CUDA: pytorch.org/get-started")
+    said = f"there is an NVIDIA driver, but torch, built for CUDA {built_for}, finds no GPU"
+    advice = "look at nvidia-smi and CUDA_VISIBLE_DEVICES; the driver may be older than that CUDA"
+    return Check("devices", "GPU", "warning", said, advice)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,0 +1,109 @@
+"""The self-test: two training steps on random pixels, attention against its definition, a checkpoint.
+
+What is trained is every recipe that a plugin calls `selftest`: a tiny one, `PLUGIN/selftest`. Its data
+section is never opened. Random numbers are drawn from generators of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from jepa_core import checkpoints
+from jepa_core.assembly import build_model, sample_masks
+from jepa_core.doctor.check import Check
+from jepa_core.doctor.kernels import CASES, Case
+from jepa_core.optim import TrainingStep, training_step
+from jepa_core.recipe_files import names
+from jepa_core.recipes import Recipe, load_recipe
+from jepa_core.run import pick_device
+from jepa_kernels import block_attention
+
+STEPS = 2
+TOLERANCE = {torch.bfloat16: 3e-2, torch.float32: 1e-5}
+"""Largest error of attention on normal random input; a few units in the last place."""
+
+
+def run() -> Iterator[Check]:
+    """Attention, then every `selftest` recipe, on the device that `train.device = "auto"` takes."""
+    device = pick_device("auto")
+    yield _attention(device)
+    recipes = [name for name in names() if name.endswith("/selftest")]
+    for name in recipes:
+        yield from _recipe(name, device)
+    if not recipes:
+        said = "no loaded plugin has a recipe called selftest, so no training step was tried"
+        yield Check("self-test", "training", "warning", said, "install or enable a plugin: `jepa plugins`")
+
+
+def _attention(device: torch.device) -> Check:
+    errors = {case.name: attention_error(case, device) for case in CASES}
+    worst = max(errors, key=lambda name: errors[name])
+    limit = TOLERANCE[CASES[0].qkv(device).dtype]
+    said = f"on {device} at most {errors[worst]:.0e} from its float64 definition ({worst})"
+    if errors[worst] <= limit:
+        return Check("self-test", "attention", "ok", said, details={"errors": errors})
+    advice = "do not train on this device; set encoder.attention=reference, and please report it"
+    said += f"; at most {limit:.0e} is expected"
+    return Check("self-test", "attention", "problem", said, advice, {"errors": errors})
+
+
+@torch.no_grad()
+def attention_error(case: Case, device: torch.device) -> float:
+    """Largest difference of what `impl = "auto"` takes in training from the definition in float64."""
+    with torch.enable_grad():
+        found = block_attention(case.qkv(device), case.layout(device))
+    cpu = torch.device("cpu")
+    exact = case.qkv(device).cpu().double()
+    expected = block_attention(exact, case.layout(cpu), impl="reference")
+    return float((found.detach().cpu().double() - expected).abs().max())
+
+
+def _recipe(name: str, device: torch.device) -> Iterator[Check]:
+    """Training of one recipe, and, where that went well, a checkpoint of it."""
+    started = time.perf_counter()
+    recipe = load_recipe(name)
+    step = training_step(build_model(recipe).to(device), recipe)
+    losses = train(step, recipe)
+    seconds = time.perf_counter() - started
+    said = f"{len(losses)} steps of {name} on {device} in {seconds:.1f} s, loss {losses[-1]:.3f}"
+    details = {"losses": [loss if math.isfinite(loss) else str(loss) for loss in losses], "seconds": seconds}
+    if not all(map(math.isfinite, losses)):
+        advice = "set train.precision=fp32 and look again; if it stays, please report it"
+        yield Check("self-test", "training", "problem", f"{said}: not finite", advice, details)
+        return
+    yield Check("self-test", "training", "ok", said, details=details)
+    with tempfile.TemporaryDirectory(prefix="jepa-doctor-") as folder:
+        yield _checkpoint(step, recipe, Path(folder))
+
+
+def train(step: TrainingStep, recipe: Recipe) -> list[float]:
+    """The losses of `STEPS` steps on random pixels."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    size = recipe.train.batch_size
+    losses = []
+    for number in range(STEPS):
+        images = torch.randn(size, *step.model.encoder.view_shape(), generator=generator)
+        losses.append(float(step(images, sample_masks(step.model, size, recipe.seed, number)).loss))
+    return losses
+
+
+def _checkpoint(step: TrainingStep, recipe: Recipe, folder: Path) -> Check:
+    """Saved, found, its hashes checked, loaded into a fresh model."""
+    weights = step.model.state_dict()
+    checkpoints.save(folder, step.done, weights, step.state_dict(), keep=1)
+    checkpoint, _ = checkpoints.latest(folder)
+    model = build_model(recipe, seed=recipe.seed + 1)
+    checkpoints.load_weights(checkpoint, model)
+    again = training_step(model, recipe)
+    again.load_state_dict(checkpoints.load_state(checkpoint))
+    same = all(torch.equal(value, weights[name].cpu()) for name, value in model.state_dict().items())
+    if same and again.done == step.done:
+        return Check("self-test", "checkpoint", "ok", "written, and read back bit for bit")
+    said = f"what was read from {folder.parent} is not what was written"
+    return Check("self-test", "checkpoint", "problem", said, "check that disk, or set TMPDIR to another")

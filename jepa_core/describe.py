@@ -143,13 +143,17 @@ def _items(schema: Schema, defs: Schema) -> str:
 
 
 def _bounds(schema: Schema) -> str:
-    words = {
-        "minimum": "from {}",
-        "exclusiveMinimum": "above {}",
-        "maximum": "to {}",
-        "exclusiveMaximum": "below {}",
-    }
-    return "".join(f" {word.format(_short(schema[key]))}" for key, word in words.items() if key in schema)
+    """` from 0`, ` below 1`, ` from 0 to 1`, ` above 0 and below 1`."""
+    lower = _bound(schema, minimum="from", exclusiveMinimum="above")
+    upper = _bound(schema, maximum="to", exclusiveMaximum="below")
+    plain = "exclusiveMinimum" not in schema and "exclusiveMaximum" not in schema
+    joined = " " if plain else " and up " if "maximum" in schema else " and "
+    both = joined.join(filter(None, (lower, upper)))
+    return f" {both}" if both else ""
+
+
+def _bound(schema: Schema, **words: str) -> str:
+    return next((f"{word} {_short(schema[key])}" for key, word in words.items() if key in schema), "")
 
 
 def _short(number: float) -> str:

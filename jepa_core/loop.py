@@ -53,7 +53,7 @@ def train(
         parts, folder = micro_batches(recipe, ranks), ranks.share(Path(run_dir))
         going_on = (folder / RECIPE).is_file() if resume == "auto" else resume
         run = begin(recipe, folder, going_on, overwrite, allow_change, ranks)
-        batches = load(run, parts)
+        batches = begun(load(run, parts))
         if not going_on and ranks.main:
             make_folder(run)
         listeners = observers.standard() if watch is None else watch
@@ -220,6 +220,12 @@ def load(run: Run, parts: int) -> Iterator[list[Loaded]]:
         pin_memory=run.training.device.type == "cuda",
     )
     return _grouped(iter(flat), each)
+
+
+def begun(batches: Iterator[list[Loaded]]) -> Iterator[list[Loaded]]:
+    """The same, with the first one drawn: data that cannot be used are found before anything is written."""
+    first = list(islice(batches, 1))
+    return chain(first, batches)
 
 
 def _grouped(flat: Iterator[Loaded], parts: int) -> Iterator[list[Loaded]]:

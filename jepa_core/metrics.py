@@ -34,7 +34,7 @@ def read_metrics(file: Path | str) -> list[dict[str, Any]]:
     Raises UserError naming any other line that is not JSON.
     """
     file = Path(file)
-    texts = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    texts = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
     merged: dict[int, dict[str, Any]] = {}
     for number, text in enumerate(texts, start=1):
         try:
@@ -43,6 +43,8 @@ def read_metrics(file: Path | str) -> list[dict[str, Any]]:
             if number == len(texts):
                 break
             raise UserError(f"{file}, line {number} is not JSON: {text[:60]!r}") from None
+        if not isinstance(line, dict) or not isinstance(line.get("step", 0), int):
+            raise UserError(f"{file}, line {number} is not what a run logs at a step: {text[:60]!r}")
         if "step" in line:
             merged[line["step"]] = {**merged.get(line["step"], {}), **line}
     return [merged[step] for step in sorted(merged)]

@@ -9,6 +9,7 @@ errors; components are chosen by name from a catalogue, never by pluggy's call o
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,8 @@ from jepa_core.errors import UserError, unknown
 GROUP = "jepa"
 
 T = TypeVar("T")
+
+log = logging.getLogger("jepa")
 
 
 @dataclass
@@ -51,13 +54,15 @@ class Plugins:
     def register(self, plugin: object, name: str) -> None:
         """Adds a module or object with hook implementations, wholly or not at all.
 
-        Raises UserError for a misspelt hook or argument.
+        Raises UserError for a misspelt hook or argument, and for a wrapper around a hook.
         """
         known = [hook for hook in vars(hookspecs) if hook.startswith("jepa_")]
         for attribute in dir(plugin):
             options = self.manager.parse_hookimpl_opts(plugin, attribute)
             if options is not None and attribute not in known:
                 raise UserError(f"plugin {name!r}: {unknown('hook', attribute, known)}")
+            if options is not None and (options["wrapper"] or options["hookwrapper"]):
+                raise UserError(f"plugin {name!r}: {attribute} is a wrapper; expected a plain function")
         try:
             self.manager.register(plugin, name)
         except pluggy.PluginValidationError as error:
@@ -101,6 +106,43 @@ class Plugins:
     def recipe_folders(self) -> dict[str, Path]:
         """Folders of recipes by plugin name."""
         return dict(self._ask("jepa_recipes", Path))
+
+
+class Listeners:
+    """The observer hooks of a run: `listeners.jepa_step_ended(run=…, step=…, metrics=…)` tells everyone.
+
+    What is unusual: a plugin that fails is named in a warning and told nothing more, and the run goes on.
+    A UserError is its way of ending the run. The errors of observers that were registered for this run
+    alone are the caller's own, and raised.
+    """
+
+    def __init__(self, plugins: Plugins) -> None:
+        self._plugins = plugins
+        self._failed: set[str] = set()
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        return partial(self._tell, getattr(self._plugins.manager.hook, hook))
+
+    def _tell(self, hook: pluggy.HookCaller, **facts: Any) -> None:
+        for impl in reversed(hook.get_hookimpls()):  # pluggy's order: who came last is called first
+            if impl.plugin_name in self._failed:
+                continue
+            self._plugins.manager.trace.root.get("hook")(hook.name, impl.plugin_name)
+            try:
+                impl.function(*(facts[name] for name in impl.argnames))
+            except UserError:
+                raise
+            except Exception as error:  # a plugin may fail in any way; training must go on
+                self._leave_out(impl.plugin_name, f"{hook.name}: {type(error).__name__}: {error}", error)
+
+    def _leave_out(self, name: str, said: str, error: Exception) -> None:
+        for plugin in self._plugins.found:
+            if plugin.name == name:
+                plugin.error = said
+                self._failed.add(name)
+                log.warning("plugin %r failed and is told nothing more of this run: %s", name, said)
+                return
+        raise error
 
 
 @dataclass(frozen=True)
@@ -181,7 +223,11 @@ def discover() -> Plugins:
     disabled = {
         name.strip() for name in os.environ.get("JEPA_DISABLE_PLUGINS", "").split(",") if name.strip()
     }
-    for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+    points = sorted(entry_points(group=GROUP), key=lambda p: p.name)
+    for name in sorted(disabled - {point.name for point in points}):
+        known = ", ".join(point.name for point in points)
+        log.warning("JEPA_DISABLE_PLUGINS names %r, which is not installed; known: %s", name, known)
+    for point in points:
         plugins.found.append(_load(plugins, point, point.name in disabled))
     return plugins
 

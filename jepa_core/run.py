@@ -114,7 +114,12 @@ def begin(
     if ranks.main:
         ranks.wait()
     model = build_model(recipe).to(pick_device(recipe.train.device, ranks.local))
-    training = TrainingStep(model, recipe, *steps_of(recipe, len(samples)), ranks)
+    steps, warmup = steps_of(recipe, len(samples))
+    if warmup > steps:
+        log.warning(
+            "a warm-up of %d steps in a run of %d: its peak learning rate is not reached", warmup, steps
+        )
+    training = TrainingStep(model, recipe, steps, warmup, ranks)
     run = Run(folder, recipe, training, samples)
     if checkpoint is not None:
         _restore(run, checkpoint, allow)
@@ -134,7 +139,12 @@ def state_of(run: Run) -> dict[str, Any]:
 
 
 def _restore(run: Run, checkpoint: Path, allow: Sequence[str]) -> None:
-    """Puts a checkpoint into the run, to go on as if nothing had happened."""
+    """Puts a checkpoint into the run, to go on as if nothing had happened.
+
+    One of step 0 without a state is imported weights, from which training begins.
+    """
+    if checkpoints.step_of(checkpoint) == 0 and not (checkpoint / checkpoints.STATE).exists():
+        return checkpoints.load_weights(checkpoint, run.model)
     state = checkpoints.load_state(checkpoint)
     if state["images"] != len(run.samples) and not any(key.split(".")[0] == "data" for key in allow):
         raise UserError(

@@ -42,7 +42,7 @@ class SourceSettings(ComponentSettings):
 
     carried: ClassVar[frozenset[str]] = frozenset({"workers", "max_corrupt"})
 
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=512)
     """Processes that read and transform images; 0: the training process itself. Changes no batch."""
     max_corrupt: float = Field(0.1, ge=0, lt=1)
     """Share of unreadable images that is put up with; they are skipped, counted and reported."""

@@ -59,7 +59,7 @@ def main() -> None:
     try:
         with Aloud(), whole_words():
             raise SystemExit(app(prog_name="jepa", standalone_mode=False))
-    except (UserError, WrongUsage, OSError) as error:
+    except (UserError, WrongUsage, OSError, MemoryError, RuntimeError) as error:
         said = in_a_line(error)
         if debug or said is None:
             raise

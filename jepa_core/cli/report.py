@@ -10,6 +10,7 @@ import typer
 from jepa_core.cli import complete
 from jepa_core.cli.console import Role
 from jepa_core.cli.console import out as console
+from jepa_core.report import IMAGES
 
 
 def report(
@@ -21,7 +22,7 @@ def report(
         Path | None, typer.Option(help="The page; by default report.html in the first run's folder")
     ] = None,
     role: Role = "target",
-    images: Annotated[int, typer.Option(help="Images of each split that are looked at")] = 2000,
+    images: Annotated[int, typer.Option(help="Images of each split that are looked at")] = IMAGES,
     probes: Annotated[
         bool, typer.Option(help="Probe a run that has no eval.json yet, as jepa eval does")
     ] = True,

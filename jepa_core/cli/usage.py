@@ -1,8 +1,9 @@
-"""What the user got wrong, in a line: settings and data, the words of the command, files out of reach."""
+"""What the user got wrong, in a line: settings, data, words of the command, files or memory out of reach."""
 
 from __future__ import annotations
 
 import errno
+import re
 from typing import Any
 
 import typer
@@ -21,11 +22,26 @@ def in_a_line(error: Exception) -> str | None:
     """
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MemoryError | RuntimeError):
+        return _memory(error)
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
             return error.strerror
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else None
     return _usage(error)
+
+
+def _memory(error: Exception) -> str | None:
+    """torch says it in two ways: its allocator for the CPU, and torch.OutOfMemoryError."""
+    said = str(error)
+    wanted = re.search(r"[Tt]ried to allocate ([\d.]+ \w+|\d+ bytes)", said)
+    if not wanted and not isinstance(error, MemoryError) and "can't allocate memory" not in said:
+        return None
+    size = f" for another {wanted[1]}" if wanted else ""
+    return (
+        f"there is not enough memory{size}\ntry train.micro_batch, a smaller train.batch_size or a smaller "
+        "encoder; encoder.checkpoint=true trades time for memory"
+    )
 
 
 def _usage(error: Any) -> str:

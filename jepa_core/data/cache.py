@@ -19,6 +19,8 @@ def cache_folder(path: Path | None = None) -> Path:
     Raises UserError where the folder cannot be made.
     """
     folder = (path or Path(os.environ.get("JEPA_DATA") or "~/.cache/jepa")).expanduser()
+    if folder.is_file():
+        raise UserError(f"the data folder {str(folder)!r} is a file (data.path, or JEPA_DATA in its absence)")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -22,6 +22,7 @@ import tempfile
 import threading
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ class Cifar10Source:
         rows = self._rows(name, len(images))
         note = f"CIFAR-10 from {file}; {name}: images {rows.start} to {rows.stop - 1} of its {part} batches"
         return ArraySamples(
-            channels_first(images[rows], "images"),
-            label_numbers(labels[rows], len(images[rows]), "labels"),
+            channels_first(images[rows], f"{part}_images"),
+            label_numbers(labels[rows], len(images[rows]), f"{part}_labels"),
             CLASSES,
             note,
         )
@@ -96,11 +97,20 @@ class Cifar10Source:
 
 
 def _read(file: Path, part: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """One part's images and labels. Raises UserError for a file that is not what `fetch` wrote."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return arrays[f"{part}_images"], arrays[f"{part}_labels"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is damaged ({error}); delete it, and it is made anew") from None
+            images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        said = "it is not a .npz file" if not zipfile.is_zipfile(file) else str(error).strip("'")
+        raise UserError(f"{file} is damaged ({said}); delete it, and it is made anew") from None
+    expected = (COUNTS[part], 32, 32, 3)
+    if images.dtype != np.uint8 or images.shape != expected or labels.shape != expected[:1]:
+        raise UserError(
+            f"{file} is not CIFAR-10: its {part}_images are {images.dtype} {list(images.shape)}, not uint8 "
+            f"{list(expected)}; delete it, and it is made anew"
+        )
+    return images, labels
 
 
 def fetch(file: Path) -> None:
@@ -117,8 +127,9 @@ def fetch(file: Path) -> None:
             check_counts(arrays)
         except Unreachable as error:
             reasons.append(f"{way}: {error}")
-            log.info("CIFAR-10 by %s: not possible (%s)", way, error)
             continue
+        for reason in reasons:
+            log.info("CIFAR-10 not by %s", reason)
         save_arrays(file, arrays)
         log.info("CIFAR-10 (no formal licence; cite Krizhevsky 2009) came by %s, kept as %s", way, file)
         return

@@ -60,7 +60,7 @@ class FolderSource(SplitSource):
 
 
 def _check_folder(path: Path) -> None:
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"data.path {str(path)!r} does not exist")
     if not path.is_dir():
         hint = " (for a .npz file: data.name=npz)" if path.suffix == ".npz" else ""
@@ -109,6 +109,6 @@ def _nothing_in(folder: Path) -> str:
     if not others:
         return f"data.path: the folder {str(folder)!r} is empty"
     return (
-        f"data.path: no images in {str(folder)!r} ({len(others)} entries, such as {others[0]!r}); "
+        f"data.path: no images in {str(folder)!r} (entries: {len(others)}, such as {others[0]!r}); "
         f"known extensions: {' '.join(EXTENSIONS)}"
     )

@@ -89,7 +89,7 @@ def make_loader(
     if order.steps_per_epoch == 0:
         each = f" on each of {world} ranks" if world > 1 else ""
         raise UserError(
-            f"{len(samples)} samples do not fill one batch of {batch_size}{each}; lower the batch size"
+            f"{len(samples)} samples do not fill one batch of {batch_size}{each}; lower train.batch_size"
         )
     read = reader(samples, transform_settings, view_shape, max_corrupt)
     masks = None

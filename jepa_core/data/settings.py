@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from jepa_core.settings import Settings, SourceSettings
 
+
+def _least_first(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("two numbers, the least first")
+    return pair
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+AreaShare = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 Colour = tuple[float, float, float]
 
 
@@ -26,16 +34,16 @@ class HeldOutSettings(SourceSettings):
     @model_validator(mode="after")
     def _leaves_training_images(self) -> HeldOutSettings:
         if self.val_share + self.test_share >= 1:
-            raise ValueError("val_share + test_share below 1")
+            raise ValueError(f"val_share + test_share below 1; they are {self.val_share} + {self.test_share}")
         return self
 
 
 class TransformSettings(Settings):
     """Training: random resized crop, flip, colour, blur. Evaluation: resize, centre crop. Then normalise."""
 
-    crop_scale: Range = (0.3, 1.0)
+    crop_scale: Annotated[tuple[AreaShare, AreaShare], AfterValidator(_least_first)] = (0.3, 1.0)
     """Area of the random crop as a share of the image: least, most."""
-    crop_ratio: Range = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[tuple[Positive, Positive], AfterValidator(_least_first)] = (3 / 4, 4 / 3)
     """Width / height of the random crop: least, most."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of a horizontal flip."""
@@ -48,18 +56,7 @@ class TransformSettings(Settings):
     """Share of the shorter side that the evaluation's centre crop keeps; .875 is ImageNet's 256 to 224."""
     mean: Colour = (0.485, 0.456, 0.406)
     """Mean of red, green, blue (of 0 to 1) that is subtracted; ImageNet's by default."""
-    std: Colour = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Standard deviation of red, green, blue that is divided by."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How images are resized; always with antialiasing."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> TransformSettings:
-        for name, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
-            if low > high:
-                raise ValueError(f"{name} with the least first; got {low}, {high}")
-        if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale of at most 1; got {self.crop_scale[1]}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std above 0; got {self.std}")
-        return self

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.cache import cache_folder, save_arrays
 from jepa_core.data.images import EXTENSIONS, read_image
+from jepa_core.data.npz import MOST_CLASSES, numbered
 from jepa_core.data.samples import BaseSamples
 from jepa_core.data.settings import HeldOutSettings
 from jepa_core.data.splits import SplitSource
@@ -52,7 +54,9 @@ class WebDatasetSource(SplitSource):
         self.paths = {name: path for name, path in paths.items() if path is not None}
 
     def own_splits(self) -> Collection[str]:
-        """Those with a path."""
+        """Those with a path. Raises UserError where the shards of one are not there."""
+        for pattern in self.paths.values():
+            expand(pattern)
         return self.paths.keys()
 
     def load(self, name: str) -> ShardSamples:
@@ -84,8 +88,7 @@ class ShardSamples(BaseSamples):
             np.concatenate([getattr(shard, field) for shard in shards])
             for field in ("start", "size", "label", "key")
         )
-        most = int(self.label.max())
-        self.classes = None if most < 0 else [str(number) for number in range(most + 1)]
+        self.classes = numbered(torch.from_numpy(self.label))
 
     def __len__(self) -> int:
         return len(self.start)
@@ -115,9 +118,11 @@ def expand(pattern: str) -> list[Path]:
     files = sorted({Path(found) for name in names for found in (glob.glob(name) or [name])})
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise UserError(
-            f"shards {pattern!r}: {len(missing)} of {len(files)} do not exist, such as {missing[0]!r}"
-        )
+        if len(files) > 1:
+            some = f"{len(missing)} of {len(files)} do not exist, such as {missing[0]!r}"
+        else:
+            some = f"there is no file {missing[0]!r}"
+        raise UserError(f"shards {pattern!r}: {some}")
     return files
 
 
@@ -161,6 +166,7 @@ def build_index(file: Path) -> ShardIndex:
                     images.setdefault(key, (member.offset_data, member.size))
                 elif extension == ".cls":
                     labels[key] = _label(archive, member, file)
+        _check_end(file)
     except tarfile.TarError as error:
         raise UserError(f"shard {str(file)!r} is not a whole, uncompressed tar file: {error}") from None
     return ShardIndex(
@@ -169,6 +175,14 @@ def build_index(file: Path) -> ShardIndex:
         label=np.array([labels.get(key, -1) for key in images], dtype=np.int64),
         key=np.array([os.fsencode(key) for key in images], dtype=np.bytes_),
     )
+
+
+def _check_end(file: Path) -> None:
+    """Raises TarError for a file without the zeros that end an archive: tarfile takes it for a whole one."""
+    with file.open("rb") as stream:
+        stream.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        if stream.read().strip(tarfile.NUL):
+            raise tarfile.ReadError("it is cut short, the mark of its end is missing")
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -182,6 +196,10 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> int
     stream = archive.extractfile(member)
     text = stream.read() if stream else b""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        raise UserError(f"{file}!{member.name} holds {text[:20]!r}; expected the number of a class") from None
+        number = MOST_CLASSES
+    if not -1 <= number < MOST_CLASSES:
+        said = text[:20].decode(errors="replace")
+        raise UserError(f"{file}!{member.name} holds {said!r}; expected the number of a class")
+    return number

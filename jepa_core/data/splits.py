@@ -79,7 +79,7 @@ class SplitSource(ABC):
         parts = hold_out(train.keys(), missing, self.held_out.split_seed)
         if not all(len(part) for part in parts.values()):
             raise UserError(
-                f"{len(train)} training images are too few to hold out {' and '.join(missing)}; "
+                f"too few images ({len(train)}) to hold out {' and '.join(missing)} from; "
                 "set data.val_share=0 data.test_share=0 to train on all of them"
             )
         sizes = ", ".join(f"{part} {len(index)}" for part, index in sorted(parts.items()))

@@ -59,6 +59,10 @@ _NAMELESS = {"CLEVRClassification": 11, "FER2013": 7, "GTSRB": 43, "PCAM": 2, "S
 """Number of classes of the sets that do not name them (CLEVR's label is the number of objects)."""
 
 
+_ITS_HINT = "You can use download=True to download it"
+"""Ends some of torchvision's messages; a recipe says it otherwise."""
+
+
 class TorchvisionSource(SplitSource):
     """A labelled torchvision data set."""
 
@@ -98,14 +102,17 @@ class TorchvisionSource(SplitSource):
             arguments["download"] = True
         try:
             inspect.signature(offered).bind(**arguments)
-            return offered(**arguments)
+            data = offered(**arguments)
+            len(data)
+            return data
         except TypeError as error:
             raise UserError(
                 f"torchvision {self.config.dataset}: {error} (data.download, data.options)"
             ) from None
         except (OSError, RuntimeError, ValueError, ImportError) as error:
-            said = " ".join(str(error).split())
-            hint = "" if self.config.download else "; data.download=true fetches it, where torchvision can"
+            said = " ".join(str(error).split()).removesuffix(_ITS_HINT).rstrip(". ")
+            fetches = "download" in inspect.signature(offered).parameters and not self.config.download
+            hint = "; data.download=true fetches it" if fetches else ""
             raise UserError(
                 f"torchvision {self.config.dataset} in {arguments.get('root')}: {said}{hint}"
             ) from None
@@ -161,6 +168,8 @@ def _in_memory(data: Any, note: str) -> ArraySamples | None:
         images, labels = data.data.transpose(0, 2, 3, 1), np.asarray(data.labels)
     else:
         return None
-    numbers = label_numbers(labels, len(images), "labels")
+    numbers = label_numbers(labels, len(images), f"labels of {note}")
     classes = _class_names(data) or numbered(numbers)
-    return ArraySamples(channels_first(np.ascontiguousarray(images), "images"), numbers, classes, note)
+    return ArraySamples(
+        channels_first(np.ascontiguousarray(images), f"images of {note}"), numbers, classes, note
+    )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +17,20 @@ from torch.utils.data import DataLoader, Dataset
 from jepa_core.errors import UserError
 
 T = TypeVar("T")
+
+log = logging.getLogger("jepa")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _say_that_these_are_many(workers: int) -> None:
+    log.warning(
+        "data.workers is %d, on %d cores: workers that share a core slow each other", workers, cores()
+    )
 
 
 @contextmanager
@@ -51,19 +69,26 @@ def _leave_signals_to_the_parent(_: int) -> None:
 def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Iterator[T]:
     """`dataset[i]` for each of `items`, in order, read by `workers` processes of one torch thread each.
 
-    Draws nothing from the global random state. Raises a worker's UserError as it was.
+    Draws nothing from the global random state. Says so once where the workers are more than the cores.
+    Raises a worker's UserError as it was.
     """
-    loader = DataLoader(
-        _Guarded(dataset),
-        batch_size=None,
-        sampler=items,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),
-        worker_init_fn=_leave_signals_to_the_parent if workers else None,
-    )
+    if workers > cores():
+        _say_that_these_are_many(workers)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # it is said in one line, above
+        started = iter(
+            DataLoader(
+                _Guarded(dataset),
+                batch_size=None,
+                sampler=items,
+                num_workers=workers,
+                pin_memory=pin_memory,
+                generator=torch.Generator(),
+                worker_init_fn=_leave_signals_to_the_parent if workers else None,
+            )
+        )
     try:
-        for item in loader:
+        for item in started:
             if isinstance(item, UserError):
                 raise item
             yield item

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,7 +62,8 @@ class KNN:
         _check(train, held_out, classes)
         if len(train[0]) < self.config.k:
             raise UserError(
-                f"knn needs k = {self.config.k} training samples or more; got {len(train[0])}. Set k lower"
+                f"setting 'k' of the probe knn is {self.config.k}, but there are {len(train[0])} training "
+                "samples to choose neighbours from; lower it"
             )
         bank = F.normalize(train[0].float(), dim=1).T
         queries = F.normalize(held_out[0].float(), dim=1).split(_CHUNK)
@@ -90,16 +91,14 @@ class LinearProbe:
     class Config(ComponentSettings):
         """Settings of the linear probe."""
 
-        l2: tuple[float, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
-        """Strengths to choose from, each above 0; the best on a part of the training features is taken."""
+        l2: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
+        """Strengths to choose from; the best on a part of the training features is taken."""
         chosen_on: float = Field(0.1, gt=0, lt=1)
         """Share of the training features that is kept out of the fit to choose the strength."""
         max_iterations: int = Field(100, ge=1)
         """L-BFGS iterations for each fit, at most."""
 
     def __init__(self, config: Config) -> None:
-        if min(config.l2) <= 0:
-            raise UserError(f"linear.l2 is {config.l2}; every strength must be above 0")
         self.config = config
 
     def __call__(self, train: Labelled, held_out: Labelled, classes: int) -> Mapping[str, float]:

@@ -9,7 +9,7 @@ import torch
 
 from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
-from jepa_core.errors import unknown
+from jepa_core.errors import UserError, unknown
 from jepa_core.evaluate.models import evaluate_model
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.observers import Terminal
@@ -25,12 +25,13 @@ def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str
     """The probe table of a run: trained encoder, a twin fresh from the run's seed, raw pixels.
 
     `probes` names those of the recipe that are wanted (none: all). The table goes to `eval.json` too.
-    Raises UserError for an unknown probe, split or role, and for a folder that is no run.
+    Raises UserError for an unknown probe, split or role, for probes asked for on images without labels,
+    and for a folder that is no run.
     """
     check_split(split)
     if role not in ROLES:
         raise unknown("role", role, ROLES)
-    recipe, model, _ = open_model(folder)
+    recipe, model, step = open_model(folder)
     wanted = {name: build("probe", _probe(recipe, name)) for name in probes or recipe.probes}
     device = next(model.parameters()).device
     terminal = Terminal()
@@ -49,6 +50,12 @@ def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str
         )
     finally:
         terminal.end()
+    if probes and not result.classes:
+        raise UserError(
+            f"probe {', '.join(probes)}: the images of this run have no labels, so there is nothing to fit; "
+            "leave --probe out for RankMe and spread alone"
+        )
+    result = result.model_copy(update={"step": step})
     (folder / "eval.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
     return result
 

@@ -58,6 +58,8 @@ class EvalResult(BaseModel):
     classes: int
     majority: float
     """Share of the largest class among the held-out images."""
+    step: int | None = None
+    """Optimizer steps of the checkpoint that was judged; None where it was no run's."""
 
     @property
     def baseline_row(self) -> Row | None:

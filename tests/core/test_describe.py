@@ -45,7 +45,7 @@ ALLOWED = {
     "name": "text",
     "count": "a whole number above 0",
     "sides": "a whole number above 0 or a list of 2 whole numbers above 0",
-    "shares": "a list of 2 numbers above 0 to 1",
+    "shares": "a list of 2 numbers above 0 and up to 1",
     "mixed": "a list of 2 values",
     "many": "a list of numbers",
     "shape": "linear or cosine",
@@ -53,7 +53,7 @@ ALLOWED = {
     "last": "true or false",
     "where": "a path",
     "extra": "a table",
-    "blur.sigma": "a number from 0.5 below 4",
+    "blur.sigma": "a number from 0.5 and below 4",
 }
 
 

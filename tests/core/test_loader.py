@@ -210,7 +210,7 @@ def test_an_error_in_a_worker_is_the_same_one_line(workers: int) -> None:
 
 
 def test_fewer_samples_than_a_batch_is_an_error() -> None:
-    with pytest.raises(UserError, match="7 samples do not fill one batch of 8; lower the batch size"):
+    with pytest.raises(UserError, match=r"7 samples do not fill one batch of 8; lower train\.batch_size"):
         make_loader(arrays(7), FLIPS, VIEW, 8, steps=range(1), seed=0)
     with pytest.raises(UserError, match="15 samples do not fill one batch of 8 on each of 2 ranks"):
         make_loader(arrays(15), FLIPS, VIEW, 8, steps=range(1), seed=0, world=2)
@@ -246,7 +246,11 @@ def test_evaluation_sees_every_sample_once_in_order() -> None:
 def test_evaluation_leaves_corrupt_samples_out_and_lists_them() -> None:
     loader = eval_loader(Numbered(9, bad=(2, 4, 5)), AS_IT_IS, VIEW, 2)
     assert [labels.tolist() for _, labels in loader] == [[0, 1], [3], [6, 7], [8]]
-    assert [str(sample) for sample in loader.skipped] == ["2.png: cut short", "4.png: cut short", "5.png: cut short"]
+    assert [str(sample) for sample in loader.skipped] == [
+        "2.png: cut short",
+        "4.png: cut short",
+        "5.png: cut short",
+    ]
     with pytest.raises(UserError, match=r"none of 3 samples can be read; the first: 0\.png: cut short"):
         list(eval_loader(Numbered(3, bad=(0, 1, 2)), AS_IT_IS, VIEW, 2))
     with pytest.raises(

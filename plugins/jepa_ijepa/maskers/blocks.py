@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from torch import Generator, Tensor
 
 from jepa_core.errors import UserError
@@ -26,6 +26,15 @@ from jepa_core.types import Grid, IndexSet, grid_size
 
 Rounding = Literal["area", "sides"]
 Truncation = Literal["first", "random"]
+
+
+def _one_or_two(number: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of a number, or a pair of them: what help and error messages say is allowed."""
+    return {"anyOf": [number, {"type": "array", "prefixItems": [number, number]}]}
+
+
+_POSITIVES = _one_or_two({"type": "number", "exclusiveMinimum": 0})
+_SHARES = _one_or_two({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
 
 
 def _as_pair(value: Any) -> Any:
@@ -46,10 +55,14 @@ def _positive(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-ShareRange = Annotated[tuple[float, float], BeforeValidator(_as_pair), AfterValidator(_share)]
+ShareRange = Annotated[
+    tuple[float, float], BeforeValidator(_as_pair), AfterValidator(_share), WithJsonSchema(_SHARES)
+]
 """`[low, high]` within 0 … 1; a single number stands for both ends."""
 
-PositiveRange = Annotated[tuple[float, float], BeforeValidator(_as_pair), AfterValidator(_positive)]
+PositiveRange = Annotated[
+    tuple[float, float], BeforeValidator(_as_pair), AfterValidator(_positive), WithJsonSchema(_POSITIVES)
+]
 """`[low, high]` above 0; a single number stands for both ends."""
 
 

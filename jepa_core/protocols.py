@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from jepa_core.exchange.parts import Export, TimmModel, Weights
-    from jepa_core.exchange.source import Source
+    from jepa_core.exchange.source import Source as WeightSource
 
 
 @runtime_checkable
@@ -194,11 +194,11 @@ class Format(Protocol):
     suffix: ClassVar[str]
     """How a written file's name ends, with the dot; empty where a folder is written."""
 
-    def recognises(self, source: Source) -> bool:
+    def recognises(self, source: WeightSource) -> bool:
         """Whether this looks like the format. Raises UserError for a file that nobody could read."""
         ...
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: WeightSource, given: Mapping[str, Any]) -> Weights:
         """The weights, and the settings they ask for; `given` are the user's own settings of the encoder.
 
         Raises UserError for a file that is not this format, or does not say enough.

@@ -48,6 +48,16 @@ class SourceSettings(ComponentSettings):
     """Share of unreadable images that is put up with; they are skipped, counted and reported."""
 
 
+class MaskerSettings(ComponentSettings):
+    """What maskers have that the engine can draw several times."""
+
+    carried: ClassVar[frozenset[str]] = frozenset({"sets"})
+
+    sets: int = Field(1, ge=1, le=64)
+    """Context and target sets of a sample, each paired with its own, over one pass of the target encoder
+    (V-JEPA: 2). A step then costs less for each pair, and more in all."""
+
+
 class ObjectiveSettings(ComponentSettings):
     """What every loss term has, whoever wrote it."""
 

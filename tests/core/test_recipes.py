@@ -73,13 +73,13 @@ def test_the_last_override_of_a_setting_counts(tiny_recipe: Path) -> None:
 
 def test_a_swapped_component_starts_from_its_own_defaults(tiny_recipe: Path) -> None:
     swapped = load_recipe(tiny_recipe, "masker=random", "predictor.depth=2")
-    assert swapped.masker.model_dump() == {"name": "random", "ratio": (0.6, 0.6)}
+    assert swapped.masker.model_dump() == {"name": "random", "ratio": (0.6, 0.6), "sets": 1}
     assert (swapped.predictor.width, swapped.predictor.depth) == (24, 2)  # type: ignore[attr-defined]
 
 
 def test_a_setting_of_the_old_component_beside_the_swap_is_refused(tiny_recipe: Path) -> None:
     said = refusal(tiny_recipe, "masker.target_scale=[0.15, 0.3]", "masker.name=random")
-    assert said == "unknown setting 'masker.target_scale'; known: name, ratio."
+    assert said == "unknown setting 'masker.target_scale'; known: name, ratio, sets."
 
 
 class Old:
@@ -200,7 +200,7 @@ def test_the_short_form_goes_beside_settings_in_any_order(
     tiny_recipe: Path, overrides: tuple[str, ...]
 ) -> None:
     masker = load_recipe(tiny_recipe, *overrides).masker
-    assert masker.model_dump() == {"name": "random", "ratio": (0.5, 0.5)}
+    assert masker.model_dump() == {"name": "random", "ratio": (0.5, 0.5), "sets": 1}
 
 
 def test_overrides_that_contradict_each_other(tiny_recipe: Path) -> None:

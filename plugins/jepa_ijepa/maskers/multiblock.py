@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan
 from jepa_ijepa.maskers import blocks
 from jepa_ijepa.maskers.blocks import BlockLaw, PositiveRange, Rounding, ShareRange
@@ -37,7 +37,7 @@ class Multiblock:
     targets may overlap each other. Every set has more than `min_keep` tokens.
     """
 
-    class Config(ComponentSettings):
+    class Config(MaskerSettings):
         targets: int = Field(4, ge=1, le=32)
         """Target blocks of a sample (paper: 4)."""
         target_scale: ShareRange = (0.15, 0.2)

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
 from jepa_ijepa.maskers import blocks
 from jepa_ijepa.maskers.blocks import BlockLaw, PositiveRange, ShareRange
@@ -26,7 +26,7 @@ class Block:
     a uniform place with every row and column in reach, one size a batch (so that both sets are uniform).
     """
 
-    class Config(ComponentSettings):
+    class Config(MaskerSettings):
         scale: ShareRange = (0.6, 0.6)
         """Share of the grid that the target block covers; of its space, where the grid has a time axis."""
         aspect: PositiveRange = (0.75, 1.5)
@@ -67,7 +67,7 @@ class Random:
     and .6, once a batch: `ratio = [.4, .6]`. Ours: ascending indices.
     """
 
-    class Config(ComponentSettings):
+    class Config(MaskerSettings):
         ratio: ShareRange = (0.6, 0.6)
         """Share of the tokens that are to be predicted, drawn once a batch (official: [.4, .6])."""
 
@@ -103,7 +103,7 @@ class Rasterised:
     a quadrant spans all times; a sequence has two halves, so one target.
     """
 
-    class Config(ComponentSettings):
+    class Config(MaskerSettings):
         pass
 
     def __init__(self, config: Config) -> None:

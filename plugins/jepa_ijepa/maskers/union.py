@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Generator
 
 from jepa_core.errors import UserError
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
 from jepa_ijepa.maskers import blocks
 from jepa_ijepa.maskers.blocks import BlockLaw, PositiveRange, ShareRange
@@ -24,7 +24,7 @@ from jepa_ijepa.maskers.blocks import BlockLaw, PositiveRange, ShareRange
 class Union:
     """One context and one target of fixed sizes; the target follows the union of `blocks` blocks."""
 
-    class Config(ComponentSettings):
+    class Config(MaskerSettings):
         context: float = Field(0.35, gt=0, lt=1)
         """Share of the tokens that are visible."""
         target: float = Field(0.4, gt=0, lt=1)

@@ -1,10 +1,11 @@
-"""Pictures of a run for people: masks drawn over real images, and the curves of the training log.
+"""Pictures for people, as sheets of small captioned images; among them masks drawn over real images.
 
-What is unusual: figures are made on a canvas of their own (no pyplot, no window, no global state), so
-they work without a display and beside a notebook. Colours are told apart by colour-blind eyes and in
-print (Okabe & Ito 2008).
+What is unusual: a `Sheet` is data, drawn as a PNG here and as HTML by the report, so that both show the
+same. Figures are made on a canvas of their own (no pyplot, no window, no global state), so they work
+without a display and beside a notebook. Colours are told apart by colour-blind eyes and in print (Okabe
+& Ito 2008).
 
-Axes: B images, H × W tokens of the grid, N = H·W.
+Axes: B images, H × W tokens of the grid, N = H·W, h × w pixels of a cell.
 """
 
 from __future__ import annotations
@@ -13,23 +14,144 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.metrics import read_metrics
 from jepa_core.types import Grid, IndexSet, MaskPlan
 
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
-_STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 160}
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 160}
+
+Edge = tuple[tuple[float, float], tuple[float, float]]
+"""A line from (x, y) to (x, y)."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Lines over a cell, in its pixels."""
+
+    edges: Sequence[Edge]
+    colour: str
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One small image: uint8 [h, w, 3], what stands below it, and lines over it."""
+
+    pixels: np.ndarray
+    caption: str = ""
+    outlines: Sequence[Outline] = ()
+    strong: bool = False
+    """Set apart from the others, as a query is from its answers."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the colours of a map mean: a matplotlib colour map from `low` to `high`."""
+
+    colours: str
+    low: float
+    high: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Groups of cells. `flow` says whether a group stands as a column or as a row."""
+
+    name: str
+    """Of the file, without suffix."""
+    title: str
+    groups: Sequence[Sequence[Cell]]
+    flow: Literal["down", "across"] = "down"
+    labels: Sequence[str] = ()
+    """What the cells of a group are, in order."""
+    legend: Sequence[tuple[str, str]] = ()
+    """(label, colour) of the outlines."""
+    scale: Scale | None = None
+
+
+CELL, GAP, LINE = 1.2, 0.1, 0.18
+"""Inches: the width of a cell, the space between two, a line of text."""
+
+
+def draw_sheet(sheet: Sheet, path: Path | str) -> None:
+    """A sheet as a PNG."""
+    longest, count = max(map(len, sheet.groups)), len(sheet.groups)
+    rows, columns = (longest, count) if sheet.flow == "down" else (count, longest)
+    tallest = max(cell.pixels.shape[0] / cell.pixels.shape[1] for group in sheet.groups for cell in group)
+    step = CELL + GAP, CELL * tallest + LINE + GAP
+    left, top = 2 * LINE if sheet.flow == "down" else GAP, (2 if sheet.flow == "down" else 3) * LINE
+    width = left + columns * step[0] + (4 * LINE if sheet.scale else 0)
+    height = top + rows * step[1] + (2 * LINE if sheet.legend else 0)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        axis = figure.add_axes(
+            (0, 0, 1, 1), xlim=(0, width), ylim=(height, 0)
+        )  # in inches, from the top left
+        axis.set_axis_off()
+        axis.text(width / 2, LINE, sheet.title, ha="center", va="center", fontsize=10)
+        for g, group in enumerate(sheet.groups):
+            for i, cell in enumerate(group):
+                column, row = (g, i) if sheet.flow == "down" else (i, g)
+                _draw_cell(axis, cell, left + column * step[0], top + row * step[1])
+        _draw_labels(axis, sheet, (left, top), step)
+        _draw_keys(figure, axis, sheet, (width, height))
+        figure.savefig(path, format="png")
+
+
+def _draw_cell(axis: Axes, cell: Cell, x: float, y: float) -> None:
+    """A cell whose upper left corner stands at (x, y) inches."""
+    high, wide = cell.pixels.shape[:2]
+    size = CELL / wide  # of a pixel
+    below = y + high * size
+    axis.imshow(cell.pixels, extent=(x, x + CELL, below, y), interpolation="nearest", aspect="auto")
+    axis.text(x + CELL / 2, below + 0.03, cell.caption, ha="center", va="top")
+    if cell.strong:
+        axis.add_patch(Rectangle((x, y), CELL, high * size, fill=False, linewidth=1.6))
+    for outline in cell.outlines:
+        edges = [
+            ((x + a * size, y + b * size), (x + c * size, y + d * size)) for (a, b), (c, d) in outline.edges
+        ]
+        axis.add_collection(
+            LineCollection(edges, colors=outline.colour, linewidths=1.6, capstyle="projecting")
+        )
+
+
+def _draw_labels(axis: Axes, sheet: Sheet, start: tuple[float, float], step: tuple[float, float]) -> None:
+    for i, label in enumerate(sheet.labels):
+        if sheet.flow == "down":
+            y = start[1] + i * step[1] + (step[1] - LINE - GAP) / 2
+            axis.text(start[0] - LINE, y, label, rotation=90, ha="center", va="center", fontsize=10)
+        else:
+            axis.text(start[0] + i * step[0] + CELL / 2, start[1] - LINE / 2, label, ha="center", va="center")
+
+
+def _draw_keys(figure: Figure, axis: Axes, sheet: Sheet, size: tuple[float, float]) -> None:
+    handles = [Patch(fill=False, edgecolor=c, linewidth=1.6, label=label) for label, c in sheet.legend]
+    if handles:
+        axis.legend(handles=handles, loc="lower center", ncols=min(len(handles), 8), frameon=False)
+    if sheet.scale:
+        colours = ScalarMappable(Normalize(sheet.scale.low, sheet.scale.high), sheet.scale.colours)
+        place = figure.add_axes((1 - 3.6 * LINE / size[0], 0.2, 0.4 * LINE / size[0], 0.6))
+        figure.colorbar(colours, cax=place, label=sheet.scale.label)
+
+
+def colour_map(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """float [...] as uint8 [..., 3] colours of the scale."""
+    share = (values - scale.low) / max(scale.high - scale.low, 1e-9)
+    return (colormaps[scale.colours](share)[..., :3] * 255).round().astype(np.uint8)
 
 
 def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -39,26 +161,36 @@ def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
 
 
 def draw_masks(images: Tensor, plan: MaskPlan, grid: Grid, path: Path | str, most: int = 8) -> None:
-    """A PNG with the first `most` images: as they are, what each context sees, and the target blocks.
+    """`mask_sheet` as a PNG."""
+    draw_sheet(mask_sheet(images, plan, grid, most), path)
+
+
+def mask_sheet(images: Tensor, plan: MaskPlan, grid: Grid, most: int = 8) -> Sheet:
+    """The first `most` images: as they are, what each context sees, and the target blocks.
 
     `images` [B, C, H, W] with C 1 or 3, float 0 … 1 or uint8; `grid` is the (H, W) token grid of `plan`.
     Raises UserError where the grid does not divide the images, the images are normalised, or images and
     plan speak of different batch sizes.
     """
     _check(images, plan, grid)
-    count, rows = min(most, len(images)), 2 + len(plan.contexts)
-    pixels = _pixels(images[:count])
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(0.8 + 1.3 * count, 0.4 + 1.42 * rows), layout="constrained")
-        axes = figure.subplots(rows, count, squeeze=False)
-        for b in range(count):
-            _show(axes[0, b], pixels[b])
-            for row, context in enumerate(plan.contexts, start=1):
-                _draw_context(axes[row, b], pixels[b], _keep(context, b, grid))
-            _draw_targets(axes[-1, b], pixels[b], [_keep(target, b, grid) for target in plan.targets])
-        _name_rows(axes, plan, grid)
-        _legend(figure, len(plan.targets))
-        figure.savefig(path, format="png")
+    groups = []
+    for b, image in enumerate(to_pixels(images[:most])):
+        contexts = [_context_cell(image, _keep(context, b, grid)) for context in plan.contexts]
+        targets = [_keep(target, b, grid) for target in plan.targets]
+        groups.append([Cell(_bytes(image)), *contexts, _target_cell(image, targets)])
+    several, several_targets = len(plan.contexts) > 1, len(plan.targets) > 1
+    names = [f"context {i + 1}" if several else "context" for i in range(len(plan.contexts))]
+    return Sheet(
+        "masks",
+        f"What is visible and what is to be predicted: {grid[0]}×{grid[1]} patches",
+        groups,
+        labels=["image", *names, "targets"],
+        legend=[
+            (f"target {j + 1}", COLOURS[j % len(COLOURS)])
+            for j in range(len(plan.targets))
+            if several_targets
+        ],
+    )
 
 
 def _check(images: Tensor, plan: MaskPlan, grid: Grid) -> None:
@@ -75,11 +207,15 @@ def _check(images: Tensor, plan: MaskPlan, grid: Grid) -> None:
         raise UserError(f"a plan for {len(images)} images is needed; got one for {plan.batch_size}")
 
 
-def _pixels(images: Tensor) -> np.ndarray:
-    """float [B, H, W, 3] in 0 … 1."""
+def to_pixels(images: Tensor) -> np.ndarray:
+    """float [B, h, w, 3] in 0 … 1 of images [B, C, h, w], C 1 or 3, uint8 or float 0 … 1."""
     images = images.detach().cpu()
     values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     return values.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+
+
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    return (pixels * 255).round().astype(np.uint8)
 
 
 def _keep(tokens: IndexSet, sample: int, grid: Grid) -> np.ndarray:
@@ -93,41 +229,38 @@ def _spread(keep: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return keep.repeat(height, 0).repeat(width, 1)
 
 
-def _show(axis: Axes, pixels: np.ndarray) -> None:
-    axis.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0), interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
-
-
-def _draw_context(axis: Axes, pixels: np.ndarray, keep: np.ndarray) -> None:
+def _context_cell(pixels: np.ndarray, keep: np.ndarray) -> Cell:
     """Hidden patches go to a flat grey with a trace of the image; visible ones stay as they are."""
     seen = _spread(keep, pixels)[..., None]
-    _show(axis, np.where(seen, pixels, 0.55 + 0.12 * (pixels - 0.5)))
-    axis.set_xlabel(f"{keep.sum()} of {keep.size} seen", labelpad=2)
+    shown = np.where(seen, pixels, 0.55 + 0.12 * (pixels - 0.5))
+    return Cell(_bytes(shown), f"{keep.sum()} of {keep.size} seen")
 
 
-def _draw_targets(axis: Axes, pixels: np.ndarray, targets: Sequence[np.ndarray]) -> None:
+def _target_cell(pixels: np.ndarray, targets: Sequence[np.ndarray]) -> Cell:
     """What nobody predicts is faded; every block has an outline, its neighbours' drawn further inside."""
     union = np.logical_or.reduce(targets) if targets else np.ones((1, 1), bool)
-    _show(axis, np.where(_spread(union, pixels)[..., None], pixels, 0.5 + 0.5 * pixels))
+    shown = np.where(_spread(union, pixels)[..., None], pixels, 0.5 + 0.5 * pixels)
+    outlines = []
     for j, keep in enumerate(targets):
-        colour = _COLOURS[j % len(_COLOURS)]
         cell = pixels.shape[0] / keep.shape[0], pixels.shape[1] / keep.shape[1]
-        inset = 0.04 + 0.055 * (j % len(_COLOURS))
-        lines = [[(x * cell[1], y * cell[0]) for x, y in edge] for edge in outline(keep, inset)]
-        axis.add_collection(LineCollection(lines, colors=colour, linewidths=1.6, capstyle="projecting"))
+        inset = 0.04 + 0.055 * (j % len(COLOURS))
+        edges = [
+            ((a * cell[1], b * cell[0]), (c * cell[1], d * cell[0]))
+            for (a, b), (c, d) in outline(keep, inset)
+        ]
+        outlines.append(Outline(edges, COLOURS[j % len(COLOURS)]))
     sizes = [int(keep.sum()) for keep in targets] or [0]
     span = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)}–{max(sizes)}"
-    axis.set_xlabel(f"{span} {'each' if len(sizes) > 1 else 'hidden'}", labelpad=2)
+    return Cell(_bytes(shown), f"{span} {'each' if len(sizes) > 1 else 'hidden'}", outlines)
 
 
-def outline(keep: np.ndarray, inset: float = 0.0) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def outline(keep: np.ndarray, inset: float = 0.0) -> list[Edge]:
     """Edges ((x, y), (x, y)), in cells, between the kept and the other cells of bool [H, W].
 
     `inset` moves each edge into its kept cell by that share of a cell, so that equal blocks stay apart.
     """
     padded = np.pad(keep, 1)
-    edges = []
+    edges: list[Edge] = []
     for y, x in np.argwhere(keep):
         above, below = padded[y, x + 1], padded[y + 2, x + 1]
         left, right = padded[y + 1, x], padded[y + 1, x + 2]
@@ -137,109 +270,3 @@ def outline(keep: np.ndarray, inset: float = 0.0) -> list[tuple[tuple[float, flo
         sides |= {((x0, y0), (x0, y1)): left, ((x1, y0), (x1, y1)): right}
         edges += [edge for edge, inner in sides.items() if not inner]
     return edges
-
-
-def _name_rows(axes: np.ndarray, plan: MaskPlan, grid: Grid) -> None:
-    several = len(plan.contexts) > 1
-    contexts = [f"context {i + 1}" if several else "context" for i in range(len(plan.contexts))]
-    for axis, name in zip(axes[:, 0], ["image", *contexts, "targets"], strict=True):
-        axis.set_ylabel(name, fontsize=10)
-    axes[0, 0].figure.suptitle(
-        f"What is visible and what is to be predicted: {grid[0]}×{grid[1]} patches", fontsize=10
-    )
-
-
-def _legend(figure: Figure, targets: int) -> None:
-    colours = [_COLOURS[j % len(_COLOURS)] for j in range(targets)]
-    handles = [
-        Patch(fill=False, edgecolor=c, linewidth=1.6, label=f"target {j + 1}") for j, c in enumerate(colours)
-    ]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(targets, 8), frameon=False)
-
-
-@dataclass(frozen=True)
-class _Panel:
-    key: str
-    title: str
-    from_zero: bool = True
-    noisy: bool = True
-    """A measured series, which gets a running mean when it is long; a schedule is drawn as it is."""
-
-
-_PANELS = (
-    _Panel("loss", "loss", from_zero=False),
-    _Panel("retrieval", "prediction retrieval (top-1)"),
-    _Panel("rankme", "RankMe"),
-    _Panel("feature_std", "feature std"),
-    _Panel("val_knn", "kNN on validation (top-1)"),
-    _Panel("lr", "learning rate", noisy=False),
-    _Panel("momentum", "target momentum", from_zero=False, noisy=False),
-)
-"""What is drawn, where the log has it."""
-
-
-def draw_curves(metrics: Path | str, path: Path | str) -> None:
-    """A PNG of the curves in `metrics.jsonl` (one JSON object a line, with `step`), one panel each.
-
-    The chance level of prediction retrieval is a dashed line, where the log has `retrieval_chance`.
-    A resumed run's log may repeat steps: the later line counts. A last line cut short is left out.
-    Raises UserError where the log holds nothing to draw.
-    """
-    lines = read_metrics(metrics)
-    panels = [panel for panel in _PANELS if any(_number(line.get(panel.key)) for line in lines)]
-    if not panels:
-        known = ", ".join(panel.key for panel in _PANELS)
-        raise UserError(f"{metrics} holds nothing to draw; a log has lines with `step` and some of: {known}")
-    columns = min(4 if len(panels) > 6 else 3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(3.1 * columns, 2.2 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis, panel in zip(axes.flat, panels, strict=False):
-            _draw_curve(axis, panel, lines)
-        for axis in axes.flat[len(panels) :]:
-            axis.set_visible(False)
-        figure.savefig(path, format="png")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _draw_curve(axis: Axes, panel: _Panel, lines: Sequence[dict[str, Any]]) -> None:
-    steps, values = _series(lines, panel.key)
-    smooth = _running_mean(values) if panel.noisy else None
-    if smooth is not None:
-        axis.plot(steps, values, color=_COLOURS[1], linewidth=0.8, alpha=0.3)
-    axis.plot(steps, values if smooth is None else smooth, color=_COLOURS[1], linewidth=1.6)
-    chances = _series(lines, f"{panel.key}_chance")
-    if len(chances[0]):
-        axis.plot(*chances, color="0.4", linestyle="--", linewidth=1)
-        patch = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
-        end = chances[0][-1], chances[1][-1]
-        axis.annotate("chance", end, ha="right", va="bottom", color="0.4", bbox=patch)
-    if panel.from_zero:
-        axis.set_ylim(bottom=0)
-    axis.set_title(panel.title, loc="left", fontsize=10)
-    axis.set_xlabel("optimizer step")
-    axis.grid(axis="y", color="0.9", linewidth=0.6)
-    axis.ticklabel_format(axis="y", useOffset=False)
-
-
-def _series(lines: Sequence[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and finite values of one metric."""
-    points = [(line["step"], line[key]) for line in lines if _number(line.get(key))]
-    pairs = np.array(points, dtype=float).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
-
-
-def _running_mean(values: np.ndarray) -> np.ndarray | None:
-    """A centred mean over a twentieth of a long series, shorter at the ends; None for a short one."""
-    half = len(values) // 40
-    if half < 1:
-        return None
-    sums = np.concatenate([[0.0], values.cumsum()])
-    place = np.arange(len(values))
-    start, stop = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
-    return (sums[stop] - sums[start]) / (stop - start)

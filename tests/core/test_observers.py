@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from jepa_core import hookimpl, load_recipe, train
+from jepa_core import hookimpl, load_recipe, plugins, train
 from jepa_core.journal import read_events
-from jepa_core.metrics import METRICS, to_line
+from jepa_core.metrics import METRICS, read_metrics, to_line
 from jepa_core.observers import CollapseAlarm, Journal, MetricsWriter, Terminal, standard
+from jepa_core.recipes import names
 from jepa_core.run import Run
 
 
@@ -59,6 +63,57 @@ def test_an_error_and_the_way_on_are_journalled(tiny_recipe: Path, tmp_path: Pat
 def test_the_standard_observers_write_metrics_before_others_read_them() -> None:
     assert [type(observer) for observer in standard()][:2] == [MetricsWriter, Journal]
     assert Terminal in map(type, standard())
+
+
+PAGE = (Path(__file__).parents[2] / "docs/observers.md").read_text(encoding="utf-8")
+FENCES = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """A stand-in for wandb and trackio that writes down what it is told."""
+    told: list[tuple[str, Any]] = []
+    module: Any = ModuleType("wandb")
+    module.init = lambda **facts: told.append(("init", facts))
+    module.log = lambda metrics, step: told.append(("log", (step, metrics)))
+    module.finish = lambda: told.append(("finish", None))
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return told
+
+
+def test_the_observer_of_the_docs_tells_wandb_all(
+    wandb: list[tuple[str, Any]], tiny_recipe: Path, tmp_path: Path
+) -> None:
+    code = next(fence for fence in FENCES if "import wandb" in fence)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    plugin: Any = ModuleType("jepa_wandb")
+    exec(code, vars(plugin))
+    plugins.get().register(plugin, "wandb")
+    try:
+        run = train(load_recipe(tiny_recipe, "train.log_every=4"), tmp_path / "mine", watch=[MetricsWriter()])
+    finally:
+        plugins.get().manager.unregister(name="wandb")
+    assert [what for what, _ in wandb] == ["init", "log", "log", "finish"]
+    assert wandb[0][1]["name"] == "mine"
+    assert wandb[0][1]["config"]["optimizer"]["lr"] == 1e-3
+    assert [facts[0] for what, facts in wandb if what == "log"] == [4, 6]
+    assert wandb[1][1][1]["loss"] == run.metrics()[0]["loss"]
+
+
+def test_the_observer_object_of_the_docs_watches_one_run(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = next(fence for fence in FENCES if "class Lowest" in fence)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("ijepa/selftest", str(tiny_recipe)), {"__name__": "docs"})
+    losses = [line["loss"] for line in read_metrics(tmp_path / "runs/observed" / METRICS)]
+    assert capsys.readouterr().out.strip() == str(min(losses))
+
+
+def test_the_docs_name_what_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", PAGE):
+        assert (Path(__file__).parents[2] / "docs" / target).exists(), target
+    assert "ijepa/selftest" in names()
 
 
 class FakeRun:

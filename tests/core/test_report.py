@@ -18,6 +18,8 @@ from jepa_core import UserError, load_recipe, train
 from jepa_core.journal import record
 from jepa_core.observers import CollapseAlarm, Journal, MetricsWriter
 from jepa_core.report import write_report
+from jepa_core.report.page import render
+from jepa_core.report.writing import gather
 from tests.conftest import Said
 
 PICTURES = ["curves", "map", "masks", "neighbours", "pca", "similarity"]
@@ -44,17 +46,23 @@ def copy(done: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def text(page: Path) -> str:
+def page_of(folder: Path, role: str = "target", **options: Any) -> str:
+    """The page alone, without the pictures beside it."""
+    return render(gather([folder], role=role, **options), role)
+
+
+def text(page: str | Path) -> str:
     """What a reader reads: the page without style, tags and the like, on one line."""
-    source = re.sub(r"<(style|svg).*?</\1>", " ", page.read_text(encoding="utf-8"), flags=re.S)
+    whole = page if isinstance(page, str) else page.read_text(encoding="utf-8")
+    source = re.sub(r"<(style|svg).*?</\1>", " ", whole, flags=re.S)
     plain = re.sub(r"<[^>]*>", " ", source)
     for entity, letter in (("&#39;", "'"), ("&#34;", '"'), ("&amp;", "&"), ("&gt;", ">"), ("&lt;", "<")):
         plain = plain.replace(entity, letter)
     return " ".join(plain.split())
 
 
-def headings(page: Path) -> list[str]:
-    return re.findall(r"<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))
+def headings(page: str | Path) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", page if isinstance(page, str) else page.read_text(encoding="utf-8"))
 
 
 ALL = [
@@ -74,7 +82,8 @@ def test_the_page_has_every_part_and_its_pictures_lie_beside_it(done: Path) -> N
     assert headings(done / "report.html") == ALL
     assert sorted(path.stem for path in (done / "report").iterdir()) == PICTURES
     for path in (done / "report").iterdir():
-        assert np.asarray(Image.open(path).convert("L")).std() > 5, f"{path.name} is blank"
+        least = 2 if path.stem == "map" else 5  # a map of 19 images is mostly paper
+        assert np.asarray(Image.open(path).convert("L")).std() > least, f"{path.name} is blank"
 
 
 def test_the_page_begins_with_the_result(done: Path) -> None:
@@ -82,9 +91,9 @@ def test_the_page_begins_with_the_result(done: Path) -> None:
     score = table["rows"][0]["scores"]["knn"]["top1"]
     said = text(done / "report.html")
     gain = 100 * (score - table["rows"][1]["scores"]["knn"]["top1"])
-    lead = f"kNN {100 * score:.1f} % on 19 test images, {gain:+z.1f} over the random twin; 6 steps in"
+    lead = f"kNN {100 * score:.1f} % on 19 test images, {gain:+z.1f} over the random twin; linear "
     assert lead in said
-    assert re.search(r"6 steps in \d+ s; no alarms\.", said)
+    assert re.search(r"; 6 steps in \d+ s; no alarms\.", said)
     assert said.index(lead) < said.index("State")
 
 
@@ -92,7 +101,7 @@ def test_the_page_says_what_was_run_and_where(done: Path) -> None:
     said = text(done / "report.html")
     for part in (
         "State finished",
-        "Training 6 steps of 8 images, 1.26 passes over 38 images",
+        "Training 6 steps of 8 images, 1.23 passes over 39 images",
         "ran on cpu in fp32",
         f"torch {torch.__version__.partition('+')[0]}",
         "core-hours",
@@ -115,7 +124,7 @@ def test_a_run_that_was_killed_says_where_it_stood(copy: Path) -> None:
     for name, keep in (("events.jsonl", 1), ("metrics.jsonl", 3)):
         lines = (copy / name).read_text().splitlines(keepends=True)
         (copy / name).write_text("".join(lines[:keep]) + '{"step": 4, "lo')
-    said = text(write_report([copy], probes=False))
+    said = text(page_of(copy, probes=False))
     assert "3 of 6 steps" in said
     assert "State running, or stopped without a word" in said
     assert "(the whole time was not recorded)" in said
@@ -124,15 +133,15 @@ def test_a_run_that_was_killed_says_where_it_stood(copy: Path) -> None:
 def test_one_logged_step_is_a_dot(copy: Path) -> None:
     first = (copy / "metrics.jsonl").read_text().splitlines()[0]
     (copy / "metrics.jsonl").write_text(first + "\n")
-    page = write_report([copy], probes=False)
+    page = page_of(copy, probes=False)
     assert "How it went" in headings(page)
-    assert "<use" in page.read_text().partition("<b>loss</b>")[2].partition("</figure>")[0]
+    assert "<use" in page.partition("<b>loss</b>")[2].partition("</figure>")[0]
 
 
 def test_an_imported_checkpoint_has_no_log_and_a_page(copy: Path) -> None:
     for name in ("metrics.jsonl", "events.jsonl"):
         (copy / name).unlink()
-    page = write_report([copy])
+    page = page_of(copy)
     assert headings(page) == [part for part in ALL if part not in ("How it went", "What happened")]
     assert "imported weights, not trained here." in text(page)
     assert "State not trained here" in text(page)
@@ -140,7 +149,7 @@ def test_an_imported_checkpoint_has_no_log_and_a_page(copy: Path) -> None:
 
 def test_a_run_without_a_checkpoint_still_has_curves(copy: Path) -> None:
     shutil.rmtree(copy / "checkpoints")
-    page = write_report([copy])
+    page = page_of(copy)
     assert headings(page) == ["What the features know", "How it went", "What happened", "The recipe"]
     assert "There are no pictures of features: run" in text(page)
 
@@ -149,7 +158,7 @@ def test_lost_data_are_named(copy: Path, tmp_path: Path) -> None:
     recipe = (copy / "recipe.toml").read_text()
     (copy / "recipe.toml").write_text(re.sub(r'path = "[^"]*"', 'path = "/gone/away.npz"', recipe))
     (copy / "eval.json").unlink()
-    page = write_report([copy])
+    page = page_of(copy)
     assert headings(page) == ["How it went", "What happened", "The recipe"]
     assert "/gone/away.npz" in text(page).partition("State")[0]
 
@@ -159,7 +168,7 @@ def test_events_and_alarms_are_told(copy: Path) -> None:
     record(copy, "checkpoint_damaged", 5, what="step-4: model.safetensors has another hash")
     for step in range(20):
         record(copy, "step_skipped", step, why="the loss is nan")
-    said = text(write_report([copy], probes=False))
+    said = text(page_of(copy, probes=False))
     assert "1 alarm." in said.partition("State")[0]
     assert "Alarm. step 4: the features <may> be collapsing" in said
     assert "checkpoint damaged step-4: model.safetensors has another hash" in said
@@ -170,7 +179,7 @@ def test_events_and_alarms_are_told(copy: Path) -> None:
 def test_a_probe_table_of_other_weights_is_said(copy: Path) -> None:
     table = json.loads((copy / "eval.json").read_text())
     (copy / "eval.json").write_text(json.dumps({**table, "step": 2}))
-    said = text(write_report([copy], role="context"))
+    said = text(page_of(copy, role="context"))
     assert "The probe table was made at step 2; the newest checkpoint is of step 6" in said
     assert "The pictures are of the context encoder; the probe table is not" in said
     assert "Features of the context encoder" in said
@@ -179,7 +188,7 @@ def test_a_probe_table_of_other_weights_is_said(copy: Path) -> None:
 def test_images_without_labels(tiny_recipe: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (60, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "bare.npz", images=images)
-    page = write_report([run(tiny_recipe, tmp_path / "run", f"data.path={tmp_path / 'bare.npz'}")])
+    page = page_of(run(tiny_recipe, tmp_path / "run", f"data.path={tmp_path / 'bare.npz'}"))
     assert headings(page) == ALL
     assert "RankMe" in text(page)
     assert "✓" not in text(page).partition("marks the same class")[2]
@@ -188,13 +197,13 @@ def test_images_without_labels(tiny_recipe: Path, tmp_path: Path) -> None:
 
 def test_a_method_without_masks(tiny_recipe: Path, tmp_path: Path) -> None:
     folder = run(tiny_recipe, tmp_path / "run", "masker.name=none", "predictor.name=none")
-    page = write_report([folder], probes=False)
+    page = page_of(folder, probes=False)
     assert "What is visible and what is to be predicted" not in headings(page)
     assert "this method hides nothing" in text(page)
 
 
 def test_too_few_images_for_a_map(tiny_recipe: Path, tmp_path: Path) -> None:
-    page = write_report([run(tiny_recipe, tmp_path / "run")], images=5, probes=False)
+    page = page_of(run(tiny_recipe, tmp_path / "run"), images=5, probes=False)
     assert "A map of the features" not in headings(page)
     assert "A map needs 12 images; the test split has 5." in text(page)
 
@@ -234,7 +243,11 @@ def test_the_command(jepa: Callable[..., Said], copy: Path, tmp_path: Path) -> N
     [
         (["--role", "both"], "unknown role 'both'; known: context, target."),
         (["--images", "0"], "setting '--images' is 0; expected a whole number from 1"),
-        (["--out", "{run}/no/such/page.html"], "the report '{run}/no/such/page.html' cannot be written: "),
+        (
+            ["--out", "{run}/eval.json/p.html"],
+            "the report '{run}/eval.json/p.html' cannot be written: Not a dir",
+        ),
+        (["--out", "{run}"], "setting '--out' is '{run}'; expected the name of a file that ends with .html"),
         (["{run}"], "the same run is named twice: {run}, {run}"),
         (["{run}/checkpoints"], "'{run}/checkpoints' is not a run: it holds no recipe.toml"),
     ],
@@ -256,7 +269,10 @@ def test_a_probe_table_that_is_none_is_named(jepa: Callable[..., Said], copy: Pa
 
 
 def test_a_page_never_names_a_host(done: Path) -> None:
-    assert not re.search(r"https?:|//[a-z]", (done / "report.html").read_text(encoding="utf-8"))
+    page = (done / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|<script|@import", page)
+    links = re.findall(r'(?:src|href|url)(?:="|\()([#\w]*)', page)
+    assert {link if link[0] != "#" else "#" for link in links} == {"data", "#"}
 
 
 def test_errors_are_user_errors(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""Where a result comes from: versions, machine, and the commit of the working folder.
+
+It stands in the `started` event of a run, in `jepa report` and in `jepa doctor`. Nothing heavy is imported
+to find a version: installed distributions say theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("jepa-core", "torch", "torchvision", "timm", "triton", "numpy")
+GIB = 1024**3
+
+
+def environment() -> dict[str, Any]:
+    """What this process runs in, as plain values for JSON.
+
+    `versions`  {python, jepa-core, torch, torchvision, timm, triton, numpy, cuda}: text, None where absent
+    `platform`  operating system, its version and the machine's architecture
+    `cpu`       {model, cores, threads}: cores this process may use, threads torch computes with
+    `memory_gib`  main memory, or None where the system does not say
+    `gpus`      [{name, memory_gib}], empty without a GPU that torch can use
+    `git`       {commit, dirty} of the working folder, or None where it is no repository
+    """
+    import torch
+
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "cpu": {"model": _cpu_model(), "cores": _cores(), "threads": torch.get_num_threads()},
+        "memory_gib": _memory_gib(),
+        "gpus": _gpus(),
+        "git": git_state(Path.cwd()),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, of the packages a result depends on, and of the CUDA that torch was built for."""
+    import torch
+
+    found = {"python": platform.python_version(), **{name: _installed(name) for name in PACKAGES}}
+    return {**found, "cuda": torch.version.cuda}
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """{commit, dirty} of the repository that `folder` is in, or None.
+
+    `dirty`: files under version control differ from the commit. New files do not count, for a run's own
+    folder would make every repository dirty.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says, or None where it is missing, refuses, or takes longer than a few seconds."""
+    try:
+        said = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip()
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    """Linux keeps it in /proc/cpuinfo; elsewhere the platform's own word, or the architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_gib() -> float | None:
+    known = getattr(os, "sysconf_names", {})  # absent on Windows
+    if "SC_PHYS_PAGES" not in known:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
+
+
+def _gpus() -> list[dict[str, Any]]:
+    import torch
+
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append({"name": properties.name, "memory_gib": round(properties.total_memory / GIB, 1)})
+    return found

@@ -261,7 +261,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {checkpoint} holds weights only, no state of a training that could go on"
         ) from None
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         said = str(error).partition("\n")[0]
         raise DamagedCheckpoint(f"checkpoint {path} cannot be read: {said}") from None
     return dict(state)

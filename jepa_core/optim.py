@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_core.data.randomness import step_generator
+from jepa_core.devices import use_bf16
 from jepa_core.errors import UserError
 from jepa_core.guards import StepGuard
 from jepa_core.jepa import JEPA, Output
@@ -48,18 +49,6 @@ def check_coverage(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         times = seen.get(id(parameter), 0)
         if parameter.requires_grad and times != 1:
             raise UserError(f"parameter {name!r} stands {times} times in the optimizer; expected once")
-
-
-def fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 faster than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """What the setting `train.precision` (auto, fp32, bf16) means on a device, in training and evaluation."""
-    return precision == "bf16" or (precision == "auto" and fast_bf16(device))
 
 
 class TrainingStep:

@@ -9,18 +9,16 @@ tensorboard/     the metrics as events        corrupt_files.tsv   inputs that we
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from jepa_core import checkpoints
 from jepa_core.assembly import build, build_model
 from jepa_core.corrupt import CORRUPT_FILES, InputCounts
+from jepa_core.devices import pick_device, usable_device
 from jepa_core.errors import UserError, unknown
 from jepa_core.jepa import JEPA
 from jepa_core.journal import EVENTS, record
@@ -219,7 +217,7 @@ def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
     for damage in damages:
         log.warning("damaged checkpoint passed over: %s", damage)
     checkpoints.load_weights(checkpoint, model)
-    return recipe, model.to(pick_device(recipe.train.device)).eval(), checkpoints.step_of(checkpoint)
+    return recipe, model.to(usable_device(recipe.train.device)).eval(), checkpoints.step_of(checkpoint)
 
 
 def clear(folder: Path) -> None:
@@ -229,24 +227,6 @@ def clear(folder: Path) -> None:
             shutil.rmtree(folder / name)
     for name in reversed(OWN_FILES):
         (folder / name).unlink(missing_ok=True)
-
-
-def pick_device(name: str, local: int = 0) -> torch.device:
-    """The device a setting names; of several GPUs the one of the process's local rank, unless it names one.
-
-    Raises UserError where it is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UserError(f"setting 'train.device' is {name!r}; expected auto, cpu, cuda or cuda:<number>")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"setting 'train.device' is {name!r}, but torch {torch.__version__} sees no GPU here")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise UserError(f"setting 'train.device' is {name!r}; the GPUs here are cuda:0 to cuda:{last}")
-    return device
 
 
 def _check_unchanged(asked: Recipe, written: Recipe, allow: Sequence[str]) -> list[str]:

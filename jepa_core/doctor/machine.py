@@ -34,7 +34,7 @@ def devices() -> Iterator[Check]:
     """The CPU with its cores, threads and memory, and every GPU."""
     import torch
 
-    from jepa_core.optim import fast_bf16
+    from jepa_core.devices import fast_bf16
 
     found = environment()
     yield _cpu(found["cpu"], found["memory_gib"])

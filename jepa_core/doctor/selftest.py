@@ -16,12 +16,12 @@ import torch
 
 from jepa_core import checkpoints
 from jepa_core.assembly import build_model, sample_masks
+from jepa_core.devices import pick_device
 from jepa_core.doctor.check import Check
 from jepa_core.doctor.kernels import CASES, Case
 from jepa_core.optim import TrainingStep, training_step
 from jepa_core.recipe_files import names
 from jepa_core.recipes import Recipe, load_recipe
-from jepa_core.run import pick_device
 from jepa_kernels import block_attention
 
 STEPS = 2

@@ -9,11 +9,11 @@ import torch
 
 from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
+from jepa_core.devices import use_bf16
 from jepa_core.errors import UserError, unknown
 from jepa_core.evaluate.models import evaluate_model
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.observers import Terminal
-from jepa_core.optim import use_bf16
 from jepa_core.recipes import Recipe
 from jepa_core.run import open_model
 from jepa_core.settings import ComponentSettings

@@ -386,6 +386,17 @@ def test_overwriting_removes_the_old_run_only_when_the_new_one_can_start(
     assert losses(tmp_path) == {1: before[1]}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_run_of_a_gpu_opens_where_there_is_none(whole: Run, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = whole.folder / "recipe.toml"
+    before = recipe.read_text()
+    recipe.write_text(before.replace('device = "cpu"', 'device = "cuda"'))
+    _, model, step = runs.open_model(whole.folder)
+    recipe.write_text(before)
+    assert (next(model.parameters()).device.type, step) == ("cpu", 6)
+    assert "sees no GPU here; taking cpu" in caplog.text
+
+
 def test_clear_removes_a_runs_files_and_nothing_else(tiny_recipe: Path, tmp_path: Path) -> None:
     train(load_recipe(tiny_recipe, "train.steps=2"), tmp_path)
     (tmp_path / "notes.txt").write_text("mine")

@@ -1,0 +1,180 @@
+"""`jepa bench`: how fast the kernels are beside their peers, and where a training step's time goes."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from jepa_core.cli.console import Overrides, RecipeName, out, rows, title
+from jepa_core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from jepa_core.bench.step import Report
+    from jepa_kernels.bench.ceilings import Ceilings
+
+app = typer.Typer(no_args_is_help=True)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="OUT", help="Also write the results to this file, as JSON")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="A tenth of the time, few samples: to see that it runs")]
+
+
+@app.callback()
+def bench() -> None:
+    """Measure kernels beside their peers, or one training step by stages."""
+
+
+@app.command("kernels")
+def kernels(
+    op: Annotated[list[str] | None, typer.Option(help="attention, ema, …; repeatable; else all")] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Part of a case's name, such as B/16; repeatable; else all")
+    ] = None,
+    json_out: Json = None,
+    quick: Quick = False,
+    device: Device = "auto",
+) -> None:
+    """Time every kernel beside every peer on the shapes of real JEPAs, as fractions of this machine's best.
+
+    A peer that cannot run here is listed with the reason.
+
+    jepa bench kernels --op attention --shape B/16 --json attention.json
+    """
+    from jepa_core.run import pick_device
+    from jepa_kernels.bench.kernels import chosen, document, run
+    from jepa_kernels.bench.rows import Settings
+
+    settings = Settings(pick_device(device), quick)
+    try:
+        jobs = chosen(op or [], shape or [])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    ceilings = _ceilings(settings.device, quick)
+    found = []
+    for _, case in groupby(run(jobs, settings), lambda row: (row.op, row.case)):
+        measured = list(case)
+        found += measured
+        _show([row.facts(ceilings) for row in measured])
+    _write(json_out, document(found, ceilings, settings, _about()))
+
+
+@app.command("step")
+def step(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    official: Annotated[
+        bool, typer.Option("--official", help="Beside it, the same step the released code's way")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Steps to measure, after two that do not count", min=1)] = 10,
+    json_out: Json = None,
+    quick: Quick = False,
+) -> None:
+    """Split one training step of a recipe by stages, and say how much of the machine it uses.
+
+    On random images in the recipe's size; the batch is one micro-batch. No data set is needed.
+
+    jepa bench step ijepa/demo
+
+    jepa bench step ijepa/official_in1k_vith14 train.batch_size=128 --official
+    """
+    from jepa_core.bench.step import measure_step
+    from jepa_core.recipes import load_recipe
+    from jepa_core.run import pick_device
+
+    resolved = load_recipe(recipe, *(overrides or []))
+    ceilings = _ceilings(pick_device(resolved.train.device), quick)
+    report = measure_step(resolved, ceilings, steps=2 if quick else steps, official=official)
+    _show_step(report)
+    _write(json_out, {**_about(), "recipe": resolved.to_table(), **report.facts()})
+
+
+def _ceilings(device: torch.device, quick: bool) -> Ceilings:
+    """Measured, and shown."""
+    from jepa_kernels.bench.ceilings import measure_ceilings
+
+    found = measure_ceilings(device, 0.1 if quick else 0.5, quick)
+    said = f"copies {found.copy / 1e9:,.0f} GB/s, multiplies {found.matmul / 1e12:,.1f} TFLOP/s in bf16"
+    title(str(device), said)
+    return found
+
+
+def _about() -> dict[str, Any]:
+    from jepa_core.provenance import environment
+
+    return {"date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "environment": environment()}
+
+
+def _show(facts: list[dict[str, Any]]) -> None:
+    """One case: a line for each implementation and direction."""
+    out.print()
+    title(facts[0]["op"], facts[0]["case"])
+    head = ("implementation", "direction", "time", "roofline", "in a graph", "roofline", "MiB", "")
+    ordered = sorted(facts, key=lambda row: list(dict.fromkeys(f["direction"] for f in facts)).index(row["direction"]))
+    rows(head, [_cells(row) for row in ordered])
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if "reason" in row:
+        return (row["impl"], row["direction"], "-", "", "", "", "", row["reason"])
+    return (
+        row["impl"],
+        row["direction"],
+        _seconds(row["median_s"]),
+        _share(row["roofline"]),
+        _seconds(row["graph_s"]),
+        _share(row["graph_roofline"]),
+        "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:,.0f}",
+        "",
+    )
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value * 1e3:,.2f} ms" if value >= 1e-3 else f"{value * 1e6:,.1f} µs"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
+
+
+def _show_step(report: Report) -> None:
+    """Stages of ours, then both ways as wholes."""
+    out.print()
+    title("stages", report.what)
+    whole = sum(report.stages.values())
+    rows(("stage", "time", "share"), [(n, _seconds(s), _share(s / whole)) for n, s in report.stages.items()])
+    out.print()
+    title("step", "as training does it, nothing waited for between stages")
+    head = ("way", "time", "images/s", "of the matmul ceiling", "peak MiB")
+    cells = [
+        (
+            way.name,
+            _seconds(way.seconds),
+            f"{way.images / way.seconds:,.1f}",
+            _share(way.utilisation),
+            "" if way.peak is None else f"{way.peak / 2**20:,.0f}",
+        )
+        for way in report.ways
+    ]
+    rows(head, cells)
+    for way in report.ways[1:]:
+        out.print(f"{escape(way.name)}: {way.seconds / report.ways[0].seconds:.2f} times our time", highlight=False)
+
+
+def _write(path: Path | None, document: dict[str, Any]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    out.print(f"\nwritten to [bold]{escape(str(path))}[/]", highlight=False)

@@ -90,11 +90,6 @@ class JEPA(nn.Module):
                 f"setting 'variant.target_layers' is {config.target_layers}; "
                 f"the encoder has {encoder.depth} blocks"
             )
-        for name in objectives:
-            if hasattr(nn.ModuleDict(), name):
-                raise UserError(
-                    f"a loss term cannot be called {name!r}, as torch's modules have that; rename it"
-                )
         self.config = config
         self.encoder = encoder
         self.predictor = predictor

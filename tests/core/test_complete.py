@@ -70,8 +70,16 @@ def test_components_by_name_behind_the_sign(tab: Tab) -> None:
 
 def test_settings_are_those_of_the_component_that_is_chosen(tab: Tab) -> None:
     assert "masker.context=" in tab("train", "ijepa/demo", "masker.")  # union, says the recipe
-    assert tab("train", "ijepa/demo", "masker.name=random", "masker.") == ["masker.name=", "masker.ratio="]
-    assert tab("train", "ijepa/demo", "masker=random", "masker.") == ["masker.name=", "masker.ratio="]
+    assert tab("train", "ijepa/demo", "masker.name=random", "masker.") == [
+        "masker.name=",
+        "masker.ratio=",
+        "masker.sets=",
+    ]
+    assert tab("train", "ijepa/demo", "masker=random", "masker.") == [
+        "masker.name=",
+        "masker.ratio=",
+        "masker.sets=",
+    ]
     assert "terms.spread.covariance=" in tab("train", "ijepa/demo", "terms.")
     assert "encoder.width=" in tab("train", "ijepa/demo", "encoder.name=vit_tiny_patch16_224", "encoder.w")
 
@@ -117,7 +125,11 @@ def test_run_folders(tab: Tab, place: Path) -> None:
 
 
 def test_a_run_and_a_file_say_which_components_are_chosen(tab: Tab, place: Path) -> None:
-    assert tab("train", "--resume", "runs/one", "masker.") == ["masker.name=", "masker.ratio="]
+    assert tab("train", "--resume", "runs/one", "masker.") == [
+        "masker.name=",
+        "masker.ratio=",
+        "masker.sets=",
+    ]
     assert "masker.scale=" in tab("train", "mine.toml", "masker.")
     assert {"probes.again.", "probes.knn."} <= set(tab("train", "mine.toml", "probes."))
     assert "variant.name=" in tab("train", "circle.toml", "variant.")

@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jepa_core.once import once
 from jepa_kernels import Layout
 
 Grid = tuple[int, ...]
@@ -98,12 +98,12 @@ class IndexSet:
         """S, the number of packed tokens."""
         return self.index.numel()
 
-    @cached_property
+    @once
     def offsets(self) -> Tensor:
         """int64 [B+1]: sample b holds the packed rows offsets[b] … offsets[b+1]-1."""
         return torch.cat([self.lengths.new_zeros(1), self.lengths.cumsum(0)])
 
-    @cached_property
+    @once
     def samples(self) -> Tensor:
         """int64 [S]: the sample each packed token belongs to."""
         batch = torch.arange(self.batch_size, device=self.index.device)
@@ -111,7 +111,7 @@ class IndexSet:
             return batch.repeat_interleave(self.uniform)
         return batch.repeat_interleave(self.lengths, output_size=self.total)
 
-    @cached_property
+    @once
     def layout(self) -> Layout:
         """The attention layout in which each sample's tokens see each other and nobody else's."""
         return Layout.packed(self.offsets, max_len=self.max_length, uniform=self.uniform, total=self.total)
@@ -191,7 +191,7 @@ class MaskPlan:
     @property
     def empty(self) -> bool:
         """True for a method without masks."""
-        return not self.contexts and not self.targets
+        return len(self.contexts) + len(self.targets) == 0
 
     @property
     def batch_size(self) -> int | None:

@@ -64,6 +64,8 @@ class TrainingStep:
     ) -> None:
         self.model = model
         self.ranks = ranks or Ranks()
+        if recipe.train.compile:
+            model.compile(dynamic=True)
         self.wrapped = self.ranks.wrap(model)
         self.seed = recipe.seed
         self.settings = recipe.optimizer

@@ -40,7 +40,8 @@ def sincos(
 
     Source: I-JEPA (arXiv 2301.08243) for rank 2, V-JEPA (arXiv 2404.08471) for rank 3.
     """
-    return _cached(tuple(grid), width, scale, torch.device(device or "cpu"), dtype)
+    table = _cached.__wrapped__ if torch.compiler.is_compiling() else _cached  # it traces through a cache
+    return table(tuple(grid), width, scale, torch.device(device or "cpu"), dtype)
 
 
 def scale_of(table: Tensor, grid: Grid) -> float | None:

@@ -81,6 +81,9 @@ class TrainSettings(Settings):
     Pass m draws its samples and masks as rank m of as many would. By default the whole batch at once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast to bf16, or fp32 throughout; auto: bf16 where the device multiplies it fast."""
+    compile: bool = False
+    """Compile the model's forward and backward pass (torch.compile, one graph for sets of all lengths): the
+    first steps take a minute or two."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; auto: the first GPU, or the CPU."""
     log_every: int = Field(10, ge=1)

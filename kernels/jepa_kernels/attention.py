@@ -11,26 +11,17 @@ Axes: T packed rows, H heads, D head width.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from jepa_kernels.attention_choice import automatic, unusable
 from jepa_kernels.attention_matmul import matmul_attention
-from jepa_kernels.attention_torch import sdpa_attention, varlen_attention, varlen_unusable
+from jepa_kernels.attention_opaque import PADS, padded_attention
+from jepa_kernels.attention_peers import flex_attention, xformers_attention
+from jepa_kernels.attention_torch import sdpa_attention, varlen_attention
 from jepa_kernels.layout import Layout
-from jepa_kernels.names import unknown_impl
-
-LONG = 128  # rows: from here on SDPA trains as fast in fp32 on CPU, and stores no probabilities; measured
-
-
-class Choice(NamedTuple):
-    """One line of `explain`: an implementation, whether it can run here, why, and whether auto takes it."""
-
-    impl: str
-    usable: bool
-    reason: str
-    chosen: bool
+from jepa_kernels.names import Choice, unknown_impl
 
 
 def reference_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
@@ -47,11 +38,20 @@ def reference_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     return torch.cat(outs) if outs else qkv[:, 0]
 
 
+def _triton_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
+    from jepa_kernels.triton_attention import triton_attention  # loads triton
+
+    return triton_attention(qkv, layout, scale)
+
+
 _RUN: dict[str, Callable[[Tensor, Layout, float], Tensor]] = {
     "reference": reference_attention,
     "matmul": matmul_attention,
     "sdpa": sdpa_attention,
     "varlen": varlen_attention,
+    "triton": _triton_attention,
+    "flex": flex_attention,
+    "xformers": xformers_attention,
 }
 ATTENTION_IMPLS = tuple(_RUN)
 
@@ -63,29 +63,32 @@ def block_attention(qkv: Tensor, layout: Layout, *, scale: float | None = None, 
     layout: which rows read which, on the device of qkv, with layout.total == T
     scale: factor on the scores; default D ** -0.5
     impl: "auto", or one of ATTENTION_IMPLS: an explicit choice runs, or raises, and never falls back
-    Returns [T, H, D] in qkv's dtype; rows with no keys are zero and give no gradient. "matmul" may be
-    differentiated once, as may SDPA's fused kernels; "reference" any number of times.
+    Returns [T, H, D] in qkv's dtype; rows with no keys are zero and give no gradient. "reference" may be
+    differentiated any number of times, all others once.
     Raises ValueError for an unknown impl, one that cannot run on this input, or input that does not fit.
     Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, per segment.
     """
     _check(qkv, layout)
-    run = _RUN[_pick(impl, qkv, layout)]
+    impl = _pick(impl, qkv, layout)
+    run = _runner(impl, layout)
     scale = qkv.shape[3] ** -0.5 if scale is None else scale
     if torch.is_autocast_enabled(qkv.device.type):
         with torch.autocast(qkv.device.type, enabled=False):
             out = run(qkv, layout, scale)
     else:
         out = run(qkv, layout, scale)
-    return out.masked_fill(layout.unread_rows[:, None, None], 0) if layout.has_unread else out
+    if layout.has_unread and impl != "triton":  # which writes these zeros itself
+        return out.masked_fill(layout.unread_rows[:, None, None], 0)
+    return out
 
 
 def explain(qkv: Tensor, layout: Layout) -> list[Choice]:
     """For each implementation: can it take this input, why (not), and is it what auto takes."""
     _check(qkv, layout)
-    chosen, why = _auto(qkv, layout)
+    chosen, why = automatic(qkv, layout)
     lines = []
     for name in ATTENTION_IMPLS:
-        problem = _unusable(name, qkv)
+        problem = unusable(name, qkv)
         reason = why if name == chosen else problem or "can take this input"
         lines.append(Choice(name, problem is None, reason, name == chosen))
     return lines
@@ -102,39 +105,18 @@ def _check(qkv: Tensor, layout: Layout) -> None:
         raise ValueError(f"qkv is on {qkv.device}, the layout on {layout.device}; move it: layout.to(...)")
 
 
-def _unusable(impl: str, qkv: Tensor) -> str | None:
-    """Why `impl` cannot take this tensor, or None."""
-    return varlen_unusable(qkv) if impl == "varlen" else None
+def _runner(impl: str, layout: Layout) -> Callable[[Tensor, Layout, float], Tensor]:
+    if torch.compiler.is_compiling() and layout.uniform is None and impl in PADS:
+        return lambda qkv, layout, scale: padded_attention(qkv, layout.seg, impl, scale)
+    return _RUN[impl]
 
 
 def _pick(impl: str, qkv: Tensor, layout: Layout) -> str:
     if impl == "auto":
-        return _auto(qkv, layout)[0]
+        return automatic(qkv, layout)[0]
     if impl not in _RUN:
         raise unknown_impl(impl, "block_attention", ATTENTION_IMPLS)
-    problem = _unusable(impl, qkv)
+    problem = unusable(impl, qkv)
     if problem is not None:
         raise ValueError(f"impl {impl!r} of block_attention cannot run here: it {problem}")
     return impl
-
-
-def _auto(qkv: Tensor, layout: Layout) -> tuple[str, str]:
-    """(implementation, reason), from device, dtype, length, and whether a gradient is wanted."""
-    if qkv.device.type == "cpu":
-        return _auto_cpu(qkv, layout)
-    if layout.uniform is not None:
-        return "sdpa", "sequences of one length need no padding"
-    problem = varlen_unusable(qkv)
-    if problem is None:
-        return "varlen", "ragged sequences, and no padding"
-    return "sdpa", f"ragged sequences, padded: varlen {problem}"
-
-
-def _auto_cpu(qkv: Tensor, layout: Layout) -> tuple[str, str]:
-    if not (qkv.requires_grad and torch.is_grad_enabled()):
-        return "sdpa", "CPU without a gradient: its forward is the fastest"
-    if qkv.dtype in (torch.bfloat16, torch.float16):
-        return "matmul", f"CPU training in {qkv.dtype}: the backward of SDPA is slow at low precision"
-    if layout.max_len < LONG:
-        return "matmul", f"CPU training on sequences under {LONG} rows"
-    return "sdpa", f"CPU training in {qkv.dtype} on sequences of {LONG} rows and more"

@@ -6,7 +6,7 @@ length, on CUDA in one (a mask keeps SDPA off its flash kernel there, which is w
 Axes: T packed rows, H heads, D head width; SDPA wants [B, H, L, D].
 """
 
-from functools import cache
+from importlib.util import find_spec
 from math import inf
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from jepa_kernels.layout import Layout
 from jepa_kernels.padding import CPU_GROWTH, attend_in_groups, padding
+
+HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # from torch 2.10 on
 
 
 def sdpa_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
@@ -35,16 +37,6 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) 
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 
-@cache
-def varlen_available() -> bool:
-    """Whether this torch has `torch.nn.attention.varlen` (2.10 and later)."""
-    try:
-        import torch.nn.attention.varlen  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 def varlen_unusable(qkv: Tensor) -> str | None:
     """Why `varlen` cannot take this tensor, or None."""
     if qkv.device.type != "cuda":
@@ -53,23 +45,25 @@ def varlen_unusable(qkv: Tensor) -> str | None:
         return f"needs float16 or bfloat16, got {qkv.dtype}"
     if qkv.shape[3] % 8 or qkv.shape[3] > 256:
         return f"needs a head width that is a multiple of 8 up to 256, got {qkv.shape[3]}"
-    return None if varlen_available() else f"torch {torch.__version__} has no torch.nn.attention.varlen"
+    return None if HAS_VARLEN else f"torch {torch.__version__} has no torch.nn.attention.varlen"
 
 
 def varlen_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] on CUDA -> [T, H, D], without padding; keys of two ranges are gathered end to end."""
     from torch.nn.attention.varlen import varlen_attn
 
-    q, k, v = qkv.unbind(1)
-    if not layout.plain:
-        k, v = qkv[:, 1:].index_select(0, _key_rows(layout)).unbind(1)
+    k, v = gathered_keys(qkv, layout)
     bounds = (layout.query_offsets, layout.key_offsets, layout.max_queries, layout.max_len)
-    return varlen_attn(q, k, v, *bounds, scale=scale)  # type: ignore[return-value]
+    return varlen_attn(qkv[:, 0], k, v, *bounds, scale=scale)  # type: ignore[return-value]
 
 
-def _key_rows(layout: Layout) -> Tensor:
-    """int64: the rows that each segment reads, all segments end to end."""
-    return layout.cached("key_rows", lambda: _find_key_rows(layout))
+def gathered_keys(qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Keys and values of all segments end to end, `layout.key_offsets` apart: views where layout is plain."""
+    if layout.plain:
+        return qkv[:, 1], qkv[:, 2]
+    rows = layout.cached("key_rows", lambda: _find_key_rows(layout))
+    k, v = qkv[:, 1:].index_select(0, rows).unbind(1)
+    return k, v
 
 
 def _find_key_rows(layout: Layout) -> Tensor:

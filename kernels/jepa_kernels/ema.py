@@ -6,17 +6,25 @@
 What is unusual: the update is teacher += alpha * (student - teacher). Written so, a teacher equal to its
 student stays so bit for bit, and less is lost to rounding than with m * teacher + (1 - m) * student. The
 teacher is fp32 whatever the student is: in bf16 the steps are smaller than half a unit in the last place
-and it never moves. alpha = 1 - m is the argument for the same reason: fp32 1 - 0.99999 has three digits.
+and it never moves. Who wants to compute with a bf16 teacher gives its plan a `shadow`, written beside it.
+alpha = 1 - m is the argument for the same reason: fp32 1 - 0.99999 has three digits.
 """
 
+import os
 from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from jepa_kernels.names import unknown_impl
+from jepa_kernels.ema_pairs import checked_pairs
+from jepa_kernels.names import Choice, unknown_impl
 
-EMA_IMPLS = ("foreach", "reference")
+if TYPE_CHECKING:
+    from jepa_kernels.triton_ema import Table
+
+EMA_IMPLS = ("triton", "foreach", "reference")
 
 
 class EmaPlan:
@@ -24,39 +32,84 @@ class EmaPlan:
 
     teacher: fp32 tensors, updated in place; student: as many, of the same shapes and devices, fp32, or
         bf16 or fp16 (upcast at each update)
+    shadow: None, or as many bf16 tensors of the same shapes and devices, to which each update writes the
+        new teacher rounded to nearest; before the first update they are as you made them
     Raises ValueError for lists of different length, shapes or devices that differ, a teacher that is not
-    fp32, a teacher that overlaps itself or is not contiguous, and a teacher tensor tied to two students.
+    fp32, a teacher that overlaps itself or is not contiguous, a teacher tensor tied to two students or two
+    shadows, and a shadow that is not bf16 or not contiguous.
     """
 
-    def __init__(self, teacher: Iterable[Tensor], student: Iterable[Tensor]) -> None:
-        pairs = _pair(list(teacher), list(student))
-        for index, (mine, theirs) in enumerate(pairs):
-            _check_pair(index, mine, theirs)
-        pairs = [(t.detach(), s.detach()) for t, s in _untie(pairs) if t.numel()]
-        self.teacher: list[Tensor] = [t for t, _ in pairs]
-        self.student: list[Tensor] = [s for _, s in pairs]
+    def __init__(
+        self, teacher: Iterable[Tensor], student: Iterable[Tensor], shadow: Iterable[Tensor] | None = None
+    ) -> None:
+        given = (list(teacher), list(student), None if shadow is None else list(shadow))
+        self.teacher, self.student, self.shadow = checked_pairs(*given)
+        self.triton_problem = _triton_problem(self)
+        """Why `triton` cannot take this plan, as the end of a sentence that begins with "it"; or None."""
+        self._addresses: list[int] = []
+        self._tables: tuple[Table, ...] = ()
 
     def __repr__(self) -> str:
-        return f"EmaPlan({len(self.teacher)} tensors, {sum(t.numel() for t in self.teacher)} numbers)"
+        shadowed = ", with a shadow" if self.shadow else ""
+        return (
+            f"EmaPlan({len(self.teacher)} tensors, {sum(t.numel() for t in self.teacher)} numbers{shadowed})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first tensor lies; the CPU for an empty plan."""
+        return self.teacher[0].device if self.teacher else torch.device("cpu")
+
+    def tables(self) -> "tuple[Table, ...]":
+        """What the Triton kernel reads, made anew where a tensor's memory has moved since the last time."""
+        from jepa_kernels.triton_ema import addresses, tables
+
+        places = addresses(self.teacher, self.student, self.shadow)
+        if places != self._addresses:
+            self._tables = tables(self.teacher, self.student, self.shadow)
+            self._addresses = places
+        return self._tables
 
 
 def ema_update_(plan: EmaPlan, alpha: float | Tensor, *, impl: str = "auto") -> None:
     """teacher += alpha * (student - teacher) in place, for every pair of `plan`; outside autograd.
 
-    alpha: 1 - momentum, in [0, 1]; a number, or a tensor of one element (read to the host on each call)
-    impl: "auto" (is "foreach"), "foreach" (one call of torch._foreach_lerp_), "reference" (a loop of lerp)
-    Raises ValueError for an unknown impl, or an alpha that is outside [0, 1] or not one number.
+    alpha: 1 - momentum, in [0, 1]; a number, or a tensor of one element. "triton" reads a tensor on the
+        plan's device there, unchecked: nothing waits, and a CUDA graph that holds the call follows the
+        tensor's value. Other tensors are read to the host on each call.
+    impl: "auto" ("triton" on CUDA where it can, else "foreach"), "triton" (one launch; before it is captured
+        in a CUDA graph it must have run once), "foreach" (torch._foreach_lerp_), "reference" (a loop of lerp)
+    Raises ValueError for an unknown impl or one that cannot take this plan, for an alpha that is outside
+    [0, 1] or not one number, and for a number as alpha while a CUDA graph is captured.
     Source: momentum encoder, He et al. 2020 (arXiv 1911.05722), equation 2; I-JEPA (arXiv 2301.08243), 3.
     """
-    if impl != "auto" and impl not in EMA_IMPLS:
-        raise unknown_impl(impl, "ema_update_", EMA_IMPLS)
-    weight = _weight(alpha)
+    if isinstance(alpha, Tensor) and alpha.numel() != 1:
+        raise ValueError(f"alpha must be one number, 1 - momentum; got a tensor of {list(alpha.shape)}")
+    impl = _pick(impl, plan)
     with torch.no_grad():
+        if impl == "triton":
+            _triton(plan, alpha)
+            return
+        weight = _checked(float(alpha))
         student = [s.to(torch.float32) for s in plan.student]
         if impl == "reference":
             reference_ema_(plan.teacher, student, weight)
         elif plan.teacher:
             torch._foreach_lerp_(plan.teacher, student, weight)
+        if plan.shadow:
+            torch._foreach_copy_(plan.shadow, plan.teacher)
+
+
+def explain_ema(plan: EmaPlan) -> list[Choice]:
+    """For each implementation: can it take this plan, why (not), and is it what auto takes."""
+    chosen = _pick("auto", plan)
+    reasons = {
+        "triton": plan.triton_problem or "all tensors in one launch; alpha may stay on the device",
+        "foreach": "all tensors in one call" if plan.teacher else "there is nothing to update",
+        "reference": "a call for each tensor",
+    }
+    usable = {"triton": plan.triton_problem is None}
+    return [Choice(name, usable.get(name, True), reasons[name], name == chosen) for name in EMA_IMPLS]
 
 
 def reference_ema_(teacher: list[Tensor], student: list[Tensor], weight: float) -> None:
@@ -65,43 +118,45 @@ def reference_ema_(teacher: list[Tensor], student: list[Tensor], weight: float) 
         mine.lerp_(theirs, weight)
 
 
-def _weight(alpha: float | Tensor) -> float:
-    if isinstance(alpha, Tensor) and alpha.numel() != 1:
-        raise ValueError(f"alpha must be one number, 1 - momentum; got a tensor of {list(alpha.shape)}")
-    weight = float(alpha)
+def _pick(impl: str, plan: EmaPlan) -> str:
+    if impl == "auto":
+        return "triton" if plan.device.type == "cuda" and plan.triton_problem is None else "foreach"
+    if impl not in EMA_IMPLS:
+        raise unknown_impl(impl, "ema_update_", EMA_IMPLS)
+    if impl == "triton" and plan.triton_problem is not None:
+        raise ValueError(f"impl 'triton' of ema_update_ cannot run here: it {plan.triton_problem}")
+    return impl
+
+
+def _triton_problem(plan: EmaPlan) -> str | None:
+    devices = {t.device for t in plan.teacher}
+    if len(devices) > 1:
+        return f"needs all tensors on one device, got {', '.join(sorted(map(str, devices)))}"
+    types = {s.dtype for s in plan.student} - {torch.float32, torch.bfloat16, torch.float16}
+    if types:
+        return f"needs students of float32, bfloat16 or float16, got {types.pop()}"
+    if not all(s.is_contiguous() for s in plan.student):
+        return "needs contiguous students, and one is not"
+    if find_spec("triton") is None:
+        return "needs the package triton, which is not installed"
+    kind = plan.device.type
+    if kind == "cuda" or (kind == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return None
+    return f"needs CUDA tensors, got {kind}; on a CPU it runs under TRITON_INTERPRET=1, for tests"
+
+
+def _triton(plan: EmaPlan, alpha: float | Tensor) -> None:
+    from jepa_kernels import triton_ema  # loads triton
+
+    there = isinstance(alpha, Tensor) and alpha.device == plan.device
+    weight = triton_ema.weight(alpha if there else _checked(float(alpha)), plan.device)
+    if torch.compiler.is_compiling():
+        triton_ema.ema_update(plan.teacher, plan.student, plan.shadow, weight)
+    else:
+        triton_ema.launch(plan.tables(), weight)
+
+
+def _checked(weight: float) -> float:
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"alpha is 1 - momentum, in [0, 1]; got {weight}")
     return weight
-
-
-def _pair(teacher: list[Tensor], student: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    if len(teacher) != len(student):
-        raise ValueError(f"teacher has {len(teacher)} tensors, student {len(student)}; expected as many")
-    return list(zip(teacher, student, strict=True))
-
-
-def _check_pair(index: int, teacher: Tensor, student: Tensor) -> None:
-    if teacher.shape != student.shape:
-        raise ValueError(
-            f"tensor {index}: teacher has shape {list(teacher.shape)}, student {list(student.shape)}"
-        )
-    if teacher.device != student.device:
-        raise ValueError(f"tensor {index}: teacher is on {teacher.device}, student on {student.device}")
-    if teacher.dtype != torch.float32:
-        raise ValueError(
-            f"tensor {index}: the teacher must be float32, got {teacher.dtype}; at low precision an EMA step "
-            "is smaller than half a unit in the last place, so the teacher would never move"
-        )
-    if not teacher.is_contiguous():
-        raise ValueError(f"tensor {index}: the teacher must be contiguous, got strides {teacher.stride()}")
-
-
-def _untie(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Each teacher tensor once: tied weights must not move twice."""
-    seen: dict[tuple[int, int], tuple[int, Tensor]] = {}
-    for index, (teacher, student) in enumerate(pairs):
-        key = (teacher.data_ptr() if teacher.numel() else -index - 1, teacher.numel())
-        first, known = seen.setdefault(key, (index, student))
-        if known.data_ptr() != student.data_ptr():
-            raise ValueError(f"teacher tensors {first} and {index} are tied, but their students are not")
-    return [pairs[index] for index, _ in seen.values()]

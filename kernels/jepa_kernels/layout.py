@@ -14,13 +14,19 @@ Axes: T packed rows, S segments, B samples, M target sets of a sample.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from jepa_kernels.predictor import brief, check_vector, shared_readers, shared_segments, target_table
+from jepa_kernels.readers import Readers, readers_of
 
 Value = TypeVar("Value")
+_BY_SEGMENTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # seg -> weak reference to its layout
 SEG_COLUMNS = ("q_start", "q_len", "a_start", "a_len", "b_start", "b_len")
 
 
@@ -35,6 +41,7 @@ class Layout:
     uniform: L where all sequences are plain and have L rows, so that T = S * L; else None
     plain: every segment reads exactly itself
     has_unread: some query has no key at all; its output is zero
+    readers: which queries read each key; None where `plain`
     """
 
     seg: Tensor
@@ -44,7 +51,12 @@ class Layout:
     uniform: int | None = None
     plain: bool = False
     has_unread: bool = False
+    readers: Readers | None = None
     _cache: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not torch.compiler.is_compiling():
+            _BY_SEGMENTS[self.seg] = ref(self)
 
     @classmethod
     def packed(
@@ -63,13 +75,13 @@ class Layout:
         Raises ValueError for offsets of another rank or type, or that do not rise from 0 (checked where
             the host reads them), and where they contradict total or uniform.
         """
-        _check_vector(offsets, "offsets")
+        check_vector(offsets, "offsets")
         if len(offsets) == 0:
             raise ValueError("offsets is empty; expected [B + 1] integers that start at 0")
         batch = len(offsets) - 1
         if uniform is not None:
             return cls._uniform(offsets, batch, uniform, total)
-        if max_len is None or total is None or offsets.device.type == "cpu":
+        if max_len is None or total is None or _readable(offsets):
             longest, rows = _check_offsets(offsets)
             max_len = _not_below("max_len", max_len, longest)
             total = _agree("total", total, rows)
@@ -77,10 +89,10 @@ class Layout:
 
     @classmethod
     def _uniform(cls, offsets: Tensor, batch: int, length: int, total: int | None) -> "Layout":
-        if offsets.device.type == "cpu":
+        if _readable(offsets):
             _check_offsets(offsets)
             if bool((offsets.diff() != length).any()):
-                raise ValueError(f"uniform={length}, but sequence lengths are {_brief(offsets.diff())}")
+                raise ValueError(f"uniform={length}, but sequence lengths are {brief(offsets.diff())}")
         total = _agree("total", total, batch * length)
         return cls(_plain_segments(offsets), total, length, length, uniform=length, plain=True)
 
@@ -98,6 +110,9 @@ class Layout:
         context_lengths: Tensor,
         target_lengths: Tensor | Sequence[Tensor],
         mode: Literal["repeat", "shared"] = "repeat",
+        *,
+        longest: tuple[int, int] | None = None,
+        total: int | None = None,
     ) -> "Layout":
         """The predictor's sequences, from the context's and the targets' lengths.
 
@@ -106,20 +121,30 @@ class Layout:
         mode "shared": a sample is packed once as [context, target 1 .. target M]; the context reads itself,
             target i reads the context and itself. Fewer rows, and a different model: in "repeat" the
             context reads the target's tokens too.
+        longest, total: the longest context and target (upper bounds are allowed), and T, if the caller knows
+            them. Lengths on an accelerator are read back to the host only where one is not given.
         Raises ValueError for another mode, negative lengths or shapes that disagree.
         """
-        targets = _target_table(context_lengths, target_lengths)
+        if mode not in ("repeat", "shared"):
+            raise ValueError(f"unknown mode {mode!r} for Layout.jepa; known: repeat, shared")
+        trusted = longest is not None and total is not None and not _readable(context_lengths)
+        targets = target_table(context_lengths, target_lengths, trusted)
         if mode == "repeat":
-            return cls.packed(_offsets((context_lengths + targets).reshape(-1)))
-        if mode == "shared":
-            return cls.from_segments(_shared_segments(context_lengths, targets))
-        raise ValueError(f"unknown mode {mode!r} for Layout.jepa; known: repeat, shared")
+            bound = sum(longest) if longest is not None else None
+            return cls.packed(_offsets((context_lengths + targets).reshape(-1)), max_len=bound, total=total)
+        seg = shared_segments(context_lengths, targets).to(torch.int32)
+        if not trusted or longest is None or total is None:
+            layout = cls.from_segments(seg)
+            _agree("total", total, layout.total)
+            return layout
+        queries = max(longest)
+        return cls(seg, total, sum(longest), queries, readers=shared_readers(seg, len(targets) + 1, queries))
 
     @classmethod
     def from_segments(cls, seg: Tensor) -> "Layout":
         """Any layout, from its segments: integers [S, 6] with columns `SEG_COLUMNS`; reads seg on the host.
 
-        Raises ValueError where query segments do not cover rows 0 to T in order, or keys lie outside.
+        Raises ValueError where queries do not cover rows 0 to T in order, or keys lie outside or come twice.
         """
         _check_segments(seg)
         q_start, q_len, a_start, a_len, _, b_len = seg.cpu().long().unbind(1)
@@ -134,6 +159,7 @@ class Layout:
             uniform=lengths.pop() if len(lengths) == 1 else None,
             plain=bool(alone.all()),
             has_unread=bool(((keys == 0) & (q_len > 0)).any()),
+            readers=None if bool(alone.all()) else readers_of(seg, total),
         )
 
     @property
@@ -151,8 +177,7 @@ class Layout:
         seg = self.seg.to(device)
         if seg is self.seg:
             return self
-        ints = (self.total, self.max_len, self.max_queries)
-        return Layout(seg, *ints, self.uniform, self.plain, self.has_unread)
+        return replace(self, seg=seg, readers=self.readers.to(device) if self.readers else None)
 
     def cached(self, key: object, build: Callable[[], Value]) -> Value:
         """The value under `key`, built on first use: how layers share what they derive from a layout."""
@@ -180,6 +205,17 @@ class Layout:
         return no_keys.repeat_interleave(self.seg[:, 1], output_size=self.total)
 
 
+def layout_of(seg: Tensor) -> Layout:
+    """The layout whose `seg` is this very tensor, with all that is cached on it; or else a new one."""
+    found = _BY_SEGMENTS[seg]() if seg in _BY_SEGMENTS else None
+    return Layout.from_segments(seg) if found is None else found
+
+
+def _readable(offsets: Tensor) -> bool:
+    """Whether the host can look at the numbers at no cost, and without breaking a compiled graph."""
+    return offsets.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _offsets(lengths: Tensor) -> Tensor:
     out = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
     torch.cumsum(lengths, 0, dtype=torch.int32, out=out[1:])
@@ -192,47 +228,12 @@ def _plain_segments(offsets: Tensor) -> Tensor:
     return torch.stack([start, length, start, length, none, none], dim=1).to(torch.int32)
 
 
-def _shared_segments(context: Tensor, targets: Tensor) -> Tensor:
-    """[B], [M, B] lengths -> [B * (1 + M), 6]: of each sample its context, then its targets."""
-    q_len = torch.cat([context[None], targets]).T.reshape(-1)
-    q_start = _offsets(q_len)[:-1]
-    rows = targets.shape[0] + 1
-    a_start = q_start.view(-1, rows)[:, :1].expand(-1, rows).reshape(-1)
-    a_len = context[:, None].expand(-1, rows).reshape(-1)
-    is_target = (torch.arange(rows, device=context.device) > 0).repeat(len(context))
-    b_start, b_len = torch.where(is_target, q_start, 0), torch.where(is_target, q_len, 0)
-    return torch.stack([q_start, q_len, a_start, a_len, b_start, b_len], dim=1)
-
-
-def _target_table(context: Tensor, targets: Tensor | Sequence[Tensor]) -> Tensor:
-    """The target lengths as one tensor [M, B], checked against the context's."""
-    _check_vector(context, "context_lengths")
-    if not isinstance(targets, Tensor):
-        targets = torch.stack(list(targets)) if len(targets) else context.new_empty(0, len(context))
-    if targets.ndim != 2 or targets.shape[1] != len(context):
-        raise ValueError(
-            f"target_lengths must be [M, B] with B = {len(context)} as in context_lengths; "
-            f"got {list(targets.shape)}"
-        )
-    for name, lengths in (("context_lengths", context), ("target_lengths", targets)):
-        if lengths.numel() and int(lengths.min()) < 0:
-            raise ValueError(f"{name} must not be negative; got {_brief(lengths.reshape(-1))}")
-    return targets
-
-
-def _check_vector(values: Tensor, name: str) -> None:
-    if values.ndim != 1 or values.is_floating_point() or values.dtype == torch.bool:
-        raise ValueError(
-            f"{name} must be a 1-d integer tensor; got shape {list(values.shape)} of {values.dtype}"
-        )
-
-
 def _check_offsets(offsets: Tensor) -> tuple[int, int]:
     """(the longest sequence, T) of offsets that start at 0 and never fall."""
     host = offsets.cpu()
     lengths = host.diff()
     if int(host[0]) != 0 or (len(lengths) and int(lengths.min()) < 0):
-        raise ValueError(f"offsets must start at 0 and never fall; got {_brief(offsets)}")
+        raise ValueError(f"offsets must start at 0 and never fall; got {brief(offsets)}")
     return (int(lengths.max()) if len(lengths) else 0), int(host[-1])
 
 
@@ -255,7 +256,7 @@ def _check_segments(seg: Tensor) -> None:
     if len(seg) and int(torch.cat([q_len, a_len, b_len]).min()) < 0:
         raise ValueError("seg has a negative length")
     if not torch.equal(q_start, q_len.cumsum(0) - q_len):
-        raise ValueError(f"query segments must cover rows in order, from row 0; q_start is {_brief(q_start)}")
+        raise ValueError(f"query segments must cover rows in order, from row 0; q_start is {brief(q_start)}")
     total = int(q_len.sum())
     for name, start, length in (("a", a_start, a_len), ("b", b_start, b_len)):
         outside = (length > 0) & ((start < 0) | (start + length > total))
@@ -263,9 +264,6 @@ def _check_segments(seg: Tensor) -> None:
             at = int(outside.nonzero()[0, 0])
             came = f"{int(start[at])} to {int(start[at] + length[at])}"
             raise ValueError(f"segment {at} reads key rows {came} (range {name}) of a tensor of {total} rows")
-
-
-def _brief(values: Tensor) -> str:
-    """The first values, for an error message."""
-    head = ", ".join(str(v) for v in values[:8].tolist())
-    return f"[{head}{', …' if len(values) > 8 else ''}]"
+    twice = (a_len > 0) & (b_len > 0) & (a_start < b_start + b_len) & (b_start < a_start + a_len)
+    if bool(twice.any()):
+        raise ValueError(f"segment {int(twice.nonzero()[0, 0])} reads key rows twice: ranges a and b overlap")

@@ -1,7 +1,17 @@
-"""The error for an implementation name that nobody knows: the same sentence for every operation."""
+"""What every operation says of its implementations: a line of `explain`, the error for an unknown name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import NamedTuple
+
+
+class Choice(NamedTuple):
+    """One line of `explain`: an implementation, whether it can run here, why, and whether auto takes it."""
+
+    impl: str
+    usable: bool
+    reason: str
+    chosen: bool
 
 
 def unknown_impl(impl: str, operation: str, known: Iterable[str]) -> ValueError:

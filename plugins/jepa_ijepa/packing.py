@@ -80,6 +80,11 @@ def _shared(plan: MaskPlan) -> Packing:
         torch.cat([parts[0].lengths for parts in sets]),
         torch.cat([torch.stack(column) for column in columns], dim=1),
         mode="shared",
+        longest=(
+            max(parts[0].max_length for parts in sets),
+            max(part.max_length for parts in sets for part in parts[1:]),
+        ),
+        total=sum(part.total for parts in sets for part in parts),
     )
     sources: list[Source] = []
     row_of: dict[tuple[int, int], Tensor] = {}

@@ -118,6 +118,10 @@ def test_known_lengths_may_bound_from_above():
             lambda: Layout.from_segments(torch.tensor([[0, 2, 0, 3, 0, 0]])),
             "segment 0 reads key rows 0 to 3 (range a) of a tensor of 2 rows",
         ),
+        (
+            lambda: Layout.from_segments(torch.tensor([[0, 4, 0, 2, 1, 3]])),
+            "segment 0 reads key rows twice: ranges a and b overlap",
+        ),
         (lambda: Layout.from_segments(torch.tensor([[0, 2, 0, -1, 0, 0]])), "seg has a negative length"),
     ],
 )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from jepa_kernels import EMA_IMPLS, EmaPlan, ema_update_
+from jepa_kernels import EMA_IMPLS, EmaPlan, ema_update_, explain_ema
 
 SHAPES = [(3, 4), (7,), (), (0, 5), (33, 17)]
-IMPLS = ("auto", *EMA_IMPLS)
+IMPLS = ("auto", *(impl for impl in EMA_IMPLS if impl != "triton"))  # which is in interpreted/
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -85,6 +85,29 @@ def test_parameters_that_require_grad_are_updated_outside_autograd():
 
 def test_an_empty_plan_does_nothing():
     ema_update_(EmaPlan([], []), 0.5)
+    ema_update_(EmaPlan([], [], []), 0.5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_shadow_is_the_new_teacher_rounded(impl):
+    teacher, student, shadow = tensors(), tensors(), tensors(torch.bfloat16)
+    plan = EmaPlan(teacher, student, shadow)
+    assert repr(plan) == "EmaPlan(4 tensors, 581 numbers, with a shadow)"
+    ema_update_(plan, 0.3, impl=impl)
+    assert all(torch.equal(w, t.bfloat16()) for w, t in zip(shadow, teacher, strict=True))
+
+
+def test_explain_says_what_runs_here():
+    lines = {line.impl: line for line in explain_ema(EmaPlan(tensors(), tensors()))}
+    needs = "needs CUDA tensors, got cpu; on a CPU it runs under TRITON_INTERPRET=1, for tests"
+    assert lines["triton"] == ("triton", False, needs, False)
+    assert lines["foreach"] == ("foreach", True, "all tensors in one call", True)
+    assert explain_ema(EmaPlan([], []))[1].reason == "there is nothing to update"
+
+
+def test_triton_by_name_never_falls_back():
+    with pytest.raises(ValueError, match="'triton' of ema_update_ cannot run here: it needs CUDA"):
+        ema_update_(EmaPlan(tensors(), tensors()), 0.5, impl="triton")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +135,30 @@ def test_plans_that_are_refused(teacher, student, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("shadow", "message"),
+    [
+        ([], "teacher has 1 tensors, shadow 0; expected as many"),
+        ([torch.zeros(3).bfloat16()], "tensor 0: teacher has shape [2, 3], shadow [3]"),
+        ([torch.zeros(2, 3).half()], "tensor 0: the shadow must be bfloat16, got torch.float16"),
+        (
+            [torch.zeros(3, 2).bfloat16().T],
+            "tensor 0: the shadow must be contiguous, got strides (1, 2)",
+        ),
+    ],
+)
+def test_shadows_that_are_refused(shadow, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        EmaPlan([torch.zeros(2, 3)], [torch.zeros(2, 3)], shadow)
+    assert str(caught.value) == message
+
+
+def test_tied_teachers_of_different_shadows_are_refused():
+    teacher, student, shadow = torch.zeros(2), torch.zeros(2), [torch.zeros(2).bfloat16() for _ in range(2)]
+    with pytest.raises(ValueError, match="teacher tensors 0 and 1 are tied, but their shadows are not"):
+        EmaPlan([teacher, teacher], [student, student], shadow)
+
+
 def test_tied_teachers_of_different_students_are_refused():
     shared = torch.zeros(2)
     with pytest.raises(ValueError, match="teacher tensors 0 and 1 are tied, but their students are not"):
@@ -126,7 +173,7 @@ def test_tied_teachers_of_different_students_are_refused():
         (
             0.5,
             "foreech",
-            "unknown impl 'foreech' for ema_update_; known: auto, foreach, reference. "
+            "unknown impl 'foreech' for ema_update_; known: auto, triton, foreach, reference. "
             r"Did you mean 'foreach'\?",
         ),
     ],

@@ -1,0 +1,96 @@
+"""All kernel benchmarks of one machine, as one document: what ran where, the ceilings, and a row for each.
+
+for row in run(chosen(ops, shapes), settings): ...
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from jepa_kernels.bench import attention, ema, loss, sampling
+from jepa_kernels.bench.ceilings import Ceilings
+from jepa_kernels.bench.rows import Row, Settings
+from jepa_kernels.bench.shapes import MODELS, STAGES, case
+
+CPU_SAMPLES = 8
+"""Of a batch, where there is no GPU: enough to see ratios, in seconds."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case of one operation."""
+
+    op: str
+    name: str
+    rows: Callable[[Settings], Iterable[Row]]
+
+
+def jobs() -> list[Job]:
+    """Everything there is to run."""
+    found = [
+        Job("attention", f"{model} {stage}", partial(_attention_rows, model, stage))
+        for model in MODELS
+        for stage in STAGES
+    ]
+    found += [Job("ema", model, partial(ema.rows, model)) for model in ema.ENCODERS]
+    found += [Job("loss", model, partial(loss.rows, model)) for model in loss.SIZES]
+    return found + [Job("masks", name, partial(sampling.rows, name)) for name in sampling.LAWS]
+
+
+def _attention_rows(model: str, stage: str, settings: Settings) -> Iterator[Row]:
+    return attention.rows(case(model, stage, settings.samples), settings)
+
+
+def chosen(ops: Sequence[str] = (), shapes: Sequence[str] = ()) -> list[Job]:
+    """The jobs of these operations whose name holds one of these words; all where none are given.
+
+    Raises ValueError for an operation that is not there, and for words that no case has.
+    """
+    everything = jobs()
+    known = list(dict.fromkeys(job.op for job in everything))
+    for op in ops:
+        if op not in known:
+            raise _unknown("operation", op, known)
+    kept = [job for job in everything if not ops or job.op in ops]
+    for shape in shapes:
+        if not any(shape.lower() in job.name.lower() for job in kept):
+            raise _unknown("shape", shape, dict.fromkeys((*MODELS, *STAGES, *sampling.LAWS)))
+    return [job for job in kept if not shapes or any(s.lower() in job.name.lower() for s in shapes)]
+
+
+def _unknown(what: str, given: str, known: Iterable[str]) -> ValueError:
+    names = list(known)
+    nearest = get_close_matches(given, names, n=1)
+    hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
+    return ValueError(f"unknown {what} {given!r}; known: {', '.join(names)}{hint}")
+
+
+def sized(settings: Settings) -> Settings:
+    """`settings` with as many samples as the device takes in reasonable time."""
+    if settings.samples is not None or (settings.device.type == "cuda" and not settings.quick):
+        return settings
+    return replace(settings, samples=2 if settings.quick else CPU_SAMPLES)
+
+
+def run(found: Iterable[Job], settings: Settings) -> Iterator[Row]:
+    """Every row of these jobs, as it is measured."""
+    settings = sized(settings)
+    for job in found:
+        yield from job.rows(settings)
+
+
+def document(
+    rows: Iterable[Row], ceilings: Ceilings, settings: Settings, about: dict[str, Any]
+) -> dict[str, Any]:
+    """For JSON: `about` (date, machine, versions, commit), ceilings in units a second, and the rows."""
+    settings = sized(settings)
+    return {
+        **about,
+        "device": str(settings.device),
+        "quick": settings.quick,
+        "samples": settings.samples,
+        "ceilings": {"copy_bytes": ceilings.copy, "matmul_operations": ceilings.matmul},
+        "rows": [row.facts(ceilings) for row in rows],
+    }

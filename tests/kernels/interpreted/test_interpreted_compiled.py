@@ -1,0 +1,58 @@
+"""The Triton attention as operations of torch: torch.compile keeps one graph, opcheck passes."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.library import opcheck
+
+from jepa_kernels import Layout, block_attention
+from jepa_kernels.triton_attention import general_attention, short_attention
+from tests.kernels.attention_cases import both_ways, fresh, packed
+
+SHORT = [packed([5, 0, 17]), packed([9, 3, 4]), packed([1, 2, 40]), packed([30, 64, 11])]
+LONG = [packed([150, 3]), packed([20, 131]), packed([9, 140])]
+SHARED = [
+    Layout.jepa(torch.tensor([3, 6]), torch.tensor([[2, 4], [5, 1]]), "shared"),
+    Layout.jepa(torch.tensor([9, 1]), torch.tensor([[2, 3], [0, 7]]), "shared"),
+    Layout.jepa(torch.tensor([2, 2]), torch.tensor([[8, 1], [3, 3]]), "shared"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("layouts", [SHORT, LONG, SHARED], ids=["short", "long", "shared"])
+def test_many_layouts_in_one_graph(layouts, backend):
+    """The second layout makes the numbers of rows symbols; all others find that graph."""
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(
+        lambda x, layout: block_attention(x, layout, impl="triton"), backend=counter, fullgraph=True
+    )
+    for layout in layouts:
+        qkv, grad = fresh(layout, torch.float32, heads=1, width=16)
+        leaf = qkv.clone().requires_grad_()
+        out = compiled(leaf, layout)
+        out.backward(grad)
+        for got, true in zip((out, leaf.grad), both_ways(qkv, grad, layout, "triton"), strict=True):
+            assert torch.equal(got.detach().double(), true)
+    assert counter.frame_count == 2
+
+
+def test_the_short_operation_passes_opcheck():
+    layout = SHORT[0]
+    qkv, _ = fresh(layout, torch.float32, heads=1, width=16)
+    found = opcheck(short_attention, (qkv.requires_grad_(), layout.seg, layout.max_len, 0.2))
+    assert set(found.values()) == {"SUCCESS"}
+
+
+def test_the_general_operation_passes_opcheck():
+    layout = SHARED[0]
+    readers = layout.readers
+    qkv, _ = fresh(layout, torch.float32, heads=1, width=16)
+    lengths = (layout.max_len, layout.max_queries, readers.longest)
+    words = (qkv.requires_grad_(), layout.seg, readers.pieces, readers.runs, *lengths, False, 0.2)
+    assert set(opcheck(general_attention, words).values()) == {"SUCCESS"}

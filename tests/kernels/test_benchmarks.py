@@ -1,0 +1,172 @@
+"""The kernel benchmarks on a CPU: every peer that runs computes attention, the others say why not."""
+
+import json
+
+import pytest
+import torch
+
+from jepa_kernels.bench import attention, ema
+from jepa_kernels.bench.ceilings import Ceilings, measure_ceilings
+from jepa_kernels.bench.kernels import chosen, document, jobs, run, sized
+from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed, timed
+from jepa_kernels.bench.shapes import MODELS, STAGES, Case, case
+from jepa_kernels.bench.timing import Time, measure
+
+CPU = Settings(torch.device("cpu"), quick=True)
+RAGGED = Case("tiny", "context", 2, 16, (5, 1, 9, 3))
+EQUAL = Case("tiny", "target", 2, 16, (6, 6, 6))
+
+
+@pytest.mark.parametrize("tiny", [RAGGED, EQUAL], ids=["ragged", "equal"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_every_peer_that_runs_computes_attention(tiny):
+    found = list(attention.rows(tiny, CPU))
+    assert [row.direction for row in found[:2]] == ["forward", "backward"]
+    ran = {row.impl: row for row in found if row.direction == "forward" and row.time is not None}
+    assert {"ours: auto", "ours: matmul", "ours: sdpa", "explicit softmax, padded"} <= set(ran)
+    assert {"SDPA padded, torch's choice", "FlexAttention, mask kept"} <= set(ran)
+    assert all(row.error < 1e-2 for row in ran.values()), "bf16 beside float32"
+    names = {row.impl for row in found}
+    assert names == set(attention.peers(CPU.device)), "those that cannot run are rows too"
+    assert all(row.reason for row in found if row.time is None)
+
+
+def test_a_wrong_peer_shows_in_its_error(monkeypatch):
+    wrong = lambda case, qkv: attention.Ready(qkv, lambda: qkv[:, 2])  # noqa: E731
+    monkeypatch.setattr(attention, "peers", lambda device: {"wrong": wrong})
+    assert next(attention.rows(RAGGED, CPU)).error > 0.1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of a machine without a GPU")
+def test_reasons_are_said():
+    reasons = {row.impl: row.reason for row in attention.rows(RAGGED, CPU)}
+    assert reasons["SDPA padded, cuDNN"] == "needs a CUDA tensor, got cpu"
+    assert reasons["ours: varlen"] == "needs CUDA tensors, got cpu"
+    assert reasons["FlexAttention, mask kept"] == "has no backward on a CPU"
+
+
+def test_ema_peers_all_move_the_teacher_alike():
+    """One update from the same start, in float32."""
+    encoder = ema.Encoder(width=16, depth=1, hidden=32, patch=4)
+    torch.manual_seed(0)
+    start = ema.Tensors.of(encoder, CPU.device)
+    expected = [t + ema.ALPHA * (s - t) for t, s in zip(start.teacher, start.student, strict=True)]
+    ran = 0
+    for prepare, shadowed in ema.PEERS.values():
+        tensors = ema.Tensors(
+            [t.clone() for t in start.teacher], start.student, [t.bfloat16() for t in start.teacher]
+        )
+        try:
+            prepare(tensors)()
+        except CannotRun:
+            continue
+        ran += 1
+        for got, true in zip(tensors.teacher, expected, strict=True):
+            torch.testing.assert_close(got, true, rtol=1e-6, atol=1e-6)
+        if shadowed:
+            assert all(
+                torch.equal(w, t.bfloat16()) for w, t in zip(tensors.shadow, tensors.teacher, strict=True)
+            )
+    assert ran >= 5
+
+
+@pytest.mark.parametrize(
+    ("model", "millions"),
+    [("I-JEPA B/16", 85.6), ("I-JEPA L/16", 303.1), ("I-JEPA H/14", 630.4), ("CIFAR T/4", 5.35)],
+)
+def test_encoders_have_their_published_sizes(model, millions):
+    """Of a vision transformer without class token, position table and head."""
+    numbers = sum(torch.Size(shape).numel() for shape in ema.ENCODERS[model].shapes())
+    assert numbers / 1e6 == pytest.approx(millions, rel=0.003)
+
+
+def test_lengths_are_those_of_the_masks():
+    """14x14 tokens, 128 samples: about 82 visible, 30 to 40 in a target; four sequences a sample."""
+    context, predictor = case("I-JEPA B/16", "context"), case("I-JEPA B/16", "predictor")
+    assert len(context.lengths) == 128
+    assert 70 < sum(context.lengths) / 128 < 95
+    assert len(set(context.lengths)) > 20
+    assert len(predictor.lengths) == 4 * 128
+    assert {p - c for p, c in zip(predictor.lengths, context.lengths, strict=False)} <= set(range(30, 41))
+    assert case("I-JEPA H/14", "target").lengths == (256,) * 128
+    assert case("V-JEPA L/16", "target", samples=2).lengths == (1568, 1568)
+    assert all(case(model, stage).numbers() for model in MODELS for stage in STAGES)
+
+
+def test_the_drawn_lengths_can_be_drawn_again():
+    """The checked-in file is what its command gives."""
+    from kernels.benchmarks import draw_lengths
+
+    written = json.loads(draw_lengths.FILE.read_text(encoding="utf-8"))
+    assert written.pop("command").endswith("draw_lengths.py")
+    assert written["8x8"] == draw_lengths.draw(*draw_lengths.SETS["8x8"])
+    assert set(written) == set(draw_lengths.SETS)
+
+
+def test_attention_counts_operations_and_bytes_once():
+    tiny = Case("tiny", "context", heads=3, width=8, lengths=(2, 5))
+    assert tiny.operations() == 2 * 2 * (4 + 25) * 24
+    forward, backward = list(attention.rows(tiny, CPU))[:2]
+    assert forward.work == Work(2 * 4 * 7 * 24, tiny.operations())
+    assert backward.work == Work(2 * 7 * 7 * 24, 2.5 * tiny.operations())
+
+
+def test_a_row_is_a_fraction_of_the_roofline():
+    machine = Ceilings(copy=100.0, matmul=1000.0)
+    row = Row(
+        "op", "case", "forward", "impl", Work(moved=200, operations=500), Time(4.0, 3.0, 5.0, graph=2.5)
+    )
+    facts = row.facts(machine)
+    assert (facts["least_s"], facts["bound"]) == (2.0, "memory")
+    assert (facts["roofline"], facts["graph_roofline"]) == (0.5, 0.8)
+    assert Row("op", "case", "forward", "impl", Work(0, 5000)).facts(machine)["bound"] == "math"
+
+
+def test_what_goes_wrong_becomes_the_rows_reason():
+    row = Row("op", "case", "forward", "impl", Work(1))
+
+    def broken():
+        raise RuntimeError("no kernel\nat all")
+
+    assert timed(row, broken, CPU).reason == "RuntimeError: no kernel"
+    assert failed(row, CannotRun("not here")).facts(Ceilings(1, 1))["reason"] == "not here"
+
+
+def test_a_time_is_of_the_call():
+    import time
+
+    found = measure(lambda: time.sleep(0.004), torch.device("cpu"), 0.02)
+    assert 0.004 <= found.low <= found.median <= found.high < 0.1
+    assert found.graph is found.peak is None
+
+
+def test_ceilings_are_of_this_machine():
+    found = measure_ceilings(torch.device("cpu"), 0.01, quick=True)
+    assert 1e8 < found.copy < 1e13
+    assert 1e8 < found.matmul < 1e15
+
+
+def test_choosing_jobs():
+    assert {job.op for job in jobs()} == {"attention", "ema", "loss", "masks"}
+    assert [job.name for job in chosen(["attention"], ["h/14"])] == [f"I-JEPA H/14 {s}" for s in STAGES]
+    assert len(chosen()) == len(jobs())
+    with pytest.raises(ValueError, match=r"unknown operation 'atention'; known: .*Did you mean 'attention'"):
+        chosen(["atention"])
+    with pytest.raises(ValueError, match="unknown shape 'B/17'; known: I-JEPA B/16, "):
+        chosen(shapes=["B/17"])
+
+
+def test_a_cpu_takes_few_samples():
+    assert sized(CPU).samples == 2
+    assert sized(Settings(torch.device("cpu"))).samples == 8
+    assert sized(Settings(torch.device("cuda"))).samples is None
+    assert sized(Settings(torch.device("cpu"), samples=3)).samples == 3
+
+
+def test_the_document_is_plain_json():
+    found = list(run(chosen(["loss", "masks"], ["CIFAR", "exact"]), CPU))
+    written = json.loads(json.dumps(document(found, Ceilings(1e9, 1e12), CPU, {"date": "today"})))
+    assert written["ceilings"] == {"copy_bytes": 1e9, "matmul_operations": 1e12}
+    assert (written["date"], written["device"], written["samples"]) == ("today", "cpu", 2)
+    assert {row["op"] for row in written["rows"]} == {"loss", "masks"}
+    assert written["rows"][0]["median_s"] > 0

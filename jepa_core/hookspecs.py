@@ -15,7 +15,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,14 @@ def jepa_variants() -> Mapping[str, type]:  # type: ignore[empty-body]
 @hookspec
 def jepa_formats() -> Mapping[str, type]:  # type: ignore[empty-body]
     """Formats of weights that runs are made of and written in, `{name: class}` (`protocols.Format`)."""
+
+
+@hookspec
+def jepa_peers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """A training step written another way, `{name: function}`, for `jepa bench step`.
+
+    The function is called with (recipe, model, plan) and returns what does one whole step on (batch, plan).
+    """
 
 
 @hookspec

@@ -103,6 +103,10 @@ class Plugins:
                 return
         self.found.append(Found(name, "registered by hand", "set aside", error))
 
+    def peers(self) -> dict[str, Callable[..., Any]]:
+        """Training steps written another way, by name (`hookspecs.jepa_peers`)."""
+        return {name: make for _, offered in self._ask("jepa_peers", dict) for name, make in offered.items()}
+
     def recipe_folders(self) -> dict[str, Path]:
         """Folders of recipes by plugin name."""
         return dict(self._ask("jepa_recipes", Path))

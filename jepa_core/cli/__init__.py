@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from jepa_core.cli import plugins, recipes
+from jepa_core.cli import bench, plugins, recipes
 from jepa_core.cli.complete import whole_words
 from jepa_core.cli.console import Aloud, err
 from jepa_core.cli.doctor import doctor
@@ -45,6 +45,7 @@ app.command("report", rich_help_panel=RUNS)(report)
 app.command("import", rich_help_panel=EXCHANGE)(import_weights)
 app.command("export", rich_help_panel=EXCHANGE)(export_run)
 app.command("doctor", rich_help_panel=LOOK)(doctor)
+app.add_typer(bench.app, name="bench", rich_help_panel=LOOK)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=LOOK)
 app.add_typer(plugins.app, name="plugins", rich_help_panel=LOOK)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from jepa_core.cli import complete
 from jepa_core.cli.console import Overrides, RecipeName, out, rows, title
 from jepa_core.errors import UserError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from jepa_core.bench.step import Report
     from jepa_kernels.bench.ceilings import Ceilings
+    from jepa_kernels.bench.rows import Row
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -36,7 +38,13 @@ def bench() -> None:
 
 @app.command("kernels")
 def kernels(
-    op: Annotated[list[str] | None, typer.Option(help="attention, ema, …; repeatable; else all")] = None,
+    op: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ema, loss, masks or attention; repeatable; else all",
+            autocompletion=complete.one_of("ema", "loss", "masks", "attention"),
+        ),
+    ] = None,
     shape: Annotated[
         list[str] | None, typer.Option(help="Part of a case's name, such as B/16; repeatable; else all")
     ] = None,
@@ -50,22 +58,24 @@ def kernels(
 
     jepa bench kernels --op attention --shape B/16 --json attention.json
     """
-    from jepa_core.run import pick_device
+    from jepa_core.devices import pick_device
     from jepa_kernels.bench.kernels import chosen, document, run
     from jepa_kernels.bench.rows import Settings
 
-    settings = Settings(pick_device(device), quick)
     try:
+        settings = Settings(pick_device(device), quick)
         jobs = chosen(op or [], shape or [])
     except ValueError as error:
-        raise UserError(str(error)) from None
-    ceilings = _ceilings(settings.device, quick)
-    found = []
+        raise UserError(str(error).replace("setting 'train.device'", "--device")) from None
+    ceilings, about = _ceilings(settings.device, quick), _about()
+    found: list[Row] = []
     for _, case in groupby(run(jobs, settings), lambda row: (row.op, row.case)):
         measured = list(case)
         found += measured
         _show([row.facts(ceilings) for row in measured])
-    _write(json_out, document(found, ceilings, settings, _about()))
+        if json_out is not None:  # after every case, so that a run that is cut short leaves what it has
+            _write(json_out, document(found, ceilings, settings, about))
+    _written(json_out)
 
 
 @app.command("step")
@@ -88,14 +98,18 @@ def step(
     jepa bench step ijepa/official_in1k_vith14 train.batch_size=128 --official
     """
     from jepa_core.bench.step import measure_step
+    from jepa_core.devices import pick_device
+    from jepa_core.memory import keep_freed_blocks
     from jepa_core.recipes import load_recipe
-    from jepa_core.run import pick_device
 
+    keep_freed_blocks()
     resolved = load_recipe(recipe, *(overrides or []))
     ceilings = _ceilings(pick_device(resolved.train.device), quick)
     report = measure_step(resolved, ceilings, steps=2 if quick else steps, official=official)
     _show_step(report)
-    _write(json_out, {**_about(), "recipe": resolved.to_table(), **report.facts()})
+    if json_out is not None:
+        _write(json_out, {**_about(), "recipe": resolved.to_table(), **report.facts()})
+    _written(json_out)
 
 
 def _ceilings(device: torch.device, quick: bool) -> Ceilings:
@@ -115,26 +129,28 @@ def _about() -> dict[str, Any]:
 
 
 def _show(facts: list[dict[str, Any]]) -> None:
-    """One case: a line for each implementation and direction."""
+    """One case: a table for each direction, and who could not run, with the reason."""
     out.print()
     title(facts[0]["op"], facts[0]["case"])
-    head = ("implementation", "direction", "time", "roofline", "in a graph", "roofline", "MiB", "")
-    ordered = sorted(facts, key=lambda row: list(dict.fromkeys(f["direction"] for f in facts)).index(row["direction"]))
-    rows(head, [_cells(row) for row in ordered])
+    for direction in dict.fromkeys(row["direction"] for row in facts):
+        ran = [row for row in facts if row["direction"] == direction and "reason" not in row]
+        if ran:
+            rows(
+                (direction, "time", "roofline", "in a graph", "roofline", "MiB"), [_cells(row) for row in ran]
+            )
+    absent = {row["impl"]: row["reason"] for row in reversed(facts) if "reason" in row}
+    for name, reason in reversed(absent.items()):
+        out.print(f"[dim]not run: {escape(name)}: {escape(reason)}[/]", highlight=False)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    if "reason" in row:
-        return (row["impl"], row["direction"], "-", "", "", "", "", row["reason"])
     return (
         row["impl"],
-        row["direction"],
         _seconds(row["median_s"]),
         _share(row["roofline"]),
         _seconds(row["graph_s"]),
         _share(row["graph_roofline"]),
         "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:,.0f}",
-        "",
     )
 
 
@@ -169,12 +185,16 @@ def _show_step(report: Report) -> None:
     ]
     rows(head, cells)
     for way in report.ways[1:]:
-        out.print(f"{escape(way.name)}: {way.seconds / report.ways[0].seconds:.2f} times our time", highlight=False)
+        slower = way.seconds / report.ways[0].seconds
+        out.print(f"{escape(way.name)} takes {slower:.2f} times our time", highlight=False)
 
 
-def _write(path: Path | None, document: dict[str, Any]) -> None:
-    if path is None:
-        return
+def _write(path: Path, document: dict[str, Any]) -> None:
+    """Raises OSError, which is shown as one line, where the file cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    out.print(f"\nwritten to [bold]{escape(str(path))}[/]", highlight=False)
+
+
+def _written(path: Path | None) -> None:
+    if path is not None:
+        out.print(f"\nwritten to [bold]{escape(str(path))}[/]", highlight=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jepa_core import hookimpl
 
@@ -43,6 +44,13 @@ def jepa_formats() -> Mapping[str, type]:
     from jepa_ijepa.official_format import Official
 
     return {"official": Official, "huggingface": HuggingFace}
+
+
+@hookimpl
+def jepa_peers() -> Mapping[str, Callable[..., Any]]:
+    from jepa_ijepa.official_way import official_step
+
+    return {"official": official_step}
 
 
 @hookimpl

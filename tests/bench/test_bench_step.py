@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import jepa_core
-from tests.bench.official_way import Encoder, OfficialWay, Predictor
+from jepa_ijepa.official_way import Encoder, OfficialWay, Predictor
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Ceilings:
 
 
 def measure_ceilings(device: torch.device, seconds: float = 0.5, quick: bool = False) -> Ceilings:
-    """Both, from 2 GiB of numbers and a product of 8192 square matrices; smaller on a CPU and where `quick`."""
+    """Both, from 2 GiB of numbers and a product of two 8192² matrices; smaller on a CPU and where `quick`."""
     large = device.type == "cuda" and not quick
     numbers, side = (2**29, 8192) if large else (2**24, 1024)
     source = torch.randn(numbers, device=device)

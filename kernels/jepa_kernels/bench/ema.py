@@ -130,6 +130,7 @@ PEERS: dict[str, tuple[Callable[[Tensors], Callable[[], None]], bool]] = {
     "_foreach_mul_ and _foreach_add_": (_two_calls, False),
     "_foreach_lerp_": (_lerp, False),
     "ours: triton, shadow": (_ours("triton", True), True),
+    "ours: foreach, shadow": (_ours("foreach", True), True),
     "_foreach_lerp_ and _foreach_copy_": (_lerp_and_copy, True),
 }
 """How each is made ready, and whether it writes a shadow as well."""

@@ -28,15 +28,15 @@ class Job:
 
 
 def jobs() -> list[Job]:
-    """Everything there is to run."""
-    found = [
+    """Everything there is to run, the quickest first."""
+    found = [Job("ema", model, partial(ema.rows, model)) for model in ema.ENCODERS]
+    found += [Job("loss", model, partial(loss.rows, model)) for model in loss.SIZES]
+    found += [Job("masks", name, partial(sampling.rows, name)) for name in sampling.LAWS]
+    return found + [
         Job("attention", f"{model} {stage}", partial(_attention_rows, model, stage))
         for model in MODELS
         for stage in STAGES
     ]
-    found += [Job("ema", model, partial(ema.rows, model)) for model in ema.ENCODERS]
-    found += [Job("loss", model, partial(loss.rows, model)) for model in loss.SIZES]
-    return found + [Job("masks", name, partial(sampling.rows, name)) for name in sampling.LAWS]
 
 
 def _attention_rows(model: str, stage: str, settings: Settings) -> Iterator[Row]:

@@ -134,6 +134,7 @@ def test_the_table_is_built_once_and_again_where_memory_moved():
     assert teacher[0].tolist() == [0.0] * 8
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_nan_and_infinity_go_the_way_of_lerp():
     odd = torch.tensor([float("nan"), float("inf"), -float("inf"), 3e38, 1e-42, 0.0])
     teacher, student = odd.repeat_interleave(6), odd.repeat(6)

@@ -1,0 +1,1 @@
+"""One training step under the magnifying glass: `jepa bench step`."""

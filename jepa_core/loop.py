@@ -19,6 +19,7 @@ from typing import Any, Literal
 from jepa_core import checkpoints, observers
 from jepa_core.data import Loaded, make_loader
 from jepa_core.data.images import Skipped
+from jepa_core.data.workers import WorkerDied
 from jepa_core.errors import UserError
 from jepa_core.interruption import Stopped, StopSignals
 from jepa_core.jepa import Output
@@ -66,11 +67,24 @@ def train(
             noted(run),
         ):
             work = Work(run, hook, writer)
-            for loaded in batches:
-                work.step(loaded)
-                if ranks.any(signals.asked is not None) and run.step < run.total_steps:
-                    work.stop(signals.asked or "of another process")
+            with outlived(work, signals):
+                for loaded in batches:
+                    work.step(loaded)
+                    if ranks.any(signals.asked is not None) and run.step < run.total_steps:
+                        work.stop(signals.asked or "of another process")
         return run
+
+
+@contextmanager
+def outlived(work: Work, signals: StopSignals) -> Iterator[None]:
+    """A SIGTERM to the whole process group ends the data workers: that is a stop too, after the last step."""
+    try:
+        yield
+    except WorkerDied:
+        time.sleep(0.2)  # the workers' end may be known before the signal
+        if signals.asked is None:
+            raise
+        work.stop(signals.asked, together=False)
 
 
 @contextmanager
@@ -141,9 +155,10 @@ class Work:
         if self.ranks.main and self.writer.saved != self.run.step:
             self.writer.save(self.run.step, self.run.model.state_dict(), state_of(self.run))
 
-    def stop(self, signal: str) -> None:
-        """Saves and raises Stopped."""
-        self._count_inputs()
+    def stop(self, signal: str, together: bool = True) -> None:
+        """Saves and raises Stopped; `together`: the other processes come here too, and say what they met."""
+        if together:
+            self._count_inputs()
         self.save()
         self.writer.wait()
         raise Stopped(signal)

@@ -61,7 +61,7 @@ def command(*words: object) -> list[str]:
 def started(*words: object) -> Iterator[subprocess.Popen[str]]:
     """A running `jepa train …`, which does not outlive the context."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command(*words), text=True, **quiet)  # type: ignore[call-overload]
+    process = subprocess.Popen(command(*words), text=True, start_new_session=True, **quiet)  # type: ignore[call-overload]
     try:
         yield process
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,20 +58,31 @@ class _Guarded(Dataset[T]):
             return error
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
-    """A signal to the whole process group stops the run after its step, which still needs the workers.
+class WorkerDied(UserError):
+    """A process that reads data has ended without being told to by its parent."""
 
-    They end when the parent tells them to, or is gone.
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Ctrl-C and SIGUSR1 reach the whole process group, but the step in flight still needs its data.
+
+    SIGTERM ends a worker: with it the parent ends those that do not stop by themselves.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _tell_of_deaths_when_data_is_wanted() -> None:
+    """Takes back the handler that torch's loader sets: it raises wherever the program is, in the midst of an
+    optimizer step, say. Without it a worker's end is found when its batch is due, within five seconds."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Iterator[T]:
     """`dataset[i]` for each of `items`, in order, read by `workers` processes of one torch thread each.
 
     Draws nothing from the global random state. Says so once where the workers are more than the cores.
-    Raises a worker's UserError as it was.
+    Raises a worker's UserError as it was, and WorkerDied.
     """
     if workers > cores():
         _say_that_these_are_many(workers)
@@ -95,6 +107,6 @@ def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise UserError(
+        raise WorkerDied(
             f"a data worker died ({error}); if it was killed for want of memory, lower data.workers"
         ) from error

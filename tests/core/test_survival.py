@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,15 @@ def test_the_comparison_sees_a_difference(recipe: Path, whole: soak.Reference, t
     assert weights != whole.weights
 
 
-def stop(process: subprocess.Popen[str], run: Path, number: signal.Signals) -> tuple[int, str]:
+def stop(
+    process: subprocess.Popen[str],
+    run: Path,
+    number: signal.Signals,
+    send: Callable[[int, int], None] = os.kill,
+) -> tuple[int, str]:
     """Signals once a step is logged; the exit code and what was said."""
     soak.wait_for_step(run / "metrics.jsonl", 1, process)
-    process.send_signal(number)
+    send(process.pid, number)
     assert process.stderr is not None
     said = process.stderr.read()
     return process.wait(timeout=60), said.strip().splitlines()[-1]
@@ -66,3 +72,32 @@ def test_a_signal_saves_and_exits_with_75_for_schedulers_to_requeue(
     if number == signal.SIGTERM:
         soak.finish(never, "--resume", run)
         assert soak.learned(run) == (whole.metrics, whole.weights)
+
+
+def test_a_signal_to_the_whole_process_group_saves_too(
+    recipe: Path, whole: soak.Reference, tmp_path: Path
+) -> None:
+    """As schedulers and terminals send it: the data workers get it as well, and end."""
+    run = tmp_path / "run"
+    never = "train.checkpoint_every=0"
+    with soak.started(recipe, never, "data.workers=2", "--run", run) as process:
+        code, said = stop(process, run, signal.SIGTERM, os.killpg)
+    assert code == 75, said
+    assert "stopped by SIGTERM" in said
+    soak.finish(never, "--resume", run)
+    assert soak.learned(run) == (whole.metrics, whole.weights)
+
+
+def test_a_data_worker_that_is_killed_ends_the_run_in_a_line(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with soak.started(recipe, "data.workers=1", "--run", run) as process:
+        soak.wait_for_step(run / "metrics.jsonl", 3, process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [c for c in children if "pt_data_worker" in Path(f"/proc/{c}/comm").read_text()]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        assert process.stderr is not None
+        said = process.stderr.read().strip().splitlines()[-1]
+        assert process.wait(timeout=60) == 2
+    assert said.startswith("error: stopped at step ")
+    assert "a data worker died" in said
+    assert "the last good checkpoint is " in said

@@ -86,7 +86,8 @@ def jepa_recipes() -> Path:  # type: ignore[empty-body]
     """A folder of TOML recipes; `demo.toml` of the plugin `ijepa` is the recipe `ijepa/demo`.
 
     The head comment of each says what it costs and gives (`jepa_core.recipe_text`). One that is called
-    `selftest.toml` is trained by `jepa doctor` for two steps on random pixels.
+    `selftest.toml` is trained by `jepa doctor` for two steps on random pixels, and gives
+    `jepa plugins check` the settings to check the plugin's components with.
     """
 
 

@@ -8,7 +8,7 @@ Axes: B samples, S packed tokens, D width.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -88,6 +88,8 @@ class VarianceCovariance(LossTerm):
     """
 
     class Config(LossTerm.Config):
+        batchwise: ClassVar[bool] = True
+
         on: Literal["mean", "tokens"] = "mean"
         """What is spread: each sample's average feature, or its tokens."""
         std: float = Field(1.0, gt=0)

@@ -52,6 +52,8 @@ class MaskerSettings(ComponentSettings):
     """What maskers have that the engine can draw several times."""
 
     carried: ClassVar[frozenset[str]] = frozenset({"sets"})
+    disjoint: ClassVar[bool] = True
+    """Whether no target is visible in a context it is predicted from; `jepa plugins check` asks for it."""
 
     sets: int = Field(1, ge=1, le=64)
     """Context and target sets of a sample, each paired with its own, over one pass of the target encoder
@@ -60,6 +62,10 @@ class MaskerSettings(ComponentSettings):
 
 class ObjectiveSettings(ComponentSettings):
     """What every loss term has, whoever wrote it."""
+
+    batchwise: ClassVar[bool] = False
+    """Whether the term looks at the batch as a whole (covariances, contrasts), so that its mean over ranks
+    or micro-batches is not its value on all of them; `jepa plugins check` asks where it is not said."""
 
     weight: float = 1.0
     """Factor of this term in the loss."""

@@ -16,6 +16,7 @@ PAGES = [
     "plugins/jepa_ijepa/README.md",
     "docs/design.md",
     "docs/exchange.md",
+    "docs/plugins.md",
     "docs/results.md",
 ]
 

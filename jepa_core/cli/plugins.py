@@ -1,9 +1,10 @@
-"""`jepa plugins`: what was found, what each plugin offers, what a component's settings are."""
+"""`jepa plugins`: what was found, what each offers, what settings mean; a new one written, one checked."""
 
 from __future__ import annotations
 
 import json
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from jepa_core.cli.console import AsJson, out, rows, title
 
 if TYPE_CHECKING:
     from jepa_core.plugins import Catalogue, Found
+    from jepa_core.testing import Outcome
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -153,3 +155,71 @@ def _offers(catalogue: Catalogue, plugin: str) -> list[tuple[str, str, str]]:
         if catalogue.owners[name] == plugin:
             names.setdefault(component, []).append(name)
     return [(catalogue.kind, ", ".join(of), summary(component)) for component, of in names.items()]
+
+
+@app.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="What the plugin, and its component, are called")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where it is written; by default the new folder jepa-NAME")
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="masker or variant: what it offers", autocompletion=complete.one_of("masker", "variant")
+        ),
+    ] = "masker",
+) -> None:
+    """Write a plugin that works at once: component, recipe, test, pyproject.
+
+    pip install --editable jepa-NAME makes it known; docs/plugins.md goes on from there.
+    """
+    from jepa_core.scaffold import new_plugin as write
+
+    place = folder or Path(f"jepa-{name}")
+    for path in write(name, kind, place):
+        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    out.print(f"\nnext: pip install --editable {place}, then jepa plugins check {name}", markup=False)
+
+
+@app.command("check")
+def check_plugin(
+    name: Annotated[str, typer.Argument(help="A plugin", autocompletion=complete.offered)],
+    as_json: AsJson = False,
+) -> None:
+    """Check what a plugin offers against what the engine expects; exit code 1 where something fails.
+
+    A component is built with the settings that the plugin's recipe selftest gives it, else its defaults.
+    """
+    from jepa_core.testing import examine_plugin
+
+    found = list(examine_plugin(name))
+    if as_json:
+        print(json.dumps({"plugin": name, "properties": [vars(o) for o in found]}, indent=2))
+    else:
+        _table(name, found)
+    if any(outcome.state == "fails" for outcome in found):
+        raise typer.Exit(1)
+
+
+def _table(name: str, found: list[Outcome]) -> None:
+    """A row for each component, then what fails and what was not asked, and why."""
+    by_component: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in found:
+        by_component.setdefault((outcome.kind, outcome.name), []).append(outcome)
+    cells = []
+    for (kind, component), outcomes in by_component.items():
+        holds = [o.property for o in outcomes if o.state == "holds"]
+        asked = sum(o.state != "not asked" for o in outcomes)
+        cells.append((kind, component, f"{len(holds)} of {asked}", ", ".join(holds)))
+    rows(("kind", "name", "holds", "what holds"), cells)
+    for state in ("not asked", "fails"):
+        chosen = [o for o in found if o.state == state]
+        if chosen:
+            out.print(f"\n[bold]{state}[/]")
+            rows(
+                ("component", "property", "why"), [(f"{o.kind} {o.name}", o.property, o.said) for o in chosen]
+            )
+    broken = sum(o.state == "fails" for o in found)
+    held = sum(o.state == "holds" for o in found)
+    out.print(f"\nplugin {name}: {held} properties hold, {broken} fail", highlight=False, markup=False)

@@ -1,0 +1,180 @@
+"""What is asked of objectives (`protocols.Objective`).
+
+Each is shown a step with masks (two contexts, two targets, ragged) and one without; it may refuse one of
+them with a ValueError. Randomness of torch's own may be used: the engine sets it from (seed, step).
+
+Axes: B samples, S packed tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_core.protocols import Step
+from jepa_core.settings import ObjectiveSettings
+from jepa_core.testing.common import Subject
+from jepa_core.testing.outcomes import NotAsked, require, require_equal
+from jepa_core.testing.parts import pick, pick_tokens, ragged
+from jepa_core.types import IndexSet, MaskPlan, Tokens
+
+BATCH, GRID, WIDTH, CLOSE = 8, (3, 5), 16, 1e-4
+
+
+@dataclass(frozen=True)
+class ObjectiveCase:
+    """A loss term, and steps to judge."""
+
+    subject: Subject
+
+    def make(self, **changes: Any) -> Any:
+        """A fresh one, settings changed as given."""
+        torch.manual_seed(0)
+        return self.subject.component(self.subject.config.model_copy(update=changes))
+
+    def loss(self, step: Step, **changes: Any) -> Tensor:
+        """The value of a step, with torch's randomness as it is at each step."""
+        objective = self.make(**changes)
+        torch.manual_seed(1)
+        value: Tensor = objective(step)
+        return value
+
+    def steps(self) -> Iterator[Step]:
+        """Those that it takes. Raises the last ValueError where it refuses all."""
+        refused, taken = None, 0
+        for step in (masked_step(uniform=False), plain_step()):
+            try:
+                self.loss(step)
+            except ValueError as error:
+                refused = error
+                continue
+            taken += 1
+            yield step
+        if refused and not taken:
+            raise refused
+
+
+def masked_step(uniform: bool) -> Step:
+    """Random features along the pairs of a ragged plan, or of one whose sets are all of one length."""
+    plan = ragged(GRID, BATCH)
+    if uniform:
+        halves = IndexSet.full(BATCH, 7), IndexSet.from_dense(torch.arange(7, 15).expand(BATCH, 8))
+        plan = MaskPlan((halves[0],), (halves[1], halves[0]))
+    draw = torch.Generator().manual_seed(5)
+    targets = [plan.targets[j] for _, j in plan.pairs]
+    whole = IndexSet.full(BATCH, 15)
+    return Step(
+        tuple(_random(at, draw, True) for at in targets),
+        tuple(_random(at, draw) for at in targets),
+        tuple(_random(at, draw, True) for at in plan.contexts),
+        _random(whole, draw),
+        plan,
+    )
+
+
+def plain_step() -> Step:
+    """Three whole views of each sample and no masks."""
+    draw, whole = torch.Generator().manual_seed(6), IndexSet.full(BATCH, 15)
+    views = tuple(_random(whole, draw, True) for _ in range(3))
+    return Step(views, tuple(_random(whole, draw) for _ in views), views, _random(whole, draw), MaskPlan())
+
+
+def _random(at: IndexSet, draw: torch.Generator, trained: bool = False) -> Tokens:
+    values = torch.randn(at.total, WIDTH, generator=draw).requires_grad_(trained)
+    return Tokens(values, at, GRID)
+
+
+def chosen(step: Step, samples: Sequence[int]) -> Step:
+    """The step of these samples only, in this order."""
+    plan = MaskPlan(
+        tuple(pick(kept, samples) for kept in step.plan.contexts),
+        tuple(pick(kept, samples) for kept in step.plan.targets),
+        step.plan.pairs,
+    )
+    parts = [
+        tuple(pick_tokens(tokens, samples) for tokens in group)
+        for group in (step.predictions, step.targets, step.contexts)
+    ]
+    whole = None if step.target_tokens is None else pick_tokens(step.target_tokens, samples)
+    return Step(parts[0], parts[1], parts[2], whole, plan)
+
+
+def a_finite_scalar(case: ObjectiveCase) -> None:
+    """Its value is one finite number."""
+    for step in case.steps():
+        value = case.loss(step)
+        require(value.dim() == 0, f"a loss is a scalar; got the shape {list(value.shape)}")
+        require(bool(value.isfinite()), f"the loss of normal random features is {value.item()}")
+
+
+def gradient(case: ObjectiveCase) -> None:
+    """Its gradient reaches predictions or contexts, and is finite."""
+    for step in case.steps():
+        inputs = list({id(t.values): t.values for t in (*step.predictions, *step.contexts)}.values())
+        value = case.loss(step)
+        require(value.requires_grad, "no gradient flows back: something is detached")
+        found = [g for g in torch.autograd.grad(value, inputs, allow_unused=True) if g is not None]
+        require(all(bool(g.isfinite().all()) for g in found), "the gradient is not finite")
+        require(any(bool(g.abs().max() > 0) for g in found), "the gradient is zero everywhere")
+
+
+def weight_outside(case: ObjectiveCase) -> None:
+    """`weight` is left to the engine: the value does not contain it."""
+    for step in case.steps():
+        require_equal(case.loss(step, weight=3.0), case.loss(step, weight=1.0), "with weight 3 and weight 1")
+
+
+def order_of_samples(case: ObjectiveCase) -> None:
+    """The value does not depend on the order of the samples."""
+    for step in case.steps():
+        turned = chosen(step, list(range(BATCH))[::-1])
+        require_equal(case.loss(turned), case.loss(step), "with the samples in another order", CLOSE)
+
+
+def repeatable(case: ObjectiveCase) -> None:
+    """The same step gives the same value: nothing is remembered, nothing drawn but from torch."""
+    for step in case.steps():
+        objective, values = case.make(), []
+        for _ in range(2):
+            torch.manual_seed(1)
+            values.append(objective(step))
+        require_equal(values[1], values[0], "the second time")
+
+
+def ranks(case: ObjectiveCase) -> None:
+    """The mean over two ranks, or micro-batches, of half the samples is the value of all of them."""
+    config = case.subject.config
+    if isinstance(config, ObjectiveSettings) and config.batchwise:
+        raise NotAsked("its settings say that it looks at the batch as a whole (batchwise = True)")
+    for step in (masked_step(uniform=True), plain_step()):
+        try:
+            whole = case.loss(step)
+        except ValueError:  # it may refuse steps with, or without, masks
+            continue
+        halves = [case.loss(chosen(step, part)) for part in (range(4), range(4, 8))]
+        said = "two ranks beside one (a term that looks at the whole batch declares batchwise = True)"
+        require_equal(torch.stack(halves).mean(), whole, said, CLOSE)
+
+
+def targets_as_they_are(case: ObjectiveCase) -> None:
+    """No feature that it is given is changed in place."""
+    for step in case.steps():
+        copied = [t.values.detach().clone() for t in (*step.predictions, *step.targets, *step.contexts)]
+        case.loss(step)
+        for tokens, before in zip((*step.predictions, *step.targets, *step.contexts), copied, strict=True):
+            require_equal(tokens.values.detach(), before, "features after the loss")
+
+
+CHECKS = (
+    a_finite_scalar,
+    gradient,
+    weight_outside,
+    order_of_samples,
+    repeatable,
+    ranks,
+    targets_as_they_are,
+)

@@ -1,0 +1,182 @@
+"""What is asked of predictors (`protocols.Predictor`), on grids of one, two and three axes.
+
+A predictor without parameters guesses nothing: it passes the contexts on, and is asked about plans without
+masks only.
+
+Axes: B samples, S packed tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_core.errors import UserError
+from jepa_core.testing.common import Subject
+from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
+from jepa_core.testing.parts import SmallEncoder, pick, pick_tokens, ragged
+from jepa_core.types import Grid, MaskPlan, Tokens
+
+GRIDS: tuple[Grid, ...] = ((7,), (3, 5), (2, 3, 4))
+BATCH, TARGET_WIDTH, CLOSE = 3, 24, 1e-4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A predictor on one grid, with a plan and the context features for it."""
+
+    predictor: Any
+    contexts: tuple[Tokens, ...]
+    plan: MaskPlan
+    grid: Grid
+
+    def predict(self) -> tuple[Tokens, ...]:
+        """One `Tokens` a pair."""
+        found: tuple[Tokens, ...] = self.predictor(self.contexts, self.plan, self.grid)
+        return found
+
+
+@dataclass(frozen=True)
+class PredictorCase:
+    """A predictor, made anew for each grid."""
+
+    subject: Subject
+
+    def make(self, grid: Grid, seed: int = 0) -> tuple[Any, SmallEncoder]:
+        """The predictor and the encoder it is made for. Raises UserError where it refuses the grid."""
+        torch.manual_seed(seed)
+        encoder = SmallEncoder(SmallEncoder.Config(name="small", sides=grid))
+        return self.subject.component(self.subject.config, encoder, TARGET_WIDTH).eval(), encoder
+
+    def settings(self) -> Iterator[Setting]:
+        """One for each grid that the predictor takes. Raises the last UserError where it takes none."""
+        refused: UserError | None = None
+        taken = 0
+        for grid in GRIDS:
+            try:
+                predictor, encoder = self.make(grid)
+            except UserError as error:
+                refused = error
+                continue
+            taken += 1
+            if not list(predictor.parameters()):
+                raise NotAsked("it has no parameters, and passes contexts on")
+            plan = ragged(grid, BATCH)
+            views = torch.randn(BATCH, *encoder.view_shape(), generator=torch.Generator().manual_seed(0))
+            yield Setting(predictor, tuple(encoder(views, kept) for kept in plan.contexts), plan, grid)
+        if refused and not taken:
+            raise refused
+
+
+@torch.no_grad()
+def a_prediction_a_pair(case: PredictorCase) -> None:
+    """Each pair of the plan gets features [S, target width] at its target's places, sets ragged."""
+    for setting in case.settings():
+        found = setting.predict()
+        _require_count(found, setting.plan)
+        for tokens, (i, j) in zip(found, setting.plan.pairs, strict=True):
+            target = setting.plan.targets[j]
+            size, came = (target.total, TARGET_WIDTH), tuple(tokens.values.shape)
+            require(came == size, f"on a grid {setting.grid}, pair {(i, j)}: {size} expected, got {came}")
+            same = torch.equal(tokens.at.index, target.index)
+            require(same, f"on a grid {setting.grid}, pair {(i, j)} stands at other places than its target")
+
+
+@torch.no_grad()
+def order_of_pairs(case: PredictorCase) -> None:
+    """Predictions come in the order of the plan's pairs, and a pair's own does not depend on the others."""
+    for setting in case.settings():
+        plan = setting.plan
+        expected = dict(zip(plan.pairs, setting.predict(), strict=True))
+        for pairs in (plan.pairs[::-1], plan.pairs[1:3]):
+            asked = MaskPlan(plan.contexts, plan.targets, pairs)
+            found = setting.predictor(setting.contexts, asked, setting.grid)
+            _require_count(found, asked)
+            for pair, tokens in zip(pairs, found, strict=True):
+                require_equal(tokens.values, expected[pair].values, f"pair {pair} among {pairs}", CLOSE)
+
+
+@torch.no_grad()
+def batch_mates(case: PredictorCase) -> None:
+    """A sample's predictions do not depend on the others of its batch."""
+    for setting in case.settings():
+        together = setting.predict()
+        for order in ([1], [2, 0]):
+            plan = MaskPlan(
+                tuple(pick(kept, order) for kept in setting.plan.contexts),
+                tuple(pick(kept, order) for kept in setting.plan.targets),
+                setting.plan.pairs,
+            )
+            contexts = [pick_tokens(tokens, order) for tokens in setting.contexts]
+            for one, other in zip(setting.predictor(contexts, plan, setting.grid), together, strict=True):
+                expected = pick_tokens(other, order).values
+                require_equal(one.values, expected, f"samples {order} without their batch-mates", CLOSE)
+
+
+@torch.no_grad()
+def places_matter(case: PredictorCase) -> None:
+    """Two hidden tokens of a sample get predictions of their own."""
+    for setting in case.settings():
+        for tokens in setting.predict():
+            for rows in tokens.values.split(tokens.at.lengths.tolist()):
+                alike = len(rows) > 1 and bool((rows - rows[0]).abs().max() == 0)
+                require(not alike, f"on a grid {setting.grid} every hidden token is guessed alike")
+
+
+def context_matters(case: PredictorCase) -> None:
+    """The predictions of a sample depend on its context's features."""
+    for setting in case.settings():
+        seen = [tokens.values.detach().requires_grad_() for tokens in setting.contexts]
+        contexts = [
+            Tokens(values, tokens.at, tokens.grid)
+            for values, tokens in zip(seen, setting.contexts, strict=True)
+        ]
+        found = setting.predictor(contexts, setting.plan, setting.grid)
+        weights = torch.Generator().manual_seed(0)
+        total = sum((t.values * torch.randn(t.values.shape, generator=weights)).sum() for t in found)
+        gradients = torch.autograd.grad(total, seen, allow_unused=True)
+        require(all(_moves(g) for g in gradients), f"on a grid {setting.grid} a context is not looked at")
+
+
+@torch.no_grad()
+def repeatable(case: PredictorCase) -> None:
+    """In evaluation the same contexts give the same predictions, and nothing is drawn."""
+    for setting in case.settings():
+        with untouched_randomness():
+            first, second = setting.predict(), setting.predict()
+        for one, other in zip(first, second, strict=True):
+            require_equal(other.values, one.values, "the second time")
+
+
+@torch.no_grad()
+def empty_plan(case: PredictorCase) -> None:
+    """A predictor without parameters passes the context of a plan without masks on."""
+    predictor, encoder = case.make((3, 5))
+    if list(predictor.parameters()):
+        raise NotAsked("it has parameters; the plans with masks are its own")
+    context = encoder(torch.randn(BATCH, *encoder.view_shape()))
+    (found,) = predictor((context,), MaskPlan(), (3, 5))
+    require_equal(found.values, context.values, "the context passed on")
+
+
+def _require_count(found: Sequence[Tokens], plan: MaskPlan) -> None:
+    require(len(found) == len(plan.pairs), f"{len(plan.pairs)} pairs, {len(found)} predictions")
+
+
+def _moves(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.abs().max() > 0)
+
+
+CHECKS = (
+    a_prediction_a_pair,
+    order_of_pairs,
+    batch_mates,
+    places_matter,
+    context_matters,
+    repeatable,
+    empty_plan,
+)

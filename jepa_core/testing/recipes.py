@@ -1,0 +1,83 @@
+"""What is asked of a recipe: it says what it is, resolves, and its parts fit each other.
+
+Parts are made without storage for this, so that the largest recipe is asked as quickly as a small one.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from jepa_core import plugins
+from jepa_core.assembly import build
+from jepa_core.describe import describe
+from jepa_core.recipe_files import find
+from jepa_core.recipe_text import read_head
+from jepa_core.recipes import Recipe, load_recipe, read, with_overrides
+from jepa_core.testing.outcomes import require
+
+SMALL = 5_000_000
+"""Parameters up to which a recipe is also trained for a few steps."""
+
+
+@dataclass(frozen=True)
+class RecipeCase:
+    """A recipe by name or file, with overrides."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """It, resolved; what it leaves to the user to say of the data (a path) is made up: none are read."""
+        return load_recipe(self.name, *self._unsaid(), *self.overrides)
+
+    def _unsaid(self) -> list[str]:
+        table = with_overrides(read(self.name), self.overrides)
+        given = table.get("data")
+        if not isinstance(given, dict) or "name" not in given:
+            return []
+        source = plugins.get().catalogue("data").find(str(given["name"]))
+        wanted = [s.name for s in describe(source.Config) if s.required and s.name not in given]
+        return [f"data.{name}=unsaid" for name in wanted]
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters encoder and predictor have."""
+        with torch.device("meta"):
+            encoder = build("encoder", self.recipe.encoder)
+            predictor = build("predictor", self.recipe.predictor, encoder, encoder.width)
+        return sum(p.numel() for part in (encoder, predictor) for p in part.parameters())
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return find(self.name)
+
+
+def told(case: RecipeCase) -> None:
+    """Its head comment says what it is, what it costs and what to expect (`jepa recipes`)."""
+    head = read_head(case.path)
+    missing = [key for key in ("what", "cost", "expected") if not vars(head)[key]]
+    require(not missing, f"the head comment does not say: {', '.join(missing)}")
+
+
+def resolves(case: RecipeCase) -> None:
+    """Every section and setting is known, and what it resolves to is the same recipe again."""
+    table = tomllib.loads(case.recipe.to_toml())
+    require(Recipe.resolve(table) == case.recipe, "written out and read again it is another recipe")
+
+
+def fits(case: RecipeCase) -> None:
+    """Encoder and predictor can be made, and the masks fit the encoder's grid."""
+    require(case.parameters > 0, "encoder and predictor have no parameters")
+    with torch.device("meta"):
+        encoder = build("encoder", case.recipe.encoder)
+    build("masker", case.recipe.masker).check(encoder.grid(encoder.view_shape()))
+
+
+CHECKS = (told, resolves, fits)

@@ -1,0 +1,131 @@
+"""The suites: what is asked of which kind, as outcomes (`examine`) and as `check_*` for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from jepa_core.errors import UserError, unknown
+from jepa_core.protocols import KINDS
+from jepa_core.testing import (
+    common,
+    encoders,
+    maskers,
+    models,
+    objectives,
+    predictors,
+    recipes,
+    target_updates,
+)
+from jepa_core.testing.common import Subject
+from jepa_core.testing.models import Batches
+from jepa_core.testing.outcomes import Outcome, demand, outcomes
+
+Suite = tuple[Callable[[Subject], Any], Iterable[Callable[[Any], None]]]
+
+SUITES: dict[str, Suite] = {
+    "encoder": (encoders.EncoderCase, encoders.CHECKS),
+    "predictor": (predictors.PredictorCase, predictors.CHECKS),
+    "masker": (maskers.MaskerCase, maskers.CHECKS),
+    "target_update": (target_updates.TargetUpdateCase, target_updates.CHECKS),
+    "objective": (objectives.ObjectiveCase, objectives.CHECKS),
+    "variant": (models.of_variant, models.CHECKS),
+}
+"""What a case of each kind is made of, and what is asked of it; other kinds are asked for their settings."""
+
+
+def examine(kind: str, component: type | str, **settings: Any) -> list[Outcome]:
+    """Every property of a component, a class or a registered name, with these settings.
+
+    Raises UserError for an unknown kind or name, and for settings that do not fit.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of component", kind, KINDS)
+    subject = Subject.of(kind, component, settings)
+    return [*settings_outcomes(subject), *behaviour(subject)]
+
+
+def settings_outcomes(subject: Subject) -> Iterator[Outcome]:
+    """What is asked of every kind."""
+    return outcomes(subject.kind, subject.name, common.CHECKS, subject)
+
+
+def behaviour(subject: Subject) -> Iterator[Outcome]:
+    """What its suite asks; nothing for kinds without one. Raises UserError for settings that do not fit."""
+    if subject.kind in SUITES:
+        make, properties = SUITES[subject.kind]
+        subject.config.check()
+        yield from outcomes(subject.kind, subject.name, properties, make(subject))
+
+
+def examine_recipe(name: str, *overrides: str, batches: Batches | None = None) -> list[Outcome]:
+    """Every property of a recipe by name or file; a small one is also trained for a few steps.
+
+    `batches` makes the batches of a variant that takes other views than one image.
+    Raises UserError for an unknown name.
+    """
+    case = recipes.RecipeCase(name, overrides)
+    recipes.find(name)
+    found = list(outcomes("recipe", name, recipes.CHECKS, case))
+    if any(outcome.state == "fails" and outcome.property != "told" for outcome in found):
+        return found
+    if case.parameters > recipes.SMALL:
+        said = f"{case.parameters / 1e6:.0f} million parameters; small recipes are trained"
+        return [*found, Outcome("recipe", name, "training", "not asked", said)]
+    return [*found, *outcomes("recipe", name, models.CHECKS, models.of_recipe(case.recipe, batches))]
+
+
+def check_encoder(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless an encoder keeps `jepa_core.protocols.Encoder`.
+
+    Shapes on odd grids and ragged sets, samples independent of their batch, nothing seen of hidden tokens.
+    """
+    demand(examine("encoder", component, **settings))
+
+
+def check_predictor(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless a predictor keeps `jepa_core.protocols.Predictor`, on grids of any rank."""
+    demand(examine("predictor", component, **settings))
+
+
+def check_masker(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless a masker keeps `jepa_core.protocols.Masker` on grids of one to three axes.
+
+    Sets in range, ascending, disjoint; drawn from the generator alone; `check` agrees with drawing.
+    """
+    demand(examine("masker", component, **settings))
+
+
+def check_target_update(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless a target update keeps `jepa_core.protocols.TargetUpdate`, over a stop as well."""
+    demand(examine("target_update", component, **settings))
+
+
+def check_objective(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless a loss term keeps `jepa_core.protocols.Objective`.
+
+    Its mean over two ranks must be its value on both, unless its settings say `batchwise = True`.
+    """
+    demand(examine("objective", component, **settings))
+
+
+def check_variant(component: type | str, *, batches: Batches | None = None, **settings: Any) -> None:
+    """Raises Failed unless a variant trains as the engine expects, among small parts.
+
+    `batches(size, generator)` makes its batches where it takes other views than one image. A variant that
+    needs parts of its own is checked by its recipe: `check_recipe`.
+    """
+    subject = Subject.of("variant", component, settings)
+    subject.config.check()
+    demand(settings_outcomes(subject))
+    demand(outcomes("variant", subject.name, models.CHECKS, models.of_variant(subject, batches)))
+
+
+def check_recipe(name: str, *overrides: str, batches: Batches | None = None) -> None:
+    """Raises Failed unless a recipe resolves, its parts fit and, where it is small, it trains and resumes."""
+    demand(examine_recipe(name, *overrides, batches=batches))
+
+
+def refused(kind: str, name: str, error: UserError) -> Outcome:
+    """A component that could not be asked, because its settings are not known."""
+    return Outcome(kind, name, "behaviour", "not asked", f"{error}; a recipe called selftest can give them")

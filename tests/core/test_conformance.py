@@ -1,0 +1,73 @@
+"""The shipped checks over every component and recipe of core and of the plugins in this repository."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jepa_core import plugins
+from jepa_core.protocols import KINDS
+from jepa_core.recipe_files import names
+from jepa_core.testing import check_recipe, examine
+from jepa_core.testing.outcomes import demand
+
+SMALL: dict[str, dict[str, Any]] = {
+    "timm_vit": {"model": "test_vit", "image_size": 64},
+    "official_tiny": {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2},
+    "vit_tiny_patch16_224": {"image_size": [32, 64], "width": 32, "depth": 2, "heads": 2},
+    "vit_predictor": {"depth": 1, "width": 48, "heads": 2},
+}
+"""Settings of components whose defaults are large, or that have none."""
+
+MORE: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "encoder",
+        "timm_vit",
+        {"model": "test_vit", "positions": "sincos", "arguments": {"class_token": False}},
+    ),
+    ("encoder", "official_tiny", SMALL["official_tiny"] | {"init": "timm", "checkpoint": True}),
+    ("predictor", "vit_predictor", SMALL["vit_predictor"] | {"context": "shared"}),
+    ("masker", "multiblock", {"truncate": "first", "last_row": False}),
+    ("masker", "multiblock", {"sizes": "sample", "contexts": 2, "correlated": True}),
+    ("objective", "variance_covariance", {"on": "tokens"}),
+    ("target_update", "ema", {"momentum": [1.0, 1.0], "shape": "cosine"}),
+    ("variant", "jepa", {"target_layers": 2, "target_norm": "batch"}),
+    ("variant", "jepa", {"target_gradient": True, "target_norm": "position"}),
+]
+"""Settings that change what a component does."""
+
+OURS = ("core", "ijepa")
+
+
+def registered() -> list[tuple[str, str]]:
+    """(kind, name): each class once, under the first of its names that is no pattern."""
+    found: dict[tuple[str, type], str] = {}
+    for kind in KINDS:
+        catalogue = plugins.get().catalogue(kind)
+        for name, component in sorted(catalogue.classes.items()):
+            if catalogue.owners[name] in OURS and "*" not in name:
+                best = min(found.get((kind, component), name), name, key=lambda n: n not in SMALL)
+                found[kind, component] = best
+    return [(kind, name) for (kind, _), name in found.items()]
+
+
+@pytest.mark.parametrize(("kind", "name"), [*registered(), ("encoder", "vit_tiny_patch16_224")])
+def test_every_registered_component_conforms(kind: str, name: str) -> None:
+    demand(examine(kind, name, **SMALL.get(name, {})))
+
+
+@pytest.mark.parametrize(("kind", "name", "settings"), MORE)
+def test_and_with_settings_that_change_what_it_does(kind: str, name: str, settings: dict[str, Any]) -> None:
+    demand(examine(kind, name, **settings))
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name.partition("/")[0] in OURS])
+def test_every_recipe_conforms(name: str) -> None:
+    check_recipe(name)
+
+
+def test_all_that_the_plugins_offer_is_asked() -> None:
+    kinds = {kind for kind, _ in registered()}
+    assert kinds == set(KINDS)
+    assert {("masker", "multiblock"), ("encoder", "official_tiny"), ("variant", "jepa")} <= set(registered())

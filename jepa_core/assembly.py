@@ -8,8 +8,8 @@ import torch
 
 from jepa_core import plugins
 from jepa_core.data.steps import StepMasks
-from jepa_core.jepa import JEPA
 from jepa_core.errors import UserError
+from jepa_core.jepa import JEPA
 from jepa_core.masks import SeveralSets
 from jepa_core.optim import total_steps_of
 from jepa_core.protocols import Encoder

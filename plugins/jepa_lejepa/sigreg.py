@@ -30,11 +30,11 @@ class SIGReg(LossTerm):
 
     class Config(LossTerm.Config):
         on: On = "projections"
-        """What is judged: each view's projections, or each context's average feature (for methods that mask)."""
+        """What is judged: each view's projections, or each context's average feature (methods that mask)."""
         slices: int = Field(256, ge=1, le=65536)
         """Random directions of a step (LeJEPA: 256 to 1024)."""
         knots: int = Field(17, ge=2)
-        """Points at which the characteristic functions are compared, M."""
+        """Points at which the characteristic functions are compared, T."""
         reach: float = Field(3.0, gt=0)
         """The last point; the first is 0."""
 

@@ -39,9 +39,9 @@ class ProjectorSettings(Settings):
 
 
 class LeJEPA(JEPA):
-    """Views of an image agree after a projector. Masker and predictor are `none`, and so is the target update.
+    """Views of an image agree after a projector. Masker, predictor and target update are `none`.
 
-    With `target_update.name=ema` the average of the encoder is kept for probes and takes no part in the loss.
+    With `target_update.name=ema` an average of the encoder is kept for probes and takes no part in the loss.
     Raises UserError for a masker or a predictor. Source: LeJEPA (arXiv 2511.08544).
     """
 
@@ -53,7 +53,7 @@ class LeJEPA(JEPA):
         target_layers: Literal[1] = 1
         """Projections are made of the final output."""
         target_gradient: bool = True
-        """Whether the loss moves the target views' mean too; without it the mean stands still (stop-gradient)."""
+        """Whether the gradient flows through the target views' mean too, as in LeJEPA."""
         projector: ProjectorSettings = ProjectorSettings()
         """The MLP between encoder and loss."""
 
@@ -63,7 +63,8 @@ class LeJEPA(JEPA):
             came = parts[kind]
             if not isinstance(came, none):
                 raise UserError(
-                    f"variant {config.name!r} has no {kind}; got {came.config.name!r}, expected {kind}.name=none"
+                    f"variant {config.name!r} has no {kind}; "
+                    f"got {came.config.name!r}, expected {kind}.name=none"
                 )
         self.projector = projector(self.encoder.width, config.projector)
 

@@ -31,7 +31,7 @@ class VICReg(LossTerm):
 
     class Config(LossTerm.Config):
         on: On = "projections"
-        """What is judged: each view's projections, or each context's average feature (for methods that mask)."""
+        """What is judged: each view's projections, or each context's average feature (methods that mask)."""
         invariance: float = Field(25.0, ge=0)
         """Factor of the invariance part."""
         variance: float = Field(25.0, ge=0)

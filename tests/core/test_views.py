@@ -152,5 +152,6 @@ def test_a_size_that_the_encoder_cannot_cut_is_found_when_the_model_is_built(tin
         build_model(recipe)
     assert str(error.value) == (
         "transform.views.local: an image of 10x10 pixels cannot be cut into patches of 4x4; height must "
-        "divide by 4 and width by 4: set encoder.image_size or encoder.patch_size, or transform.views.local.size"
+        "divide by 4 and width by 4: set encoder.image_size or encoder.patch_size, "
+        "or transform.views.local.size"
     )

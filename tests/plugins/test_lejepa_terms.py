@@ -1,4 +1,4 @@
-"""SIGReg against scipy's integration, VICReg against its formulas, both in float64, on one process and on two."""
+"""SIGReg against scipy's integration, VICReg against its formulas: in float64, in one process and in two."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def projections(*views: int, samples: int = 12, width: int = 5, seed: int = 0) -
 
 
 def step_of(groups: Sequence[Tensor], number: int = 0) -> Step:
-    tokens = tuple(
-        Tokens(g.flatten(0, 1), IndexSet.full(len(g), g.shape[1]), (g.shape[1],)) for g in groups
-    )
+    tokens = tuple(Tokens(g.flatten(0, 1), IndexSet.full(len(g), g.shape[1]), (g.shape[1],)) for g in groups)
     return Step(tokens, (), (), None, MaskPlan(), number)
 
 

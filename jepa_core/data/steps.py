@@ -147,6 +147,10 @@ class Crops:
         """V."""
         return self.count or 1
 
+    def batch_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape of the views of B samples."""
+        return (samples, *self.shape) if self.count is None else (samples, self.count, *self.shape)
+
     def grouped(self, views: Tensor) -> Tensor:
         """The views [B·V, 3, H, W], one image's after the other's, with V as an axis where it is one."""
         return views if self.count is None else rearrange(views, "(b v) c h w -> b v c h w", v=self.count)

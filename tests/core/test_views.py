@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from jepa_core import UserError, build_model, load_recipe
+from jepa_core.assembly import noise
 from jepa_core.data import ArraySamples, Loaded, TransformSettings, eval_loader, make_loader
 from jepa_core.data.batched import augment
 from jepa_core.data.randomness import step_generator
@@ -144,6 +145,18 @@ def test_a_mistake_in_a_group_is_said_with_its_name(views: Any, said: str) -> No
     with pytest.raises(UserError) as error:
         settings(views)
     assert str(error.value) == said
+
+
+def test_noise_has_the_shapes_of_a_recipes_views(tiny_recipe: Path) -> None:
+    plain = load_recipe(tiny_recipe)
+    model = build_model(plain)
+    assert noise(plain, model, 5).views["image"].shape == (5, 3, 16, 16)
+    table = {**plain.to_table(), "transform": {"views": VIEWS}}
+    views = noise(Recipe.resolve(table), model, 5).views
+    assert {name: tuple(view.shape) for name, view in views.items()} == {
+        "global": (5, 2, 3, 16, 16),
+        "local": (5, 3, 3, 8, 4),
+    }
 
 
 def test_a_size_that_the_encoder_cannot_cut_is_found_when_the_model_is_built(tiny_recipe: Path) -> None:

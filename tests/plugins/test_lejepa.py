@@ -61,7 +61,7 @@ def projected(model: nn.Module, of: Batch) -> Tensor:
 
 
 def test_loss_equals_the_formulas() -> None:
-    "".9 times the mean squared distance to the mean of the two global views, and .1 times SIGReg."""
+    """.9 times the mean squared distance to the mean of the two global views, and .1 times SIGReg."""
     model = build_model(recipe()).double()
     output = model(batch(), MaskPlan())
     z = projected(model, batch())

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 
 from jepa_core import plugins
-from jepa_core.data.steps import StepMasks
+from jepa_core.data.steps import StepMasks, crops
+from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
 from jepa_core.masks import SeveralSets
 from jepa_core.optim import total_steps_of
+from jepa_core.protocols import Encoder
 from jepa_core.recipes import Recipe
 from jepa_core.settings import MaskerSettings
-from jepa_core.types import MaskPlan
+from jepa_core.types import Batch, MaskPlan
 
 
 def build(kind: str, config: Any, *arguments: Any, **named: Any) -> Any:
@@ -33,6 +35,7 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
         if isinstance(recipe.masker, MaskerSettings) and recipe.masker.sets > 1:
             masker = SeveralSets(masker, recipe.masker.sets)
         masker.check(encoder.grid(encoder.view_shape()))
+        _check_views(recipe, encoder)
         terms = {"prediction": recipe.objective, **recipe.terms}
         model: JEPA = build(
             "variant",
@@ -46,6 +49,26 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
     if recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images):
         model.total_steps = total_steps_of(recipe)
     return model
+
+
+def _check_views(recipe: Recipe, encoder: Encoder) -> None:
+    """Raises UserError for a group of crops of a size that the encoder cannot take."""
+    for name, view in recipe.transform.views.items():
+        try:
+            encoder.grid(view.shape(encoder.view_shape()))
+        except UserError as error:
+            raise UserError(f"transform.views.{name}: {error}, or transform.views.{name}.size") from None
+
+
+def noise(recipe: Recipe, model: JEPA, batch_size: int, generator: torch.Generator | None = None) -> Batch:
+    """A batch of random pixels in the recipe's views, for what measures or tries a step without data."""
+    groups = crops(recipe.transform, model.encoder.view_shape())
+    return Batch(
+        {
+            name: torch.randn(group.batch_shape(batch_size), generator=generator)
+            for name, group in groups.items()
+        }
+    )
 
 
 def sample_masks(model: JEPA, batch_size: int, seed: int = 0, step: int = 0, rank: int = 0) -> MaskPlan:

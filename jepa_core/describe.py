@@ -71,7 +71,9 @@ def toml(value: Any) -> str:
         return "not set"
     if isinstance(value, Mapping):
         table = tomlkit.inline_table()
-        table.update({key: part for key, part in value.items() if part is not None})
+        for key, part in value.items():
+            if part is not None:
+                table.append(key, tomlkit.value(toml(part)))
         return table.as_string()
     return str(tomlkit.item(value).as_string())
 

@@ -29,10 +29,13 @@ from jepa_core.types import Batch, Grid, MaskPlan, Tokens
 
 @dataclass(frozen=True)
 class Views:
-    """Which input is context, which is target, and what the predictor is told besides."""
+    """Which input is context, which is target, and what the predictor is told besides.
 
-    context: Tensor
-    target: Tensor
+    Tensors, unless a variant's own stages take something else.
+    """
+
+    context: Any
+    target: Any
     condition: Any = None
 
 
@@ -119,7 +122,7 @@ class JEPA(nn.Module):
         targets = self.make_targets(target_tokens, plan)
         contexts = self.encode_context(views.context, plan)
         predictions = self.predict(contexts, plan, views.condition)
-        return Step(predictions, targets, contexts, target_tokens, plan)
+        return Step(predictions, targets, contexts, target_tokens, plan, batch.step)
 
     def views(self, batch: Batch) -> Views:
         """The first view is both context and target."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, time
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -57,14 +57,16 @@ def _holder(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[Ba
     pydantic goes on with positions in a list and names of the members of a union, which nobody types.
     """
     names: list[str] = []
+    leads_to: Any = model
     for part in loc:
-        if names:
-            inner = model.model_fields[names[-1]].annotation
-            if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-                break
-            model = inner
-        if part not in model.model_fields:
+        if get_origin(leads_to) is dict:
+            leads_to = get_args(leads_to)[1]
+        elif not (isinstance(leads_to, type) and issubclass(leads_to, BaseModel)):
             break
+        elif part in leads_to.model_fields:
+            model, leads_to = leads_to, leads_to.model_fields[str(part)].annotation
+        else:
+            return leads_to, names
         names.append(str(part))
     return model, names
 

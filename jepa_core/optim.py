@@ -143,7 +143,8 @@ class TrainingStep:
         """The model's output on the step's device and in its precision."""
         plan = plan.to(self.device, non_blocking=True) if plan is not None else None
         with self.autocast():
-            output: Output = self.wrapped(Batch.of(batch).to(self.device, non_blocking=True), plan)
+            on_device = Batch.of(batch).to(self.device, non_blocking=True)
+            output: Output = self.wrapped(replace(on_device, step=self.done), plan)
         return output
 
     def autocast(self) -> AbstractContextManager[None]:

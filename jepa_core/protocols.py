@@ -108,7 +108,8 @@ class Step:
     """What the stages of one step made, for the objectives.
 
     `predictions` and `targets` run along `plan.pairs`; `contexts` along `plan.contexts`;
-    `target_tokens` is the target encoder's output on its whole view, before normalisation.
+    `target_tokens` is the target encoder's output on its whole view, before normalisation. `number` is the
+    optimizer step's, from 0: what a term draws from it is the same in every process and micro-batch.
     """
 
     predictions: tuple[Tokens, ...]
@@ -116,6 +117,7 @@ class Step:
     contexts: tuple[Tokens, ...]
     target_tokens: Tokens | None
     plan: MaskPlan
+    number: int = 0
 
 
 @runtime_checkable

@@ -82,6 +82,34 @@ class Ranks:
         )
 
 
+def world_size() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over the processes, with gradient: for loss terms that judge the samples of all of them.
+
+    Each process then has the whole term as its loss, so the gradient of a sum is the sum of everyone's;
+    with the gradients averaged afterwards, as `wrap` does, it is that of the term.
+    """
+    return _Summed.apply(values) if world_size() > 1 else values
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
 def is_main() -> bool:
     """Whether this process, joined or not, is the first of those that torchrun started, or alone."""
     return os.environ.get("RANK", "0") == "0"

@@ -181,7 +181,7 @@ def _merge(base: Table, changes: Table) -> Table:
         elif kind:
             merged[key] = _merge_component(kind, _named(base.get(key, {})), _named(change))
         elif isinstance(change, dict):
-            merged[key] = {**_table(key, base.get(key, {})), **change}
+            merged[key] = _settings(_table(key, base.get(key, {})), change)
         else:
             merged[key] = change
     return merged
@@ -199,7 +199,9 @@ def _merge_component(kind: str, old: Any, new: Any) -> Any:
 
 def _settings(old: Any, new: Any) -> Any:
     """A setting that is a table itself (`encoder.arguments.depth=3`) keeps what is not named."""
-    return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
 
 
 def _entry(section: str, name: str) -> str:

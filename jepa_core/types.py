@@ -260,15 +260,16 @@ class Tokens:
 class Batch:
     """What a loader hands to the engine.
 
-    `views`: named inputs, `{"image": [B, 3, H, W]}` for the plain case. `condition`: actions, text, …
-    for the predictor. `side`: per-sample information a masker may use. `labels` are for probes only
-    and never reach the engine's stages.
+    `views`: named inputs, `{"image": [B, 3, H, W]}` for the plain case; V crops of each image under one
+    name are [B, V, 3, H, W]. `condition`: actions, text, … for the predictor. `side`: per-sample information
+    a masker may use. `labels` are for probes only. `step`: the optimizer step it serves, from 0.
     """
 
     views: Mapping[str, Tensor]
     condition: Any = None
     side: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Tensor | None = None
+    step: int = 0
 
     @classmethod
     def of(cls, value: Batch | Tensor) -> Batch:
@@ -291,7 +292,7 @@ class Batch:
         condition = self.condition
         if isinstance(condition, Tensor):
             condition = condition.to(device, non_blocking=non_blocking)
-        return Batch(move, condition, side, self.labels)
+        return replace(self, views=move, condition=condition, side=side)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by torch's DataLoader."""

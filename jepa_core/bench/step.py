@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from jepa_core import plugins
-from jepa_core.assembly import build_model, sample_masks
+from jepa_core.assembly import build_model, noise, sample_masks
 from jepa_core.bench.flops import count
 from jepa_core.bench.stages import split
 from jepa_core.devices import pick_device
@@ -63,7 +63,7 @@ class Inputs:
         self.model, self.device, self.seed = model, device, recipe.seed
         self.size = recipe.train.micro_batch or recipe.train.batch_size
         generator = torch.Generator().manual_seed(recipe.seed)
-        images = torch.randn(self.size, *model.encoder.view_shape(), generator=generator)
+        images = noise(recipe, model, self.size, generator)
         self.host = images.pin_memory() if device.type == "cuda" else images
         self.drawn = 0
 
@@ -71,7 +71,7 @@ class Inputs:
         """The next batch: masks drawn and moved, images moved."""
         plan = sample_masks(self.model, self.size, self.seed, self.drawn)
         self.drawn += 1
-        images = Batch.of(self.host).to(self.device, non_blocking=True)
+        images = self.host.to(self.device, non_blocking=True)
         return images, plan.to(self.device, non_blocking=True)
 
 

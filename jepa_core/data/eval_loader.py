@@ -40,7 +40,7 @@ class EvalLoader:
             if picked.skipped:
                 check_corrupt(self.skipped, seen, self.max_corrupt)
             if len(picked.labels):
-                yield picked.images, picked.labels
+                yield picked.views["image"], picked.labels
         if len(self.skipped) == seen:
             raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
 
@@ -63,7 +63,7 @@ class EvalBatches(Dataset[Picked]):
         rows = self.index[number * self.batch_size : (number + 1) * self.batch_size]
         if isinstance(self.samples, InMemory):
             images, labels = self.samples.tensors()
-            return Picked(self.transform(images[rows]), labels[rows])
+            return Picked({"image": self.transform(images[rows])}, labels[rows])
         return self._one_by_one(rows.tolist())
 
     def _one_by_one(self, rows: list[int]) -> Picked:
@@ -79,7 +79,7 @@ class EvalBatches(Dataset[Picked]):
             images.append(self.transform(image))
             labels.append(label)
         stacked = torch.stack(images) if images else torch.empty(0)
-        return Picked(stacked, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
+        return Picked({"image": stacked}, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
 
 
 def eval_loader(

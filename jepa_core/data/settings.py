@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from jepa_core.settings import Settings, SourceSettings
 
@@ -17,6 +18,7 @@ def _least_first(pair: tuple[float, float]) -> tuple[float, float]:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 AreaShare = Annotated[float, Field(gt=0, le=1)]
+CropScale = Annotated[tuple[AreaShare, AreaShare], AfterValidator(_least_first)]
 Positive = Annotated[float, Field(gt=0)]
 Colour = tuple[float, float, float]
 
@@ -38,10 +40,28 @@ class HeldOutSettings(SourceSettings):
         return self
 
 
+class ViewSettings(Settings):
+    """A group of random crops of each image, of one size."""
+
+    count: int = Field(1, ge=1, le=64)
+    """Crops of each image, V; the batch has them as [B, V, 3, H, W]."""
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Side of the crops in pixels, or (height, width); by default the encoder's image size."""
+    crop_scale: CropScale | None = None
+    """Area of the crops as a share of the image: least, most; by default that of the transform."""
+
+    def shape(self, view_shape: Sequence[int]) -> tuple[int, ...]:
+        """(3, H, W) of a crop, where the encoder asks for `view_shape`."""
+        if self.size is None:
+            return tuple(view_shape)
+        height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        return view_shape[0], height, width
+
+
 class TransformSettings(Settings):
     """Training: random resized crop, flip, colour, blur. Evaluation: resize, centre crop. Then normalise."""
 
-    crop_scale: Annotated[tuple[AreaShare, AreaShare], AfterValidator(_least_first)] = (0.3, 1.0)
+    crop_scale: CropScale = (0.3, 1.0)
     """Area of the random crop as a share of the image: least, most."""
     crop_ratio: Annotated[tuple[Positive, Positive], AfterValidator(_least_first)] = (3 / 4, 4 / 3)
     """Width / height of the random crop: least, most."""
@@ -60,3 +80,10 @@ class TransformSettings(Settings):
     """Standard deviation of red, green, blue that is divided by."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How images are resized; always with antialiasing."""
+    views: dict[str, ViewSettings] = Field(default_factory=dict)
+    """Groups of crops by name, for training on several views of an image: a table each, with count, size and
+    crop_scale. The first group holds what is to be predicted. Without any there is one crop, `image`."""
+
+    def of_view(self, view: ViewSettings) -> TransformSettings:
+        """The settings of one crop of a group."""
+        return self.model_copy(update={"crop_scale": view.crop_scale or self.crop_scale, "views": {}})

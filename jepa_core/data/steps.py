@@ -9,7 +9,7 @@ Axes: B samples, h, w pixels before, H, W after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -96,16 +96,16 @@ class StepMasks:
 
 @dataclass(frozen=True, eq=False)
 class Picked:
-    """Images float32 [B, 3, H, W], labels int64 [B], and what was passed over or unusual."""
+    """Views by name (see `Crops`), labels int64 [B], and what was passed over or unusual."""
 
-    images: Tensor
+    views: Mapping[str, Tensor]
     labels: Tensor
     skipped: tuple[Skipped, ...] = ()
     odd: tuple[str, ...] = ()
 
 
 Reader = Callable[[Iterator[int], int, torch.Generator], Picked]
-"""(samples in the epoch's order from this step on, B, randomness) to the step's images."""
+"""(samples in the epoch's order from this step on, B, randomness) to the step's views."""
 
 
 class Steps(Dataset[Loaded]):
@@ -121,7 +121,7 @@ class Steps(Dataset[Loaded]):
         with one_thread():
             picked = self.read(self._from(step, rank), self.order.batch_size, generator)
         plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
-        batch = Batch({"image": picked.images}, labels=picked.labels)
+        batch = Batch(picked.views, labels=picked.labels, step=step)
         return Loaded(step, batch, plan, picked.skipped, picked.odd)
 
     def _from(self, step: int, rank: int) -> Iterator[int]:
@@ -134,40 +134,77 @@ class Steps(Dataset[Loaded]):
         return (int(own[(start + k) % share]) for k in range(share))
 
 
+@dataclass(frozen=True)
+class Crops:
+    """V random crops of each image: views float32 [B, V, 3, H, W], or [B, 3, H, W] where `count` is None."""
+
+    settings: TransformSettings
+    shape: tuple[int, ...]
+    count: int | None = None
+
+    @property
+    def each(self) -> int:
+        """V."""
+        return self.count or 1
+
+    def batch_shape(self, samples: int) -> tuple[int, ...]:
+        """Shape of the views of B samples."""
+        return (samples, *self.shape) if self.count is None else (samples, self.count, *self.shape)
+
+    def grouped(self, views: Tensor) -> Tensor:
+        """The views [B·V, 3, H, W], one image's after the other's, with V as an axis where it is one."""
+        return views if self.count is None else rearrange(views, "(b v) c h w -> b v c h w", v=self.count)
+
+
+def crops(settings: TransformSettings, view_shape: Sequence[int]) -> dict[str, Crops]:
+    """The groups that the settings name, or the one crop `image`; `view_shape` (3, H, W) is the encoder's."""
+    return {
+        name: Crops(settings.of_view(view), view.shape(view_shape), view.count)
+        for name, view in settings.views.items()
+    } or {"image": Crops(settings, tuple(view_shape))}
+
+
 def reader(
     samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
 ) -> Reader:
     """Whole batches where the samples are in memory and the settings allow it, else image by image."""
-    if isinstance(samples, InMemory) and batched.applies(settings, samples.tensors()[0].shape, view_shape):
-        return ArrayReader(samples, settings, view_shape)
-    return ImageReader(samples, settings, view_shape, max_corrupt)
+    groups = crops(settings, view_shape)
+    if isinstance(samples, InMemory):
+        before = samples.tensors()[0].shape
+        if all(batched.applies(group.settings, before, group.shape) for group in groups.values()):
+            return ArrayReader(samples, groups)
+    return ImageReader(samples, groups, max_corrupt)
 
 
 class ArrayReader:
-    """Batches of samples in memory, transformed together."""
+    """Batches of samples in memory, transformed together, a group of crops at a time."""
 
-    def __init__(self, samples: InMemory, settings: TransformSettings, view_shape: Sequence[int]) -> None:
+    def __init__(self, samples: InMemory, groups: Mapping[str, Crops]) -> None:
         images, self.labels = samples.tensors()
         self.images = rearrange(images, "n c h w -> n h w c")
-        self.settings, self.size = settings, image_size(view_shape)
+        self.groups = groups
+        self.sizes = {name: image_size(group.shape) for name, group in groups.items()}
 
     def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
         rows = torch.tensor(list(islice(indices, batch_size)))
-        images = batched.augment(self.images.index_select(0, rows), self.settings, self.size, generator)
-        return Picked(images, self.labels.index_select(0, rows))
+        images = self.images.index_select(0, rows)
+        views = {}
+        for name, group in self.groups.items():
+            repeated = images.repeat_interleave(group.each, 0) if group.each > 1 else images
+            augmented = batched.augment(repeated, group.settings, self.sizes[name], generator)
+            views[name] = group.grouped(augmented)
+        return Picked(views, self.labels.index_select(0, rows))
 
 
 class ImageReader:
     """Batches of images read and transformed one by one."""
 
-    def __init__(
-        self, samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
-    ) -> None:
-        self.samples, self.max_corrupt = samples, max_corrupt
-        self.transform = train_transform(settings, view_shape)
+    def __init__(self, samples: Samples, groups: Mapping[str, Crops], max_corrupt: float) -> None:
+        self.samples, self.groups, self.max_corrupt = samples, groups, max_corrupt
+        self.transforms = {name: train_transform(g.settings, g.shape) for name, g in groups.items()}
 
     def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
-        images: list[Tensor] = []
+        views: dict[str, list[Tensor]] = {name: [] for name in self.groups}
         labels: list[int] = []
         skipped: list[Skipped] = []
         odd: list[str] = []
@@ -177,16 +214,18 @@ class ImageReader:
                     image, label = self.samples[index]
                 except CorruptSample as error:
                     skipped.append(error.record)
-                    check_corrupt(skipped, len(images) + len(skipped), self.max_corrupt)
+                    check_corrupt(skipped, len(labels) + len(skipped), self.max_corrupt)
                     continue
                 if not isinstance(image, Tensor):
                     odd += image.info.get(ODD, ())
-                images.append(self.transform(image))
+                for name, group in self.groups.items():
+                    views[name] += [self.transforms[name](image) for _ in range(group.each)]
                 labels.append(label)
-                if len(images) == batch_size:
-                    return Picked(torch.stack(images), torch.tensor(labels), tuple(skipped), tuple(odd))
+                if len(labels) == batch_size:
+                    stacked = {name: g.grouped(torch.stack(views[name])) for name, g in self.groups.items()}
+                    return Picked(stacked, torch.tensor(labels), tuple(skipped), tuple(odd))
         raise UserError(
-            f"only {len(images)} of {len(images) + len(skipped)} samples can be read, and a batch needs "
+            f"only {len(labels)} of {len(labels) + len(skipped)} samples can be read, and a batch needs "
             f"{batch_size}; the first that cannot: {skipped[0]}"
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from jepa_core import checkpoints
-from jepa_core.assembly import build_model, sample_masks
+from jepa_core.assembly import build_model, noise, sample_masks
 from jepa_core.devices import pick_device
 from jepa_core.doctor.check import Check
 from jepa_core.doctor.kernels import CASES, Case
@@ -88,7 +88,7 @@ def train(step: TrainingStep, recipe: Recipe) -> list[float]:
     size = recipe.train.batch_size
     losses = []
     for number in range(STEPS):
-        images = torch.randn(size, *step.model.encoder.view_shape(), generator=generator)
+        images = noise(recipe, step.model, size, generator)
         losses.append(float(step(images, sample_masks(step.model, size, recipe.seed, number)).loss))
     return losses
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepa_core.assembly import sample_masks
+from jepa_core.assembly import noise, sample_masks
 from jepa_core.jepa import JEPA
 from jepa_core.recipes import Recipe
 from jepa_core.report.story import Story
@@ -48,7 +47,7 @@ def flops_per_image(model: JEPA, recipe: Recipe) -> float | None:
     if sum(p.numel() for p in model.parameters()) > LARGEST:
         return None
     device = next(model.parameters()).device
-    images = torch.randn(COUNTED, *model.encoder.view_shape(), device=device)
+    images = noise(recipe, model, COUNTED).to(device)
     plan = sample_masks(model, COUNTED, recipe.seed).to(device)
     with FlopCounterMode(display=False) as counter:
         model(images, plan).loss.backward()

@@ -17,7 +17,7 @@ from jepa_core import UserError, load_recipe, train
 from jepa_core.journal import read_events
 from jepa_core.loop import micro_batches
 from jepa_core.metrics import read_metrics
-from jepa_core.ranks import Ranks
+from jepa_core.ranks import Ranks, summed, world_size
 
 COMMAND = "from jepa_core.cli import main; main()"
 
@@ -146,5 +146,6 @@ def test_a_process_alone_sends_nothing() -> None:
     assert alone.gather(3) == [3]
     assert (alone.any(True), alone.any(False)) == (True, False)
     assert alone.mean(values) is values
+    assert (world_size(), summed(values) is values) == (1, True)
     module = torch.nn.Linear(1, 1)
     assert alone.wrap(module) is module

@@ -1,0 +1,25 @@
+"""What the regularisers look at: the projections of each view, all samples of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from jepa_core.protocols import Step
+
+On = Literal["projections", "context"]
+
+
+def views_of(step: Step, on: On) -> Tensor:
+    """[V, B, P] in fp32 (fp64 stays): every view's projections, or every context's average features.
+
+    Raises ValueError where the samples of a step do not have equally many.
+    """
+    if on == "context":
+        views = torch.stack([tokens.mean() for tokens in step.contexts])
+    else:
+        views = torch.cat([rearrange(t.dense(), "b v p -> v b p") for t in step.predictions])
+    return views.to(torch.promote_types(views.dtype, torch.float32))

@@ -75,7 +75,10 @@ def of_recipe(recipe: Recipe, batches: Batches | None = None) -> ModelCase:
 
 
 def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
-    """The variant with a small encoder, predictor and masker, EMA and smooth L1."""
+    """The variant with a small encoder, predictor and masker, EMA and smooth L1.
+
+    Raises UserError where it wants other parts: its recipes are then what can be checked.
+    """
     configs: dict[str, Any] = {
         "encoder": SmallEncoder.Config(name="small"),
         "predictor": SmallPredictor.Config(name="small"),
@@ -107,6 +110,8 @@ def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
         )
         return model
 
+    with torch.random.fork_rng(devices=[]):
+        build(0)
     return ModelCase(recipe, build, batches)
 
 

@@ -128,4 +128,6 @@ def check_recipe(name: str, *overrides: str, batches: Batches | None = None) -> 
 
 def refused(kind: str, name: str, error: UserError) -> Outcome:
     """A component that could not be asked, because its settings are not known."""
-    return Outcome(kind, name, "behaviour", "not asked", f"{error}; a recipe called selftest can give them")
+    return Outcome(
+        kind, name, "behaviour", "not asked", f"{error}; what a recipe called selftest has is asked there"
+    )

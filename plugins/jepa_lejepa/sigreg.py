@@ -10,6 +10,8 @@ Axes: V views, B samples of this process, P width, M slices, T knots.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -29,6 +31,8 @@ class SIGReg(LossTerm):
     """
 
     class Config(LossTerm.Config):
+        batchwise: ClassVar[bool] = True
+
         on: On = "projections"
         """What is judged: each view's projections, or each context's average feature (methods that mask)."""
         slices: int = Field(256, ge=1, le=65536)

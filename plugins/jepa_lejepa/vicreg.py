@@ -8,6 +8,8 @@ Axes: V views, B samples of this process, P width.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -30,6 +32,8 @@ class VICReg(LossTerm):
     """
 
     class Config(LossTerm.Config):
+        batchwise: ClassVar[bool] = True
+
         on: On = "projections"
         """What is judged: each view's projections, or each context's average feature (methods that mask)."""
         invariance: float = Field(25.0, ge=0)

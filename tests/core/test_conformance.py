@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from jepa_core import plugins
+from jepa_core import UserError, plugins
 from jepa_core.protocols import KINDS
 from jepa_core.recipe_files import names
-from jepa_core.testing import check_recipe, examine
+from jepa_core.testing import check_recipe, examine, examine_recipe
 from jepa_core.testing.outcomes import demand
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -37,7 +37,9 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
 ]
 """Settings that change what a component does."""
 
-OURS = ("core", "ijepa")
+OURS = ("core", "ijepa", "lejepa")
+OWN_PARTS = {"lejepa": "lejepa/selftest"}
+"""Variants that refuse the small parts of the checks, and the recipe in which they are checked instead."""
 
 
 def registered() -> list[tuple[str, str]]:
@@ -46,7 +48,7 @@ def registered() -> list[tuple[str, str]]:
     for kind in KINDS:
         catalogue = plugins.get().catalogue(kind)
         for name, component in sorted(catalogue.classes.items()):
-            if catalogue.owners[name] in OURS and "*" not in name:
+            if catalogue.owners[name] in OURS and "*" not in name and name not in OWN_PARTS:
                 best = min(found.get((kind, component), name), name, key=lambda n: n not in SMALL)
                 found[kind, component] = best
     return [(kind, name) for (kind, _), name in found.items()]
@@ -71,3 +73,13 @@ def test_all_that_the_plugins_offer_is_asked() -> None:
     kinds = {kind for kind, _ in registered()}
     assert kinds == set(KINDS)
     assert {("masker", "multiblock"), ("encoder", "official_tiny"), ("variant", "jepa")} <= set(registered())
+
+
+@pytest.mark.parametrize(("variant", "recipe"), OWN_PARTS.items())
+def test_a_variant_with_parts_of_its_own_says_so_and_is_checked_in_a_recipe(
+    variant: str, recipe: str
+) -> None:
+    with pytest.raises(UserError, match=variant):
+        examine("variant", variant)
+    trained = [outcome for outcome in examine_recipe(recipe) if outcome.property == "goes on"]
+    assert [outcome.state for outcome in trained] == ["holds"]

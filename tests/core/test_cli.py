@@ -60,13 +60,13 @@ def done(jepa, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Trains two steps of the tiny recipe with overrides and gives the run's folder; draws no pictures."""
     monkeypatch.setattr(observers, "standard", lambda: [observers.MetricsWriter()])
 
-    def train(*overrides: str) -> Path:
+    def train(*overrides: str, below: float = 10) -> Path:
         said = jepa("train", tiny_recipe, "train.steps=2", *overrides, "--run", tmp_path / "run")
         assert said.code == 0, said.err
         assert f"2 steps done; the run is in {tmp_path / 'run'}" in said.out
         losses = [line["loss"] for line in read_metrics(tmp_path / "run/metrics.jsonl")]
         assert len(losses) == 2
-        assert all(0 <= loss < 100 for loss in losses)
+        assert all(0 <= loss < below for loss in losses)
         return tmp_path / "run"
 
     return train
@@ -85,7 +85,8 @@ def test_every_target_update_trains_by_name(done, name: str) -> None:
 
 @pytest.mark.parametrize("name", registered("objective"))
 def test_every_objective_trains_by_name_and_as_a_further_term(done, name: str) -> None:
-    folder = done(f"objective.name={name}", f"terms.also.name={name}", "terms.also.weight=0.5")
+    below = 100 if name == "vicreg" else 10  # whose own factors are 25
+    folder = done(f"objective.name={name}", f"terms.also.name={name}", "terms.also.weight=0.5", below=below)
     line = read_metrics(folder / "metrics.jsonl")[0]
     assert line["loss"] == pytest.approx(line["loss/prediction"] + 0.5 * line["loss/also"], rel=1e-5)
     assert line["loss/prediction"] == line["loss/also"]

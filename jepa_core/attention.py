@@ -6,14 +6,16 @@ where each sequence starts travels in the place of timm's attention mask:
     vit = timm.create_model("vit_tiny_patch16_224", attn_layer=PackedAttention)
     x = vit.blocks[0](x, attn_mask=layout)          # x [S, D]
 
-Everything else in a block is token-wise, so timm's blocks serve as they are. Parameters keep timm's
-names (`qkv`, `proj`, `q_norm`, `k_norm`), so state dicts load unchanged.
+A `Rotary` (rotary positions, and the layout) may stand there as well. Everything else in a block is
+token-wise, so timm's blocks serve as they are. Parameters keep timm's names (`qkv`, `proj`, `q_norm`,
+`k_norm`), so state dicts load unchanged.
 
 Axes: S packed tokens, D width, H heads, E dimensions of a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_core.errors import UserError, unknown
+from jepa_core.rotary import Rotary
 from jepa_kernels import ATTENTION_IMPLS, Layout, block_attention
 
 
@@ -43,13 +46,14 @@ class PackedAttention(Attention):
         super().__init__(*args, **kwargs)
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, attn_mask: Layout | None = None, is_causal: bool = False
+        self, x: Tensor, attn_mask: Layout | Rotary | None = None, is_causal: bool = False
     ) -> Tensor:
         """[S, D] to [S, D]: each sequence of the layout attends to itself.
 
         Raises UserError without a layout, for tokens that are not packed, and for `is_causal`.
         """
-        if not isinstance(attn_mask, Layout) or x.dim() != 2 or is_causal:
+        layout = attn_mask.layout if isinstance(attn_mask, Rotary) else attn_mask
+        if not isinstance(layout, Layout) or x.dim() != 2 or is_causal:
             raise UserError(
                 "packed attention takes tokens [S, D], a jepa_kernels.Layout as attn_mask and no is_causal; "
                 f"got {list(x.shape)}, {type(attn_mask).__name__}, is_causal={is_causal}"
@@ -59,7 +63,9 @@ class PackedAttention(Attention):
             query, key, value = qkv.unbind(1)
             normed = [part.to(value.dtype) for part in (self.q_norm(query), self.k_norm(key))]
             qkv = torch.stack([*normed, value], dim=1)
-        mixed = self.norm(block_attention(qkv, attn_mask, scale=self.scale, impl=self.impl).flatten(1))
+        if isinstance(attn_mask, Rotary):
+            qkv = attn_mask.turn(qkv)
+        mixed = self.norm(block_attention(qkv, layout, scale=self.scale, impl=self.impl).flatten(1))
         return self.proj_drop(self.proj(mixed))
 
 
@@ -89,8 +95,30 @@ def to_residual(x: Tensor, choice: Residual) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if low and torch.is_autocast_enabled(device) else x
 
 
-def run_block(block: nn.Module, x: Tensor, layout: Layout, recompute: bool = False) -> Tensor:
-    """`block` on packed tokens [S, D]; with `recompute` its activations are made again in the backward."""
-    if recompute and torch.is_grad_enabled():
-        return checkpoint(block, x, layout, use_reentrant=False)
-    return block(x, attn_mask=layout)
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    x: Tensor,
+    places: Layout | Rotary,
+    *,
+    recompute: bool = False,
+    layers: Sequence[int] = (),
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`blocks` in turn on packed tokens [S, D]; also what those in `layers` (counted from 1) give out.
+
+    With `recompute` activations are made again in the backward pass.
+    """
+    taken: dict[int, Tensor] = {}
+    for number, block in enumerate(blocks, 1):
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(block, x, places, use_reentrant=False)
+        else:
+            x = block(x, attn_mask=places)
+        if number in layers:
+            taken[number] = x
+    return x, tuple(taken[layer] for layer in layers)
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Raises UserError for a layer that is not one of the `depth` blocks, counted from 1."""
+    if not all(1 <= layer <= depth for layer in layers):
+        raise UserError(f"layers count from 1 to {depth}, the depth; got {list(layers)}")

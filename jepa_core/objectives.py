@@ -1,13 +1,15 @@
 """Loss terms. Each sees the whole `Step` and returns one scalar; a recipe adds up as many as it likes.
 
 The prediction terms average over every element of every pair, as if all pairs were one tensor:
-I-JEPA's law (its loss is the mean over blocks, tokens and width).
+I-JEPA's law (its loss is the mean over blocks, tokens and width). With `average = "pairs"` each pair counts
+the same, however many tokens it has: V-JEPA's.
 
 Axes: B samples, S packed tokens, D width.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -46,38 +48,69 @@ def paired(step: Step) -> tuple[Tensor, Tensor]:
     return predictions.to(wide), targets.to(wide)
 
 
-class SmoothL1(LossTerm):
-    """½ d²/β where |d| < β, |d| - ½ β beyond; d = prediction - target. I-JEPA's code uses β = 1."""
+def each_pair(step: Step) -> list[tuple[Tensor, Tensor]]:
+    """Predictions and targets pair by pair, each as `paired` gives them all. Raises ValueError as it does."""
+    predictions, targets = paired(step)
+    lengths = [tokens.at.total for tokens in step.predictions]
+    return list(zip(predictions.split(lengths), targets.split(lengths), strict=True))
+
+
+class PredictionTerm(LossTerm, ABC):
+    """A distance between predictions and targets, averaged over all that is predicted."""
 
     class Config(LossTerm.Config):
+        average: Literal["tokens", "pairs"] = "tokens"
+        """Over all predicted `tokens` alike (I-JEPA), or over the `pairs` of context and target, the mean of
+        each counting the same (V-JEPA)."""
+
+    config: Config
+
+    @abstractmethod
+    def distance(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """A scalar, the mean over predictions and targets [S, D]."""
+
+    def forward(self, step: Step) -> Tensor:
+        if self.config.average == "tokens":
+            return self.distance(*paired(step))
+        return torch.stack([self.distance(*pair) for pair in each_pair(step)]).mean()
+
+
+class SmoothL1(PredictionTerm):
+    """½ d²/β where |d| < β, |d| - ½ β beyond; d = prediction - target. I-JEPA's code uses β = 1."""
+
+    class Config(PredictionTerm.Config):
         beta: float = Field(1.0, gt=0)
         """Where the square becomes a line."""
 
     config: Config
 
-    def forward(self, step: Step) -> Tensor:
-        return F.smooth_l1_loss(*paired(step), beta=self.config.beta)
+    def distance(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """The mean over all elements."""
+        return F.smooth_l1_loss(predictions, targets, beta=self.config.beta)
 
 
-class L1(LossTerm):
+class L1(PredictionTerm):
     """|d|: V-JEPA's loss (exponent 1)."""
 
-    def forward(self, step: Step) -> Tensor:
-        return F.l1_loss(*paired(step))
+    def distance(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """The mean over all elements."""
+        return F.l1_loss(predictions, targets)
 
 
-class MSE(LossTerm):
+class MSE(PredictionTerm):
     """d²: the loss the I-JEPA paper writes."""
 
-    def forward(self, step: Step) -> Tensor:
-        return F.mse_loss(*paired(step))
+    def distance(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """The mean over all elements."""
+        return F.mse_loss(predictions, targets)
 
 
-class Cosine(LossTerm):
+class Cosine(PredictionTerm):
     """1 - cos(prediction, target), averaged over tokens."""
 
-    def forward(self, step: Step) -> Tensor:
-        return 1 - F.cosine_similarity(*paired(step), dim=-1).mean()
+    def distance(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """The mean over tokens."""
+        return 1 - F.cosine_similarity(predictions, targets, dim=-1).mean()
 
 
 class VarianceCovariance(LossTerm):

@@ -118,10 +118,11 @@ class TrainingStep:
         return output
 
     def _clip(self) -> Tensor:
-        """The norm of the whole gradient, which is then scaled down to `clip_grad` where that is given."""
+        """The norm of the whole gradient, which is then scaled down to `clip_grad` where that is to be."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if self.settings.clip_grad is not None:
+        waits = self.settings.clip_after_warmup and self.done < self.warmup_steps
+        if self.settings.clip_grad is not None and not waits:
             nn.utils.clip_grads_with_norm_(trained, self.settings.clip_grad, norm)
         return norm
 
@@ -167,9 +168,10 @@ class TrainingStep:
 
     def _set_schedules(self) -> None:
         s = self.settings
-        lr = warmup_cosine(self.done, self.total_steps, self.warmup_steps, s.start_lr, s.lr, s.final_lr)
+        total = round(s.schedule_scale * self.total_steps)
+        lr = warmup_cosine(self.done, total, self.warmup_steps, s.start_lr, s.lr, s.final_lr)
         final = s.weight_decay if s.final_weight_decay is None else s.final_weight_decay
-        decay = between(self.done + 1, self.total_steps, s.weight_decay, final, "cosine")
+        decay = between(self.done + 1, total, s.weight_decay, final, "cosine")
         for group in self.optimizer.param_groups:
             group["lr"] = lr
             group["weight_decay"] = decay if group["decay"] else 0.0

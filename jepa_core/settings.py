@@ -135,6 +135,11 @@ class OptimizerSettings(Settings):
     """Adam's ε."""
     clip_grad: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient; by default it is not clipped."""
+    clip_after_warmup: bool = False
+    """Whether the gradient is clipped from the end of the warm-up on only (V-JEPA)."""
+    schedule_scale: float = Field(1.0, ge=1)
+    """The cosines of learning rate and weight decay are made for so many times the steps of the run, which so
+    ends before they do (V-JEPA: 1.25)."""
 
 
 S = TypeVar("S", bound=BaseModel)

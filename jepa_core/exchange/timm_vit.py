@@ -22,9 +22,10 @@ from timm.layers import Attention, PatchEmbed, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from jepa_core.attention import PackedAttention, choose_implementation, run_block
+from jepa_core.attention import PackedAttention, check_layers, choose_implementation, run_blocks
 from jepa_core.errors import UserError, nearest
 from jepa_core.exchange.parts import FEATURES, TimmModel, plain
+from jepa_core.patches import patch_grid
 from jepa_core.positions import sincos
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid, IndexSet, Tokens
@@ -81,19 +82,8 @@ class TimmVit(nn.Module):
 
         Raises UserError for another number of channels, and for sides that the patch does not divide.
         """
-        channels, (high, wide) = self.patch_embed.proj.in_channels, self.patch_embed.patch_size
-        if len(view_shape) != 3 or view_shape[0] != channels:
-            came = tuple(view_shape)
-            raise UserError(
-                f"encoder {self.config.name!r} takes images ({channels}, height, width); got {came}"
-            )
-        _, height, width = view_shape
-        if min(height, width) < 1 or height % high or width % wide:
-            raise UserError(
-                f"an image of {height}x{width} pixels cannot be cut into patches of {high}x{wide}; height "
-                f"must divide by {high} and width by {wide}: set encoder.image_size"
-            )
-        return height // high, width // wide
+        proj, patch = self.patch_embed.proj, self.patch_embed.patch_size
+        return patch_grid(self.config.name, view_shape, proj.in_channels, patch, "encoder.image_size")
 
     def forward(self, view: Tensor, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
         """Features [S, D] of the patches at `keep` (all without it) of images [B, C, H, W].
@@ -102,21 +92,16 @@ class TimmVit(nn.Module):
         Raises UserError for images that do not fit, and for layers and batch sizes that are not there.
         """
         grid = self.grid(view.shape[1:])
-        if not all(1 <= layer <= self.depth for layer in layers):
-            raise UserError(f"layers count from 1 to {self.depth}, the depth; got {list(layers)}")
+        check_layers(layers, self.depth)
         keep = keep or IndexSet.full(view.shape[0], grid[0] * grid[1], view.device)
         if keep.batch_size != view.shape[0]:
             raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} images; expected one an image")
         at, patches = with_prefix(keep, self.prefix)
         tokens = self._embed(view, grid)
         x = self.norm_pre(tokens.flatten(0, 1).index_select(0, at.flat(tokens.shape[1])))
-        taken: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks, 1):
-            x = run_block(block, x, at.layout, self.config.checkpoint)
-            if number in layers:
-                taken[number] = x.index_select(0, patches)
+        x, taken = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
         values = self.norm(x.index_select(0, patches))
-        return Tokens(values, keep, grid, tuple(taken[layer] for layer in layers))
+        return Tokens(values, keep, grid, tuple(layer.index_select(0, patches) for layer in taken))
 
     def _embed(self, view: Tensor, grid: Grid) -> Tensor:
         """[B, P+N, D]: prefix and patches with their positions."""

@@ -27,13 +27,21 @@ from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBl
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
-from jepa_core.attention import PackedAttention, Residual, choose_implementation, run_block, to_residual
+from jepa_core.attention import (
+    PackedAttention,
+    Residual,
+    check_layers,
+    choose_implementation,
+    run_blocks,
+    to_residual,
+)
 from jepa_core.errors import UserError
 from jepa_core.exchange.parts import TimmModel
+from jepa_core.init import draw_weights, rescale_depth
+from jepa_core.patches import patch_grid
 from jepa_core.positions import check_width, sincos
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid, IndexSet, Tokens
-from jepa_ijepa.init import draw_weights, rescale_depth
 
 OFFICIAL: dict[str, dict[str, Any]] = {
     "official_tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
@@ -133,19 +141,9 @@ class VisionTransformer(nn.Module):
 
         Raises UserError for another number of channels, and for sides that the patch does not divide.
         """
-        channels, (high, wide) = self.patch_embed.proj.in_channels, self.patch_embed.patch_size
-        if len(view_shape) != 3 or view_shape[0] != channels:
-            came = tuple(view_shape)
-            raise UserError(
-                f"encoder {self.config.name!r} takes images ({channels}, height, width); got {came}"
-            )
-        _, height, width = view_shape
-        if min(height, width) < 1 or height % high or width % wide:
-            raise UserError(
-                f"an image of {height}x{width} pixels cannot be cut into patches of {high}x{wide}; height "
-                f"must divide by {high} and width by {wide}: set encoder.image_size or encoder.patch_size"
-            )
-        return height // high, width // wide
+        proj, patch = self.patch_embed.proj, self.patch_embed.patch_size
+        named = "encoder.image_size or encoder.patch_size"
+        return patch_grid(self.config.name, view_shape, proj.in_channels, patch, named)
 
     def positions(self, grid: Grid, device: torch.device | None = None) -> Tensor:
         """[N, D]: the fixed table that is added to the patches."""
@@ -161,15 +159,10 @@ class VisionTransformer(nn.Module):
         grid = self.grid(view.shape[1:])
         if not view.is_floating_point():
             raise UserError(f"images are normalised floats [B, C, H, W]; got {view.dtype}")
-        if not all(1 <= layer <= self.depth for layer in layers):
-            raise UserError(f"layers count from 1 to {self.depth}, the depth; got {list(layers)}")
+        check_layers(layers, self.depth)
         x, at = self._embed(view, keep, grid)
-        taken: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks, 1):
-            x = run_block(block, x, at.layout, self.config.checkpoint)
-            if number in layers:
-                taken[number] = x
-        return Tokens(self.norm(x), at, grid, tuple(taken[layer] for layer in layers))
+        x, taken = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
+        return Tokens(self.norm(x), at, grid, taken)
 
     def to_timm(self) -> TimmModel:
         """The timm model with the same features; its `pos_embed` is the table for `image_size`."""

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_core.errors import UserError
+from jepa_core.mask_blocks import BlockLaw
 from jepa_core.protocols import Masker
 from jepa_core.settings import parse
 from jepa_ijepa.maskers import Block, Multiblock, Random, Rasterised, Union
-from jepa_ijepa.maskers.blocks import BlockLaw
 from tests.plugins.reference_masks import OFFICIAL, exact_size, official_size
 
 MASKERS = {

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from jepa_core import IndexSet, MaskPlan, Tokens
 from jepa_core.errors import UserError
+from jepa_core.packing import Source, pack
 from jepa_core.protocols import Predictor
 from jepa_ijepa.encoder import VisionTransformer
-from jepa_ijepa.packing import Source, pack
 from jepa_ijepa.predictor import VitPredictor
 from tests.plugins import reference_ijepa as reference
 from tests.plugins.test_encoder import double, make, randomised, relative

@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from jepa_core import mask_blocks as blocks
 from jepa_core.errors import UserError
+from jepa_core.mask_blocks import BlockLaw, PositiveRange, ShareRange
 from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
-from jepa_ijepa.maskers import blocks
-from jepa_ijepa.maskers.blocks import BlockLaw, PositiveRange, ShareRange
 
 
 class Block:

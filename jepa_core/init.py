@@ -1,4 +1,4 @@
-"""Initial weights of I-JEPA's encoder and predictor.
+"""Initial weights of transformers: a normal of one width throughout, and a rescale by depth.
 
 What is unusual: the depth rescale is a separate, explicit step. The official code rescales and then
 draws every linear layer anew, so the rescale never reaches its training; here it is off unless asked for.
@@ -16,12 +16,12 @@ RESIDUAL_OUTPUTS = ("attn.proj.weight", "mlp.fc2.weight")
 
 
 def draw_weights(module: nn.Module, std: float = STD) -> None:
-    """Linear and convolution weights from a normal of `std` (official: .02) cut at ±2 (absolute), biases 0.
+    """Linear and convolution weights from a normal of `std` (I-JEPA: .02) cut at ±2 (absolute), biases 0.
 
-    Norms keep the 1 and 0 they are made with. Source: I-JEPA's released code.
+    Norms keep the 1 and 0 they are made with. Source: I-JEPA (arXiv 2301.08243), released code.
     """
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
             nn.init.trunc_normal_(part.weight, std=std)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)

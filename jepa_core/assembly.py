@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from jepa_core import plugins
+from jepa_core.attention import choose_implementation
 from jepa_core.data.steps import StepMasks, crops
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
@@ -46,6 +47,7 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
             target_update=build("target_update", recipe.target_update),
             objectives={name: build("objective", config) for name, config in terms.items()},
         )
+    choose_implementation(model, recipe.kernels.attention, instead_of="auto")
     if recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images):
         model.total_steps = total_steps_of(recipe)
     return model

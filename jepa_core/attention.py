@@ -69,8 +69,8 @@ class PackedAttention(Attention):
         return self.proj_drop(self.proj(mixed))
 
 
-def choose_implementation(module: nn.Module, impl: str) -> None:
-    """Sets the implementation that every `PackedAttention` inside `module` uses.
+def choose_implementation(module: nn.Module, impl: str, instead_of: str | None = None) -> None:
+    """Sets the implementation that each `PackedAttention` inside `module` uses, or those set to `instead_of`.
 
     Raises UserError for a name that `jepa_kernels` does not know.
     """
@@ -78,7 +78,7 @@ def choose_implementation(module: nn.Module, impl: str) -> None:
     if impl not in known:
         raise unknown("attention implementation", impl, known)
     for part in module.modules():
-        if isinstance(part, PackedAttention):
+        if isinstance(part, PackedAttention) and instead_of in (None, part.impl):
             part.impl = impl
 
 

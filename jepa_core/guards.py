@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -54,6 +54,24 @@ class StepGuard:
             return None
         if not finite and self.settings.on_nonfinite == "stop":
             raise StepRefused(f"step {step:,}: {reason}")
+        self._skip(step, reason)
+        return reason
+
+    def found_late(self, steps: Sequence[int], now: int) -> str:
+        """Why these steps (from 1) changed nothing, where their values became known only at step `now`.
+
+        Raises StepRefused as `objection` does.
+        """
+        which = "step " + ", ".join(f"{step:,}" for step in steps[:3]) + (" …" if len(steps) > 3 else "")
+        reason = f"the loss or its gradient was not finite at {which}"
+        if self.settings.on_nonfinite == "stop":
+            raise StepRefused(f"{reason}, which train.cuda_graph looks for when a line is logged")
+        for step in steps:
+            self._skip(step, reason)
+        return reason
+
+    def _skip(self, step: int, reason: str) -> None:
+        """Counts a skipped step. Raises StepRefused where there are too many."""
         self.skipped.append(step)
         recent = sum(number > step - WINDOW for number in self.skipped)
         if recent > self.settings.max_skipped:
@@ -61,7 +79,6 @@ class StepGuard:
                 f"step {step:,}: {reason}; {recent} of the last {WINDOW} steps had to be skipped, and "
                 f"train.max_skipped allows {self.settings.max_skipped}"
             )
-        return reason
 
     def _spike(self, loss: float) -> str | None:
         k = self.settings.spike_guard

@@ -51,6 +51,12 @@ class Output:
     metrics: Mapping[str, Tensor | float]
     step: Step
 
+    def detach(self) -> Output:
+        """The same values without the graph of their gradients."""
+        terms = {name: term.detach() for name, term in self.terms.items()}
+        metrics = {k: v.detach() if isinstance(v, Tensor) else v for k, v in self.metrics.items()}
+        return Output(self.loss.detach(), terms, metrics, self.step.map(_detached))
+
 
 class JEPA(nn.Module):
     """Encoder, target encoder, predictor, masker and objectives, joined by stages.
@@ -219,6 +225,10 @@ class JEPA(nn.Module):
         if plan.batch_size not in (None, batch_size):
             raise ValueError(f"the plan masks {plan.batch_size} samples; the batch has {batch_size}")
         return plan
+
+
+def _detached(tokens: Tokens) -> Tokens:
+    return Tokens(tokens.values.detach(), tokens.at, tokens.grid, tuple(v.detach() for v in tokens.layers))
 
 
 def _layer_norm(values: Tensor) -> Tensor:

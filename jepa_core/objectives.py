@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa_core.capacity import real_rows
 from jepa_core.protocols import Step
 from jepa_core.settings import ObjectiveSettings
 
@@ -48,17 +49,12 @@ def paired(step: Step) -> tuple[Tensor, Tensor]:
     return predictions.to(wide), targets.to(wide)
 
 
-def each_pair(step: Step) -> list[tuple[Tensor, Tensor]]:
-    """Predictions and targets pair by pair, each as `paired` gives them all. Raises ValueError as it does."""
-    predictions, targets = paired(step)
-    lengths = [tokens.at.total for tokens in step.predictions]
-    return list(zip(predictions.split(lengths), targets.split(lengths), strict=True))
-
-
 class PredictionTerm(LossTerm, ABC):
     """A distance between predictions and targets, averaged over all that is predicted."""
 
     class Config(LossTerm.Config):
+        capturable: ClassVar[bool] = True
+
         average: Literal["tokens", "pairs"] = "tokens"
         """Over all predicted `tokens` alike (I-JEPA), or over the `pairs` of context and target, the mean of
         each counting the same (V-JEPA)."""
@@ -67,12 +63,24 @@ class PredictionTerm(LossTerm, ABC):
 
     @abstractmethod
     def distance(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """A scalar, the mean over predictions and targets [S, D]."""
+        """A scalar, the mean over predictions and targets [S, D]; 0 where they are the same."""
 
     def forward(self, step: Step) -> Tensor:
+        predictions, targets = paired(step)
+        sets = [tokens.at for tokens in step.predictions]
         if self.config.average == "tokens":
-            return self.distance(*paired(step))
-        return torch.stack([self.distance(*pair) for pair in each_pair(step)]).mean()
+            return self._mean(predictions, targets, real_rows(sets))
+        lengths = [one.total for one in sets]
+        masks = [one.real for one in sets]
+        each = zip(predictions.split(lengths), targets.split(lengths), masks, strict=True)
+        return torch.stack([self._mean(*pair) for pair in each]).mean()
+
+    def _mean(self, predictions: Tensor, targets: Tensor, real: Tensor | None) -> Tensor:
+        """The distance over rows that are real [S]: the others are made equal, and not counted."""
+        if real is None:
+            return self.distance(predictions, targets)
+        predictions, targets = (torch.where(real[:, None], x, 1.0) for x in (predictions, targets))
+        return self.distance(predictions, targets) * (len(real) / real.sum())
 
 
 class SmoothL1(PredictionTerm):
@@ -122,6 +130,7 @@ class VarianceCovariance(LossTerm):
 
     class Config(LossTerm.Config):
         batchwise: ClassVar[bool] = True
+        capturable: ClassVar[bool] = True
 
         on: Literal["mean", "tokens"] = "mean"
         """What is spread: each sample's average feature, or its tokens."""
@@ -135,14 +144,22 @@ class VarianceCovariance(LossTerm):
     config: Config
 
     def forward(self, step: Step) -> Tensor:
-        pick = (lambda t: t.mean()) if self.config.on == "mean" else (lambda t: t.values)
-        terms = [self._term(pick(tokens).float()) for tokens in step.contexts]
+        if self.config.on == "mean":
+            terms = [self._term(tokens.mean().float()) for tokens in step.contexts]
+        else:
+            terms = [self._term(tokens.values.float(), tokens.at.real) for tokens in step.contexts]
         return torch.stack(terms).mean()
 
-    def _term(self, features: Tensor) -> Tensor:
-        count, width = features.shape
-        centred = features - features.mean(0)
-        covariance = centred.T @ centred / max(1, count - 1)
+    def _term(self, features: Tensor, real: Tensor | None = None) -> Tensor:
+        """The term of features [S, D], of which those of `real` rows [S] count (all without it)."""
+        width = features.shape[1]
+        if real is None:
+            centred = features - features.mean(0)
+            covariance = centred.T @ centred / max(1, len(features) - 1)
+        else:
+            mean = (features * real[:, None]).sum(0) / real.sum()
+            centred = (features - mean) * real[:, None]
+            covariance = centred.T @ centred / (real.sum() - 1).clamp(min=1)
         std = (covariance.diagonal() + 1e-4).sqrt()
         off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
         hinge = F.relu(self.config.std - std).mean()

@@ -72,13 +72,7 @@ class TrainingStep:
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self.device = next(model.parameters()).device
         self.bf16 = use_bf16(recipe.train.precision, self.device)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model),
-            lr=self.settings.lr,
-            betas=self.settings.betas,
-            eps=self.settings.eps,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = self.make_optimizer()
         check_coverage(model, self.optimizer)
         model.total_steps = total_steps
         self.done = 0
@@ -88,6 +82,16 @@ class TrainingStep:
         """Why the last step was skipped; None where it was taken."""
         self.logged: dict[str, float | Tensor] = {}
         """Learning rate, weight decay, momentum and gradient norm (before clipping) of the last step."""
+
+    def make_optimizer(self) -> torch.optim.AdamW:
+        """AdamW over the model's trainable parameters."""
+        return torch.optim.AdamW(
+            parameter_groups(self.model),
+            lr=self.settings.lr,
+            betas=self.settings.betas,
+            eps=self.settings.eps,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
 
     def __call__(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
         """Forward, backward, optimizer and target update on one batch."""
@@ -99,17 +103,17 @@ class TrainingStep:
         Returns the last one's output, with the loss and the terms of the whole step.
         """
         self.model.train()
-        self._set_schedules()
+        self.set_schedules()
         self.optimizer.zero_grad(set_to_none=True)
         values = []
         for number, (batch, plan) in enumerate(parts):
-            with self._last(number == len(parts) - 1), self._randomness(number, len(parts)):
+            with self._last(number == len(parts) - 1), self.randomness(number, len(parts)):
                 output = self.forward(batch, plan)
                 (output.loss / len(parts)).backward()
             values.append(torch.stack([output.loss, *output.terms.values()]).detach())
         loss, *means = self.ranks.mean(torch.stack(values).mean(0))
         output = replace(output, loss=loss, terms=dict(zip(output.terms, means, strict=True)))
-        norm = self.logged["grad_norm"] = self._clip()
+        norm = self.logged["grad_norm"] = self.clip()
         self.objection = self.guard.objection(self.done + 1, loss, output.terms, norm, self.model)
         if self.objection is None:
             self.optimizer.step()
@@ -117,14 +121,19 @@ class TrainingStep:
         self.done += 1
         return output
 
-    def _clip(self) -> Tensor:
-        """The norm of the whole gradient, which is then scaled down to `clip_grad` where that is to be."""
+    def clip(self) -> Tensor:
+        """The norm of the whole gradient, which is then scaled down to the limit."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        waits = self.settings.clip_after_warmup and self.done < self.warmup_steps
-        if self.settings.clip_grad is not None and not waits:
-            nn.utils.clip_grads_with_norm_(trained, self.settings.clip_grad, norm)
+        if (limit := self.limit()) < math.inf:
+            nn.utils.clip_grads_with_norm_(trained, limit, norm)
         return norm
+
+    def limit(self) -> float:
+        """The largest norm that the gradient of this step may have; infinite where it is not clipped."""
+        waits = self.settings.clip_after_warmup and self.done < self.warmup_steps
+        clip = self.settings.clip_grad
+        return math.inf if clip is None or waits else clip
 
     def state_dict(self) -> dict[str, Any]:
         """What another step needs besides the model's weights in order to go on alike."""
@@ -159,23 +168,28 @@ class TrainingStep:
         return self.wrapped.no_sync()
 
     @contextmanager
-    def _randomness(self, number: int, parts: int) -> Iterator[None]:
+    def randomness(self, number: int, parts: int) -> Iterator[None]:
         """torch's global randomness starts anew for this micro-batch, and is put back after."""
         seed = step_generator(self.seed, self.ranks.rank * parts + number, self.done, "model").initial_seed()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             yield
 
-    def _set_schedules(self) -> None:
-        s = self.settings
-        total = round(s.schedule_scale * self.total_steps)
-        lr = warmup_cosine(self.done, total, self.warmup_steps, s.start_lr, s.lr, s.final_lr)
-        final = s.weight_decay if s.final_weight_decay is None else s.final_weight_decay
-        decay = between(self.done + 1, total, s.weight_decay, final, "cosine")
+    def set_schedules(self) -> None:
+        """Puts learning rate and weight decay of the step that comes into the optimizer and `logged`."""
+        lr, decay = self.schedules()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
             group["weight_decay"] = decay if group["decay"] else 0.0
         self.logged = {"lr": lr, "weight_decay": decay}
+
+    def schedules(self) -> tuple[float, float]:
+        """Learning rate and weight decay of the step that comes."""
+        s = self.settings
+        total = round(s.schedule_scale * self.total_steps)
+        lr = warmup_cosine(self.done, total, self.warmup_steps, s.start_lr, s.lr, s.final_lr)
+        final = s.weight_decay if s.final_weight_decay is None else s.final_weight_decay
+        return lr, between(self.done + 1, total, s.weight_decay, final, "cosine")
 
 
 def total_steps_of(recipe: Recipe, images: int | None = None) -> int:
@@ -217,4 +231,15 @@ def training_step(model: JEPA, recipe: Recipe, images: int | None = None) -> Tra
     `images`, the size of the training split, is needed only where the recipe counts in epochs and does
     not say how many images those have.
     """
-    return TrainingStep(model, recipe, *steps_of(recipe, images))
+    return make_step(model, recipe, *steps_of(recipe, images))
+
+
+def make_step(
+    model: JEPA, recipe: Recipe, total_steps: int, warmup_steps: int, ranks: Ranks | None = None
+) -> TrainingStep:
+    """The step as the recipe wants it done: recorded in a CUDA graph, or not."""
+    if recipe.train.cuda_graph:
+        from jepa_core.captured import CapturedStep
+
+        return CapturedStep(model, recipe, total_steps, warmup_steps, ranks)
+    return TrainingStep(model, recipe, total_steps, warmup_steps, ranks)

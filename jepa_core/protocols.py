@@ -8,8 +8,8 @@ Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
@@ -118,6 +118,16 @@ class Step:
     target_tokens: Tokens | None
     plan: MaskPlan
     number: int = 0
+
+    def map(self, change: Callable[[Tokens], Tokens]) -> Step:
+        """The step with each of its tokens changed."""
+        return replace(
+            self,
+            predictions=tuple(map(change, self.predictions)),
+            targets=tuple(map(change, self.targets)),
+            contexts=tuple(map(change, self.contexts)),
+            target_tokens=None if self.target_tokens is None else change(self.target_tokens),
+        )
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ component (`masker.name=random`), the settings given for the old one are dropped
 one declares as `carried` (an image size, say, which speaks of the task and not of the component).
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives) and probes.*, any number; transform, optimizer, train: the engine's own.
+terms.* (further objectives) and probes.*, any number; transform, optimizer, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from jepa_core.recipe_files import base_of, find, parsed
 from jepa_core.recipe_files import names as names
 from jepa_core.settings import (
     ComponentSettings,
+    KernelSettings,
     ObjectiveSettings,
     OptimizerSettings,
     Settings,
@@ -43,6 +44,7 @@ ENGINE: dict[str, type[Settings]] = {
     "transform": TransformSettings,
     "optimizer": OptimizerSettings,
     "train": TrainSettings,
+    "kernels": KernelSettings,
 }
 
 
@@ -62,6 +64,7 @@ class Recipe:
     transform: TransformSettings
     optimizer: OptimizerSettings
     train: TrainSettings
+    kernels: KernelSettings = field(default_factory=KernelSettings)
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ from jepa_core.errors import UserError, unknown
 from jepa_core.jepa import JEPA
 from jepa_core.journal import EVENTS, record
 from jepa_core.metrics import METRICS, keep_until, read_metrics, replace_file
-from jepa_core.optim import TrainingStep, steps_of
+from jepa_core.optim import TrainingStep, make_step, steps_of
 from jepa_core.protocols import Samples
 from jepa_core.ranks import Ranks
 from jepa_core.recipes import Recipe, load_recipe
@@ -117,7 +117,7 @@ def begin(
         log.warning(
             "a warm-up of %d steps in a run of %d: its peak learning rate is not reached", warmup, steps
         )
-    training = TrainingStep(model, recipe, steps, warmup, ranks)
+    training = make_step(model, recipe, steps, warmup, ranks)
     run = Run(folder, recipe, training, samples)
     if checkpoint is not None:
         _restore(run, checkpoint, allow)

@@ -67,6 +67,10 @@ class ObjectiveSettings(ComponentSettings):
     """Whether the term looks at the batch as a whole (covariances, contrasts), so that its mean over ranks
     or micro-batches is not its value on all of them; `jepa plugins check` asks where it is not said."""
 
+    capturable: ClassVar[bool] = False
+    """Whether the term may be part of a CUDA graph (`train.cuda_graph`): it looks at nothing on the host,
+    draws nothing from the step's number, and leaves out rows that are not `IndexSet.real`."""
+
     weight: float = 1.0
     """Factor of this term in the loss."""
 
@@ -90,6 +94,10 @@ class TrainSettings(Settings):
     compile: bool = False
     """Compile the model's forward and backward pass (torch.compile, one graph for sets of all lengths): the
     first steps take a minute or two."""
+    cuda_graph: bool = False
+    """Record the step in a CUDA graph once and replay it: for models whose many small kernels a GPU outruns.
+    Ragged sets are padded to a room measured from the masker; a batch that does not fit runs as it is. NaN
+    and infinite values are found when a line is logged; the optimizer leaves out the steps that had them."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; auto: the first GPU, or the CPU."""
     log_every: int = Field(10, ge=1)
@@ -107,6 +115,14 @@ class TrainSettings(Settings):
     (V-JEPA 2.1); by default none is."""
     max_skipped: int = Field(10, ge=0)
     """Skipped steps among the last 300 that are put up with; one more ends the run."""
+
+
+class KernelSettings(Settings):
+    """Which implementations compute, where a component's own settings leave it open."""
+
+    attention: str = "auto"
+    """Of attention, for every encoder and predictor whose own `attention` is `auto`: one of
+    `jepa_kernels.ATTENTION_IMPLS` (xformers, flex, varlen, sdpa …), which then runs or says why it cannot."""
 
 
 DecayRate = Annotated[float, Field(ge=0, lt=1)]

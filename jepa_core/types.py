@@ -11,7 +11,7 @@ each sample where all samples keep as many, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,10 +21,9 @@ from torch import Tensor
 from jepa_core.once import once
 from jepa_kernels import Layout
 
+Device = torch.device | str
 Grid = tuple[int, ...]
 """Sides of a token grid, slowest axis first: `(H, W)`, `(T, H, W)`, `(L,)`."""
-
-Device = torch.device | str
 
 
 def grid_size(grid: Grid) -> int:
@@ -103,10 +102,15 @@ class IndexSet:
         """int64 [B+1]: sample b holds the packed rows offsets[b] … offsets[b+1]-1."""
         return torch.cat([self.lengths.new_zeros(1), self.lengths.cumsum(0)])
 
+    @property
+    def real(self) -> Tensor | None:
+        """bool [S]: false for a row that stands for no sample (`capacity.PaddedSet`); None: all are real."""
+        return None
+
     @once
     def samples(self) -> Tensor:
         """int64 [S]: the sample each packed token belongs to."""
-        batch = torch.arange(self.batch_size, device=self.index.device)
+        batch = torch.arange(self.lengths.numel(), device=self.index.device)
         if self.uniform is not None:
             return batch.repeat_interleave(self.uniform)
         return batch.repeat_interleave(self.lengths, output_size=self.total)
@@ -119,8 +123,7 @@ class IndexSet:
     def flat(self, tokens: int) -> Tensor:
         """int64 [S]: rows of a [B·N, …] view that these tokens stand at, N = `tokens`.
 
-        Raises ValueError for an index outside 0 … N-1 (on the CPU: a look at an accelerator would wait for
-        it, and its own check stops the program).
+        Raises ValueError on the CPU for an index outside 0 … N-1; a look at an accelerator would wait for it.
         """
         if self.total and self.index.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = (int(end) for end in self.index.aminmax())
@@ -200,16 +203,15 @@ class MaskPlan:
 
     def to(self, device: Device, non_blocking: bool = False) -> MaskPlan:
         """The same plan on another device."""
-        return MaskPlan(
-            tuple(s.to(device, non_blocking) for s in self.contexts),
-            tuple(s.to(device, non_blocking) for s in self.targets),
-            self.pairs,
-        )
+        return self.map(lambda one: one.to(device, non_blocking))
 
     def pin_memory(self) -> MaskPlan:
         """The same plan in page-locked memory; called by torch's DataLoader."""
-        pinned = [tuple(s.pin_memory() for s in sets) for sets in (self.contexts, self.targets)]
-        return MaskPlan(pinned[0], pinned[1], self.pairs)
+        return self.map(lambda one: one.pin_memory())
+
+    def map(self, change: Callable[[IndexSet], IndexSet]) -> MaskPlan:
+        """The plan with each of its sets changed."""
+        return MaskPlan(tuple(map(change, self.contexts)), tuple(map(change, self.targets)), self.pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,9 +253,9 @@ class Tokens:
         """[B, D]: the average over each sample's tokens; zeros where a sample has none."""
         if self.at.uniform:
             return self.dense().mean(1)
-        total = self.values.new_zeros(self.at.batch_size, self.width)
-        total = total.index_add(0, self.at.samples, self.values)
-        return total / self.at.lengths.clamp(min=1)[:, None].to(total.dtype)
+        batch, lengths = self.at.batch_size, self.at.lengths
+        total = self.values.new_zeros(len(lengths), self.width).index_add(0, self.at.samples, self.values)
+        return total[:batch] / lengths[:batch].clamp(min=1)[:, None].to(total.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,12 +291,10 @@ class Batch:
         """The same batch on another device (`condition` moves where it is a tensor)."""
         move = {k: v.to(device, non_blocking=non_blocking) for k, v in self.views.items()}
         side = {k: v.to(device, non_blocking=non_blocking) for k, v in self.side.items()}
-        condition = self.condition
-        if isinstance(condition, Tensor):
-            condition = condition.to(device, non_blocking=non_blocking)
+        given = self.condition
+        condition = given.to(device, non_blocking=non_blocking) if isinstance(given, Tensor) else given
         return replace(self, views=move, condition=condition, side=side)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by torch's DataLoader."""
-        views = {k: v.pin_memory() for k, v in self.views.items()}
-        return replace(self, views=views)
+        return replace(self, views={k: v.pin_memory() for k, v in self.views.items()})

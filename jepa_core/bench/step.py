@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ from jepa_core import plugins
 from jepa_core.assembly import build_model, noise, sample_masks
 from jepa_core.bench.flops import count
 from jepa_core.bench.stages import split
+from jepa_core.capacity import afresh
+from jepa_core.cuda_graphs import WARM
 from jepa_core.devices import pick_device
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
-from jepa_core.optim import TrainingStep
+from jepa_core.optim import TrainingStep, make_step
 from jepa_core.recipes import Recipe
 from jepa_core.types import Batch, MaskPlan
 from jepa_kernels.bench.ceilings import Ceilings
@@ -76,7 +78,8 @@ class Inputs:
 
 
 def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool = False) -> Report:
-    """Measures `steps` training steps of one micro-batch each, on the recipe's device.
+    """Measures `steps` training steps of one micro-batch each, on the recipe's device; with
+    `train.cuda_graph` as they are and recorded.
 
     Raises UserError where the recipe cannot be trained, and with `official` where no plugin offers that way
     or the way does not do what the recipe asks for.
@@ -84,12 +87,15 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
     device = pick_device(recipe.train.device)
     model = build_model(recipe).to(device)
     training = TrainingStep(model, recipe, total_steps=1_000_000, warmup_steps=0)
+    captured = make_step(model, recipe, 1_000_000, 0) if recipe.train.cuda_graph else None
     inputs = Inputs(recipe, model, device)
     batch, plan = inputs.draw()
     peer = _peer(recipe, model, plan) if official else None
     operations = count(model, lambda: training(batch, plan))
     stages = split(training, inputs.draw, steps)
-    calls: dict[str, Callable[[], Any]] = {"jepa-core": lambda: training(batch, _fresh(plan))}
+    calls: dict[str, Callable[[], Any]] = {"jepa-core": lambda: training(batch, afresh(plan))}
+    if captured is not None:
+        calls["jepa-core, CUDA graphs"] = lambda: captured(batch, plan)
     if peer is not None:
         calls["the released code's way"] = lambda: peer(batch, plan)
     ways = []
@@ -98,12 +104,6 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
         used = operations / seconds / ceilings.matmul
         ways.append(Way(name, seconds, inputs.size, used, peak))
     return Report(_described(recipe, inputs, training), operations, stages, ways)
-
-
-def _fresh(plan: MaskPlan) -> MaskPlan:
-    """The same plan without what a step derives from it and keeps: each step of a run pays for that."""
-    sets = [tuple(replace(one) for one in several) for several in (plan.contexts, plan.targets)]
-    return MaskPlan(sets[0], sets[1], plan.pairs)
 
 
 def _peer(recipe: Recipe, model: JEPA, plan: MaskPlan) -> Callable[[Batch, MaskPlan], Any]:
@@ -116,7 +116,8 @@ def _peer(recipe: Recipe, model: JEPA, plan: MaskPlan) -> Callable[[Batch, MaskP
 
 def _timed(call: Callable[[], Any], device: torch.device, steps: int) -> tuple[float, int | None]:
     """(seconds of a call, the mean of `steps` in a row; peak bytes above what was there, on a GPU)."""
-    call(), call()
+    for _ in range(WARM + 1):
+        call()
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize(device)

@@ -13,6 +13,7 @@ Axes: B samples, C channels, S packed tokens, P prefix tokens, N tokens of the g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import timm
@@ -139,13 +140,15 @@ def with_prefix(keep: IndexSet, prefix: int) -> tuple[IndexSet, Tensor]:
     """
     device = keep.index.device
     patches = torch.arange(keep.total, device=device) + prefix * (keep.samples + 1)
-    starts = keep.offsets[:-1] + prefix * torch.arange(keep.batch_size, device=device)
+    starts = keep.offsets[:-1] + prefix * torch.arange(len(keep.lengths), device=device)
     heads = (starts[:, None] + torch.arange(prefix, device=device)).flatten()
     index = torch.empty(keep.total + heads.numel(), dtype=torch.long, device=device)
     index[patches] = keep.index + prefix
-    index[heads] = torch.arange(prefix, device=device).repeat(keep.batch_size)
+    index[heads] = torch.arange(prefix, device=device).repeat(len(keep.lengths))
     uniform = None if keep.uniform is None else keep.uniform + prefix
-    return IndexSet(index, keep.lengths + prefix, keep.max_length + prefix, uniform), patches
+    longest = keep.max_length + prefix
+    at = replace(keep, index=index, lengths=keep.lengths + prefix, max_length=longest, uniform=uniform)
+    return at, patches
 
 
 def build(config: TimmVit.Config) -> Any:

@@ -49,19 +49,21 @@ fi
 
 SHAPES=() QUICK=()
 if [ -n "$DRY" ]; then SHAPES=(--shape CIFAR) QUICK=(--quick); fi
-part 200 "kernels beside their peers" jepa bench kernels "${SHAPES[@]}" "${QUICK[@]}" --json "$OUT/kernels.json"
+part 180 "kernels beside their peers" jepa bench kernels "${SHAPES[@]}" "${QUICK[@]}" --json "$OUT/kernels.json"
 
 STEPS=$(mktemp -d)
-TINY=()
-if [ -n "$DRY" ]; then TINY=(encoder.name=official_tiny predictor.depth=1); fi
+TINY=() GRAPH=(train.cuda_graph=true)
+if [ -n "$DRY" ]; then TINY=(encoder.name=official_tiny predictor.depth=1) GRAPH=(); fi
 for sized in vitb16:40:30 vitl16:50:35 vith14:70:50; do
   IFS=: read -r size equal exact <<<"$sized"
   size_is=("train.batch_size=$BATCH" "train.micro_batch=$BATCH" "${TINY[@]}")
   part "$equal" "step of $size, equal masks, both ways" \
     jepa bench step "ijepa/official_in1k_$size" "${size_is[@]}" --official "${QUICK[@]}" --json "$STEPS/$size-equal.json"
   part "$exact" "step of $size, exact masks" \
-    jepa bench step "ijepa/in1k_$size" "${size_is[@]}" "${QUICK[@]}" --json "$STEPS/$size-exact.json"
+    jepa bench step "ijepa/in1k_$size" "${size_is[@]}" "${GRAPH[@]}" "${QUICK[@]}" --json "$STEPS/$size-exact.json"
 done
+part 20 "step of a small model, exact masks" \
+  jepa bench step ijepa/cifar10 data.workers=0 "${GRAPH[@]}" "${QUICK[@]}" --json "$STEPS/cifar10.json"
 "$PYTHON" - "$STEPS" "$OUT/steps.json" <<'END'
 import json, pathlib, sys
 found = {path.stem: json.loads(path.read_text()) for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json"))}

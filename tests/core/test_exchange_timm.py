@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from jepa_core import IndexSet, UserError
+from jepa_core.capacity import Room
 from jepa_core.exchange.exporting import export_run
 from jepa_core.exchange.importing import import_run
 from jepa_core.exchange.timm_vit import TimmVit, with_prefix
@@ -86,6 +87,17 @@ def test_prefix_rows_by_hand():
     same, rows = with_prefix(IndexSet.full(2, 3), 0)
     assert same.index.tolist() == [0, 1, 2, 0, 1, 2]
     assert (same.uniform, rows.tolist()) == (3, [0, 1, 2, 3, 4, 5])
+
+
+def test_prefixes_of_padded_sets_leave_the_patches_as_they_are() -> None:
+    sets = [IndexSet.from_lists([range(n), range(2)]) for n in (3, 9)]
+    room = Room.measured(sets, tokens=9)
+    padded = room.pad(sets[0], room.rungs[0], 9)
+    at, patches = with_prefix(padded, 2)
+    assert at.batch_size == 2
+    assert at.lengths.tolist() == (padded.lengths + 2).tolist()
+    assert at.index[patches[:5]].tolist() == (sets[0].index + 2).tolist()
+    assert (at.flat(11)[patches[5:]] // 11 == 1).all()
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (48, 80)])

@@ -5,7 +5,8 @@ import torch
 from timm.layers import Attention, LayerNorm
 from timm.models.vision_transformer import Block
 
-from jepa_core.attention import PackedAttention, choose_implementation, run_block
+from jepa_core import build_model, load_recipe
+from jepa_core.attention import PackedAttention, choose_implementation, run_blocks
 from jepa_core.errors import UserError
 from jepa_kernels import Layout
 
@@ -44,7 +45,7 @@ def test_recomputed_block_gives_the_same_gradient_and_keeps_less():
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t
         ):
-            out = run_block(block, x, layout(), recompute)
+            out, _ = run_blocks([block], x, layout(), recompute=recompute)
         gradients.append(torch.autograd.grad(out.square().sum(), [x, *block.parameters()]))
         kept.append(sum(sizes))
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
@@ -72,3 +73,13 @@ def test_implementation_by_name():
         UserError, match=r"unknown attention implementation 'referense'; known: .*Did you mean 'reference'\?"
     ):
         choose_implementation(block, "referense")
+
+
+def test_a_recipe_names_an_implementation_for_all_that_leave_it_open(tiny_recipe):
+    overrides = ("kernels.attention=reference", "predictor.attention=sdpa")
+    model = build_model(load_recipe(tiny_recipe, *overrides))
+    chosen = {
+        part: {m.impl for m in getattr(model, part).modules() if isinstance(m, PackedAttention)}
+        for part in ("encoder", "target_encoder", "predictor")
+    }
+    assert chosen == {"encoder": {"reference"}, "target_encoder": {"reference"}, "predictor": {"sdpa"}}

@@ -1,0 +1,86 @@
+"""CUDA graphs of work that leaves its inputs and results in their places: recorded once, then replayed.
+
+What is unusual: the first calls are real work and run as they are, on the stream on which the next is
+recorded; so libraries are loaded, kernels compiled and tables made, and nothing is run for warmth alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from jepa_core.errors import UserError
+
+WARM = 2
+"""Calls that run as they are before one is recorded."""
+
+T = TypeVar("T")
+Work = Callable[[], T]
+
+
+class Recorder(Protocol):
+    """What runs work as it is, and records it."""
+
+    def aside(self, work: Work[T]) -> T:
+        """Runs the work where it will be recorded."""
+        ...
+
+    def record(self, work: Work[T]) -> Work[T]:
+        """What does the work again, on whatever lies in its inputs' places by then."""
+        ...
+
+
+class CudaRecorder:
+    """Records work on tensors that stay in their places; all graphs of one recorder share memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def aside(self, work: Work[T]) -> T:
+        """Runs the work on the stream on which it will be recorded."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
+            result = work()
+        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        return result
+
+    def record(self, work: Work[T]) -> Work[T]:
+        """What replays the work and returns the tensors it left.
+
+        Raises UserError where it cannot be recorded.
+        """
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                result = work()
+        except RuntimeError as error:
+            why = str(error).partition("\n")[0]
+            raise UserError(
+                f"the step cannot be recorded in a CUDA graph ({why}); set train.cuda_graph=false"
+            ) from error
+
+        def replay() -> T:
+            graph.replay()
+            return result
+
+        return replay
+
+
+class Recorded:
+    """`call()`: the work as it is for the first few times, then recorded, and replayed."""
+
+    def __init__(self, work: Work[Any], recorder: Recorder) -> None:
+        self.work, self.recorder = work, recorder
+        self.calls = 0
+        self._replay: Work[Any] | None = None
+
+    def __call__(self) -> Any:
+        self.calls += 1
+        if self.calls <= WARM:
+            return self.recorder.aside(self.work)
+        if self._replay is None:
+            self._replay = self.recorder.record(self.work)
+        return self._replay()

@@ -131,6 +131,25 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class Recording(Protocol):
+    """A sample that is longer than a view of it: a film, say, of which a view shows a window of T frames."""
+
+    def starts(self, frames: int) -> Sequence[int]:
+        """Where a window of T = `frames` frames may begin; at least one place.
+
+        Raises `jepa_core.data.CorruptSample` where there is none, or the recording cannot be read.
+        """
+        ...
+
+    def window(self, start: int, frames: int) -> Tensor:
+        """The window that begins at `start`, one of `starts(frames)`: uint8 [T, C, h, w].
+
+        Raises `jepa_core.data.CorruptSample` where it cannot be read.
+        """
+        ...
+
+
 class Samples(Protocol):
     """One split of a source: random access, so that a step's samples depend on its number alone."""
 
@@ -141,8 +160,9 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
-        """An image (PIL, or uint8 tensor [C, H, W]) and its label (-1: none).
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]:
+        """An image (PIL, or uint8 tensor [C, H, W]), or frames (uint8 [T, C, H, W], or a `Recording` of
+        them), and its label (-1: none).
 
         Raises `jepa_core.data.CorruptSample` for one that cannot be read.
         """

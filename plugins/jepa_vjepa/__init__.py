@@ -30,5 +30,13 @@ def jepa_maskers() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_data() -> Mapping[str, type]:
+    from jepa_vjepa.clips import ClipsSource
+    from jepa_vjepa.sample_clips import SampleClips
+
+    return {"clips": ClipsSource, "sample_clips": SampleClips}
+
+
+@hookimpl
 def jepa_recipes() -> Path:
     return Path(__file__).parent / "recipes"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from jepa_core.evaluate.features import FeatureMap, FeatureModel, Role
     from jepa_core.exchange.parts import Export, TimmModel, Weights
     from jepa_core.exchange.source import Source as WeightSource
 
@@ -193,6 +194,42 @@ class Probe(Protocol):
         self, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
     ) -> Mapping[str, float]:
         """Scores by name, such as `{"top1": .42}`, from (features [n, D], labels [n]) of both splits."""
+        ...
+
+
+@runtime_checkable
+class TokenProbe(Protocol):
+    """`Probe(config)` that judges the features of every token instead of their mean."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def on_tokens(
+        self, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
+    ) -> Mapping[str, float]:
+        """Scores by name, such as `{"top1": .42}`, from (features [n, N, D], labels [n]) of both splits."""
+        ...
+
+
+@runtime_checkable
+class Tasks(Protocol):
+    """What a `Source` adds whose samples can be labelled in more than one way, each a task for the probes."""
+
+    def tasks(self) -> Sequence[str]:
+        """Names of the tasks, at least one."""
+        ...
+
+    def labelled(self, task: str, split: str, view_shape: Sequence[int]) -> Samples:
+        """A split's samples for views of this shape, labelled; the same ones every time.
+
+        Raises UserError as `Source.split` does, and where there is none for views of this shape.
+        """
+        ...
+
+    def controls(self, model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
+        """Further rows of the probe table: what would give the labels away without the skill that is asked.
+
+        The arguments are those of `jepa_core.evaluate.model_features`.
+        """
         ...
 
 

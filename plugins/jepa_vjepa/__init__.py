@@ -38,5 +38,12 @@ def jepa_data() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_probes() -> Mapping[str, type]:
+    from jepa_vjepa.probe import AttentiveProbe
+
+    return {"attentive": AttentiveProbe}
+
+
+@hookimpl
 def jepa_recipes() -> Path:
     return Path(__file__).parent / "recipes"

@@ -19,8 +19,9 @@ import torch
 from jepa_core.data import CorruptSample, TransformSettings, eval_loader, make_loader
 from jepa_core.errors import UserError
 from jepa_vjepa import decoding, sample_clips
-from jepa_vjepa.clips import ClipsSource, Stretch, part
+from jepa_vjepa.clips import ClipsSource
 from jepa_vjepa.decoding import VideoFile
+from jepa_vjepa.films import Stretch, part
 from jepa_vjepa.sample_clips import Package, SampleClips
 from tests.plugins.made_clips import numbered, numbers_of, write_video
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from jepa_core.evaluate.features import FeatureMap, FeatureModel, Role
     from jepa_core.exchange.parts import Export, TimmModel, Weights
     from jepa_core.exchange.source import Source as WeightSource
 
@@ -141,6 +142,25 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class Recording(Protocol):
+    """A sample that is longer than a view of it: a film, say, of which a view shows a window of T frames."""
+
+    def starts(self, frames: int) -> Sequence[int]:
+        """Where a window of T = `frames` frames may begin; at least one place.
+
+        Raises `jepa_core.data.CorruptSample` where there is none, or the recording cannot be read.
+        """
+        ...
+
+    def window(self, start: int, frames: int) -> Tensor:
+        """The window that begins at `start`, one of `starts(frames)`: uint8 [T, C, h, w].
+
+        Raises `jepa_core.data.CorruptSample` where it cannot be read.
+        """
+        ...
+
+
 class Samples(Protocol):
     """One split of a source: random access, so that a step's samples depend on its number alone."""
 
@@ -151,8 +171,9 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
-        """An image (PIL, or uint8 tensor [C, H, W]) and its label (-1: none).
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]:
+        """An image (PIL, or uint8 tensor [C, H, W]), or frames (uint8 [T, C, H, W], or a `Recording` of
+        them), and its label (-1: none).
 
         Raises `jepa_core.data.CorruptSample` for one that cannot be read.
         """
@@ -183,6 +204,42 @@ class Probe(Protocol):
         self, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
     ) -> Mapping[str, float]:
         """Scores by name, such as `{"top1": .42}`, from (features [n, D], labels [n]) of both splits."""
+        ...
+
+
+@runtime_checkable
+class TokenProbe(Protocol):
+    """`Probe(config)` that judges the features of every token instead of their mean."""
+
+    Config: ClassVar[type[ComponentSettings]]
+
+    def on_tokens(
+        self, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
+    ) -> Mapping[str, float]:
+        """Scores by name, such as `{"top1": .42}`, from (features [n, N, D], labels [n]) of both splits."""
+        ...
+
+
+@runtime_checkable
+class Tasks(Protocol):
+    """What a `Source` adds whose samples can be labelled in more than one way, each a task for the probes."""
+
+    def tasks(self) -> Sequence[str]:
+        """Names of the tasks, at least one."""
+        ...
+
+    def labelled(self, task: str, split: str, view_shape: Sequence[int]) -> Samples:
+        """A split's samples for views of this shape, labelled; the same ones every time.
+
+        Raises UserError as `Source.split` does, and where there is none for views of this shape.
+        """
+        ...
+
+    def controls(self, model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
+        """Further rows of the probe table: what would give the labels away without the skill that is asked.
+
+        The arguments are those of `jepa_core.evaluate.model_features`.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,8 @@ from jepa_core.cli import complete
 
 out = Console()
 err = Console(stderr=True)
+MOST = 1000
+"""Columns, more than any terminal has."""
 
 RecipeName = Annotated[
     str, typer.Argument(help="A recipe's name or a .toml file", autocompletion=complete.recipes)
@@ -66,6 +69,12 @@ def lines(shown: RenderableType) -> None:
         text = Text.from_ansi(line)
         text.rstrip()
         out.print(text, soft_wrap=True, highlight=False)
+
+
+def whole(table: Table) -> None:
+    """Prints a table with every cell whole, in a terminal that is too narrow for it as well."""
+    needed = Measurement.get(out, out.options.update(max_width=MOST), table).maximum
+    Console(width=max(out.width, needed)).print(table)
 
 
 def title(what: str, said: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jepa_core.cli import complete
-from jepa_core.cli.console import AsJson, Role, RunFolder, out
+from jepa_core.cli.console import AsJson, Role, RunFolder, whole
 
 
 def evaluate(
@@ -35,4 +35,5 @@ def evaluate(
     if as_json:
         print(result.model_dump_json(indent=2))
     else:
-        out.print(result.table())
+        for each in result.tables:
+            whole(each.table())

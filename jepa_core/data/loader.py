@@ -68,11 +68,11 @@ def make_loader(
     max_corrupt: float = 0.1,
     pin_memory: bool = False,
 ) -> StepLoader:
-    """Training batches for these steps: `Loaded` with images float32 [batch_size, 3, H, W] and masks.
+    """Training batches for these steps: `Loaded` with views float32 [batch_size, *view_shape] and masks.
 
     Args:
         samples: the training split. In-memory samples are transformed by the batch, where the settings allow.
-        view_shape: (3, H, W).
+        view_shape: (3, H, W), or (3, T, H, W) of clips.
         batch_size: samples of one step of one rank.
         steps: numbers of the steps, from 0; `range(start, stop)` resumes at `start`.
         ranks, world: the shares of a step that this process draws, one `Loaded` each, of `world` shares.

@@ -16,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.images import read_image
+from jepa_core.protocols import Recording
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -41,7 +42,7 @@ class BaseSamples(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> tuple[Image | Tensor, int]: ...
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]: ...
 
     def keys(self) -> Sequence[str]:
         """A name for each sample; those of a held-out split are chosen by it."""
@@ -62,7 +63,7 @@ class Selection(BaseSamples):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]:
         return self.whole[int(self.index[index])]
 
     def keys(self) -> Sequence[str]:
@@ -71,8 +72,8 @@ class Selection(BaseSamples):
         return [names[index] for index in self.index]
 
 
-class ImageFiles(BaseSamples):
-    """Image files with labels. Paths lie in one byte array, which worker processes share uncopied."""
+class Files(BaseSamples):
+    """Files with labels. Paths lie in one byte array, which worker processes share uncopied."""
 
     def __init__(
         self, root: str, files: Sequence[str], labels: Sequence[int], classes: Sequence[str] | None, note: str
@@ -84,13 +85,20 @@ class ImageFiles(BaseSamples):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
-        path = os.path.join(self.root, os.fsdecode(self.files[index]))
-        return read_image(path), int(self.labels[index])
+    def path(self, index: int) -> str:
+        """The whole path of a file."""
+        return os.path.join(self.root, os.fsdecode(self.files[index]))
 
     def keys(self) -> Sequence[str]:
         """Paths relative to the root: a held-out split stays the same when the folder moves."""
         return [os.fsdecode(file) for file in self.files]
+
+
+class ImageFiles(Files):
+    """Image files with labels."""
+
+    def __getitem__(self, index: int) -> tuple[Image, int]:
+        return read_image(self.path(index)), int(self.labels[index])
 
 
 class ArraySamples(BaseSamples):

@@ -44,18 +44,18 @@ class ViewSettings(Settings):
     """A group of random crops of each image, of one size."""
 
     count: int = Field(1, ge=1, le=64)
-    """Crops of each image, V; the batch has them as [B, V, 3, H, W]."""
+    """Crops of each image, V; the batch has them as [B, V, 3, H, W] (of clips [B, V, 3, T, H, W])."""
     size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     """Side of the crops in pixels, or (height, width); by default the encoder's image size."""
     crop_scale: CropScale | None = None
     """Area of the crops as a share of the image: least, most; by default that of the transform."""
 
     def shape(self, view_shape: Sequence[int]) -> tuple[int, ...]:
-        """(3, H, W) of a crop, where the encoder asks for `view_shape`."""
+        """(3, H, W) of a crop, or (3, T, H, W), where the encoder asks for `view_shape`."""
         if self.size is None:
             return tuple(view_shape)
         height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        return view_shape[0], height, width
+        return *view_shape[:-2], height, width
 
 
 class TransformSettings(Settings):

@@ -16,6 +16,7 @@ from itertools import islice
 
 import torch
 from einops import rearrange
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -24,10 +25,10 @@ from jepa_core.data.images import ODD, CorruptSample, Skipped
 from jepa_core.data.randomness import step_generator
 from jepa_core.data.samples import Indices, InMemory
 from jepa_core.data.settings import TransformSettings
-from jepa_core.data.transforms import image_size, train_transform
+from jepa_core.data.transforms import VIEWS, image_size, train_transform
 from jepa_core.data.workers import one_thread
 from jepa_core.errors import UserError
-from jepa_core.protocols import Masker, Samples
+from jepa_core.protocols import Masker, Recording, Samples
 from jepa_core.types import Batch, Device, Grid, MaskPlan
 
 ENOUGH_SEEN = 100
@@ -136,7 +137,8 @@ class Steps(Dataset[Loaded]):
 
 @dataclass(frozen=True)
 class Crops:
-    """V random crops of each image: views float32 [B, V, 3, H, W], or [B, 3, H, W] where `count` is None."""
+    """V random crops of each sample: views float32 [B, V, 3, H, W], or [B, 3, H, W] where `count` is None;
+    of clips [B, V, 3, T, H, W], or [B, 3, T, H, W]."""
 
     settings: TransformSettings
     shape: tuple[int, ...]
@@ -152,28 +154,28 @@ class Crops:
         return (samples, *self.shape) if self.count is None else (samples, self.count, *self.shape)
 
     def grouped(self, views: Tensor) -> Tensor:
-        """The views [B·V, 3, H, W], one image's after the other's, with V as an axis where it is one."""
-        return views if self.count is None else rearrange(views, "(b v) c h w -> b v c h w", v=self.count)
+        """The views [B·V, ...], one sample's after the other's, with V as an axis where it is one."""
+        return views if self.count is None else rearrange(views, "(b v) ... -> b v ...", v=self.count)
 
 
 def crops(settings: TransformSettings, view_shape: Sequence[int]) -> dict[str, Crops]:
-    """The groups that the settings name, or the one crop `image`; `view_shape` (3, H, W) is the encoder's."""
+    """The groups that the settings name, or one crop, `image` or `video`; `view_shape` is the encoder's."""
     return {
         name: Crops(settings.of_view(view), view.shape(view_shape), view.count)
         for name, view in settings.views.items()
-    } or {"image": Crops(settings, tuple(view_shape))}
+    } or {VIEWS.get(len(view_shape), "view"): Crops(settings, tuple(view_shape))}
 
 
 def reader(
     samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
 ) -> Reader:
-    """Whole batches where the samples are in memory and the settings allow it, else image by image."""
+    """Whole batches where the samples are images in memory and the settings allow it, else one by one."""
     groups = crops(settings, view_shape)
-    if isinstance(samples, InMemory):
+    if isinstance(samples, InMemory) and len(view_shape) == 3:
         before = samples.tensors()[0].shape
         if all(batched.applies(group.settings, before, group.shape) for group in groups.values()):
             return ArrayReader(samples, groups)
-    return ImageReader(samples, groups, max_corrupt)
+    return OneByOne(samples, groups, max_corrupt)
 
 
 class ArrayReader:
@@ -196,8 +198,8 @@ class ArrayReader:
         return Picked(views, self.labels.index_select(0, rows))
 
 
-class ImageReader:
-    """Batches of images read and transformed one by one."""
+class OneByOne:
+    """Batches of images or clips read and transformed one by one."""
 
     def __init__(self, samples: Samples, groups: Mapping[str, Crops], max_corrupt: float) -> None:
         self.samples, self.groups, self.max_corrupt = samples, groups, max_corrupt
@@ -211,15 +213,16 @@ class ImageReader:
         with global_randomness(generator):
             for index in indices:
                 try:
-                    image, label = self.samples[index]
+                    sample, label = self.samples[index]
+                    made = {name: self._views(name, sample) for name in self.groups}
                 except CorruptSample as error:
                     skipped.append(error.record)
                     check_corrupt(skipped, len(labels) + len(skipped), self.max_corrupt)
                     continue
-                if not isinstance(image, Tensor):
-                    odd += image.info.get(ODD, ())
-                for name, group in self.groups.items():
-                    views[name] += [self.transforms[name](image) for _ in range(group.each)]
+                if isinstance(sample, Image):
+                    odd += sample.info.get(ODD, ())
+                for name in self.groups:
+                    views[name] += made[name]
                 labels.append(label)
                 if len(labels) == batch_size:
                     stacked = {name: g.grouped(torch.stack(views[name])) for name, g in self.groups.items()}
@@ -228,6 +231,10 @@ class ImageReader:
             f"only {len(labels)} of {len(labels) + len(skipped)} samples can be read, and a batch needs "
             f"{batch_size}; the first that cannot: {skipped[0]}"
         )
+
+    def _views(self, name: str, sample: Image | Tensor | Recording) -> list[Tensor]:
+        """A group's views of one sample; a recording is read here."""
+        return [self.transforms[name](sample) for _ in range(self.groups[name].each)]
 
 
 @contextmanager

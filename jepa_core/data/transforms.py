@@ -1,7 +1,9 @@
-"""What happens to an image before the model sees it, one at a time, with torchvision v2.
+"""What happens to an image or a clip before the model sees it, one at a time, with torchvision v2.
 
-Takes RGB PIL images and uint8 tensors [3, h, w]; gives normalised float32 [3, H, W]. Randomness is
-torch's global one: the loader seeds it for each step. `batched` does the same to whole arrays.
+Takes RGB PIL images and uint8 tensors [3, h, w], and gives normalised float32 [3, H, W]. Of a `Recording`
+it takes a window of frames, uint8 [T, 3, h, w], or takes such frames as they are; all get the same crop,
+flip and colours, and come out as [3, T, H, W]. Randomness is torch's global one: the loader seeds it for
+each step. `batched` does the same to whole arrays of images.
 """
 
 from __future__ import annotations
@@ -17,19 +19,24 @@ from torchvision.transforms.v2 import functional as F
 
 from jepa_core.data.settings import TransformSettings
 from jepa_core.errors import UserError
+from jepa_core.protocols import Recording
+
+VIEWS = {3: "image", 4: "video"}
+"""Names of the views (3, H, W) and (3, T, H, W), by their rank."""
 
 
 def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:
-    """Random resized crop to `view_shape` (3, H, W), then flip, colour and blur where they are on."""
+    """Random window and random resized crop to `view_shape`, then flip, colour, blur where they are on."""
     height, width = image_size(view_shape)
     steps: list[nn.Module] = [
+        Window(view_shape, random=True),
         v2.RandomResizedCrop(
             (height, width),
             scale=settings.crop_scale,
             ratio=settings.crop_ratio,
             interpolation=mode(settings),
             antialias=True,
-        )
+        ),
     ]
     if settings.flip:
         steps.append(v2.RandomHorizontalFlip(settings.flip))
@@ -40,14 +47,44 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
     if settings.blur:
         kernel = max(3, min(height, width) // 10 // 2 * 2 + 1)
         steps.append(v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], settings.blur))
-    return v2.Compose([*steps, *_normalise(settings)])
+    return v2.Compose([*steps, *_normalise(settings, view_shape)])
 
 
 def eval_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:
-    """Resize and centre crop to `view_shape` (3, H, W); also takes batches, uint8 [B, 3, h, w]."""
+    """Middle window, resize and centre crop to `view_shape`; also takes batches of images [B, 3, h, w]."""
     height, width = image_size(view_shape)
     cover = Cover(round(height / settings.eval_crop), round(width / settings.eval_crop), mode(settings))
-    return v2.Compose([cover, v2.CenterCrop((height, width)), *_normalise(settings)])
+    window = Window(view_shape, random=False)
+    return v2.Compose([window, cover, v2.CenterCrop((height, width)), *_normalise(settings, view_shape)])
+
+
+class Window(nn.Module):
+    """The frames of a recording that a view (3, T, H, W) shows; a single one for a view (3, H, W).
+
+    At random, or in the middle. Whatever is no recording passes through.
+    """
+
+    def __init__(self, view_shape: Sequence[int], random: bool) -> None:
+        super().__init__()
+        self.frames = view_shape[1] if len(view_shape) == 4 else None
+        self.random = random
+
+    def forward(self, sample: Any) -> Any:
+        """A `Recording`'s frames, uint8 [T, 3, h, w] or [3, h, w]; any other sample as it is."""
+        if not isinstance(sample, Recording):
+            return self._checked(sample)
+        starts = sample.starts(self.frames or 1)
+        place = int(torch.randint(len(starts), ())) if self.random else len(starts) // 2
+        frames = sample.window(starts[place], self.frames or 1)
+        return frames if self.frames else frames[0]
+
+    def _checked(self, sample: Any) -> Any:
+        if self.frames and not (isinstance(sample, torch.Tensor) and sample.shape[:-3] == (self.frames,)):
+            raise UserError(
+                f"the encoder asks for clips of {self.frames} frames; these data are images, or clips of "
+                "another length"
+            )
+        return sample
 
 
 class Cover(nn.Module):
@@ -66,12 +103,13 @@ class Cover(nn.Module):
 
 
 def image_size(view_shape: Sequence[int]) -> tuple[int, int]:
-    """(H, W) of a view (3, H, W). Raises UserError for another rank or number of channels."""
-    if len(view_shape) != 3 or view_shape[0] != 3 or math.prod(view_shape) <= 0:
+    """(H, W) of a view (3, H, W) or (3, T, H, W). Raises UserError for another rank or number of channels."""
+    if len(view_shape) not in VIEWS or view_shape[0] != 3 or math.prod(view_shape) <= 0:
         raise UserError(
-            f"image sources give views of shape (3, H, W); the encoder asks for {tuple(view_shape)}"
+            "sources give views of shape (3, H, W), or (3, T, H, W) of clips; the encoder asks for "
+            f"{tuple(view_shape)}"
         )
-    return view_shape[1], view_shape[2]
+    return view_shape[-2], view_shape[-1]
 
 
 def mode(settings: TransformSettings) -> v2.InterpolationMode:
@@ -79,6 +117,19 @@ def mode(settings: TransformSettings) -> v2.InterpolationMode:
     return v2.InterpolationMode(settings.interpolation)
 
 
-def _normalise(settings: TransformSettings) -> list[nn.Module]:
+def _normalise(settings: TransformSettings, view_shape: Sequence[int]) -> list[nn.Module]:
     to_float = v2.ToDtype(torch.float32, scale=True)
-    return [v2.ToImage(), to_float, v2.Normalize(list(settings.mean), list(settings.std)), v2.ToPureTensor()]
+    normalise = v2.Normalize(list(settings.mean), list(settings.std))
+    return [v2.ToImage(), to_float, normalise, v2.ToPureTensor(), ChannelsFirst(view_shape)]
+
+
+class ChannelsFirst(nn.Module):
+    """Frames [T, 3, H, W] as a view [3, T, H, W]; an image, or a batch of them, stays as it is."""
+
+    def __init__(self, view_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.clip = len(view_shape) == 4
+
+    def forward(self, view: torch.Tensor) -> torch.Tensor:
+        """The view with its channels as the first axis."""
+        return view.movedim(-3, 0).contiguous() if self.clip else view

@@ -5,17 +5,19 @@ a description of its own, and `extract` asks all of them in one pass over the da
 probe table have seen the same images and each image is read once. Features are taken under `no_grad`, not
 in inference mode: what a source or an encoder caches at its first use has to serve training afterwards.
 
-Axes: B images of a batch, n images of a split, N tokens of the grid, D width.
+Axes: B samples of a batch, n samples of a split, N tokens of the grid, D width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,21 +57,30 @@ class FeatureModel(Protocol):
     def features(
         self, images: Tensor, role: Role = "target", pool: Literal["mean"] | None = "mean"
     ) -> Tensor:
-        """[B, D] of images [B, C, H, W]."""
+        """[B, D] of views [B, ...]; [B, N, D] with `pool=None`."""
         ...
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """One way from images [B, C, H, W] to features [B, D], with the words that say what it is."""
+    """One way from views [B, C, H, W], or of another rank, to features, and the words that say what it is."""
 
     name: str
     """Short, unique in a table: `trained`."""
     description: str
     """Which network, which role, which pooling: `target encoder, mean over tokens`."""
     encode: Callable[[Tensor], Tensor]
+    """Gives [B, D], or the features of every token [B, N, D]."""
     module: nn.Module | None = None
     """Put in evaluation mode while features are taken, and back afterwards."""
+    pool: Literal["mean", "flatten"] = "mean"
+    """How one vector is made of the features of every token, for probes that take one."""
+
+    def pooled(self, values: Tensor) -> Tensor:
+        """[n, D] as it is; of [n, N, D] the mean over tokens, or all of them in a row, [n, N·D]."""
+        if values.dim() == 2:
+            return values
+        return values.mean(1) if self.pool == "mean" else values.flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,40 +89,46 @@ class Features:
 
     values: Tensor
     labels: Tensor
+    tokens: Tensor | None = None
+    """Those of every token [n, N, D], where they were asked for."""
 
 
-def model_features(model: FeatureModel, name: str, role: Role = "target") -> FeatureMap:
-    """Mean-pooled features of `model`'s target or context (online) encoder.
+def model_features(model: FeatureModel, name: str, role: Role = "target", tokens: bool = False) -> FeatureMap:
+    """Mean-pooled features of `model`'s target or context (online) encoder; those of every token if asked.
 
     The I-JEPA paper (arXiv 2301.08243, App. A.1) evaluates the average-pooled target encoder.
     """
 
     def encode(images: Tensor) -> Tensor:
-        return model.features(images, role=role, pool="mean")
+        return model.features(images, role=role, pool=None if tokens else "mean")
 
     module = model if isinstance(model, nn.Module) else None
     return FeatureMap(name, f"{role} encoder, mean over tokens", encode, module)
 
 
 def raw_pixels(view_shape: Sequence[int], name: str = "raw pixels") -> FeatureMap:
-    """The normalised pixels themselves, [B, C·h·w]: what a probe gets without any network.
+    """The normalised pixels themselves: what a probe gets without any network.
 
-    Sides longer than `PIXEL_SIDE` are averaged over areas down to it, and the description says so.
-    Raises UserError for views that are not images `(C, H, W)`.
+    Of images (C, H, W) they are one vector [B, C·h·w], of clips (C, T, H, W) a token a frame, [B, T, C·h·w].
+    Sides longer than `PIXEL_SIDE`, of clips than a share of it (all frames together have PIXEL_SIDE²
+    places), are averaged over areas down to it, and the description says so.
+    Raises UserError for views of another rank.
     """
-    if len(view_shape) != 3:
-        raise UserError(f"raw pixels are taken of images (C, H, W); got views of shape {tuple(view_shape)}")
-    sides = min(view_shape[1], PIXEL_SIDE), min(view_shape[2], PIXEL_SIDE)
-    size = f"{sides[0]}×{sides[1]}×{view_shape[0]}"
-    shrunk = sides != tuple(view_shape[1:])
-    description = f"{size} pixels" + (
-        f", averaged down from {view_shape[1]}×{view_shape[2]}" if shrunk else ""
-    )
+    if len(view_shape) not in (3, 4):
+        raise UserError(
+            f"raw pixels are taken of images (C, H, W) and clips (C, T, H, W); got views {tuple(view_shape)}"
+        )
+    frames, (height, width) = view_shape[1:-2], view_shape[-2:]
+    most = int(PIXEL_SIDE / math.sqrt(math.prod(frames)))
+    sides = min(height, most), min(width, most)
+    size = "×".join(str(length) for length in (*frames, *sides, view_shape[0]))
+    shrunk = f", averaged down from {height}×{width}" if sides != (height, width) else ""
 
-    def encode(images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(images, sides).flatten(1)
+    def encode(views: Tensor) -> Tensor:
+        small = F.adaptive_avg_pool2d(views.flatten(1, -3), sides)
+        return rearrange(small, "b (c t) h w -> b t (c h w)", c=view_shape[0]) if frames else small.flatten(1)
 
-    return FeatureMap(name, description, encode)
+    return FeatureMap(name, f"{size} pixels{shrunk}", encode, pool="flatten")
 
 
 @torch.no_grad()
@@ -121,11 +138,13 @@ def extract(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    tokens: bool = False,
 ) -> list[Features]:
-    """Features of every map over `loader`, which yields (images [B, C, H, W], labels [B]).
+    """Features of every map over `loader`, which yields (views [B, ...], labels [B]).
 
-    `dtype` is the autocast type (None: none); features come back in float32 on the CPU.
-    Raises UserError where the loader is empty or a map returns anything but [B, D].
+    `dtype` is the autocast type (None: none); features come back in float32 on the CPU. With `tokens` those
+    of every token come too, one for a map that gives vectors; they are held in memory.
+    Raises UserError where the loader is empty or a map returns anything but [B, D] or [B, N, D].
     """
     progress = progress or NoProgress()
     chunks: list[list[Tensor]] = [[] for _ in maps]
@@ -134,20 +153,29 @@ def extract(
         for images, label in loader:
             on_device = images.to(device, non_blocking=True)
             for feature_map, chunk in zip(maps, chunks, strict=True):
-                chunk.append(_encode(feature_map, on_device))
+                values = _encode(feature_map, on_device)
+                chunk.append(values if tokens else feature_map.pooled(values))
             labels.append(label)
             progress.advance(len(images))
     if not labels:
         raise UserError("no images to take features of: the split is empty")
     every_label = torch.cat(labels).long().cpu()
-    return [Features(torch.cat(chunk), every_label) for chunk in chunks]
+    return [
+        _features(m, torch.cat(chunk), every_label, tokens) for m, chunk in zip(maps, chunks, strict=True)
+    ]
+
+
+def _features(feature_map: FeatureMap, values: Tensor, labels: Tensor, tokens: bool) -> Features:
+    each = (values if values.dim() == 3 else values[:, None]) if tokens else None
+    return Features(feature_map.pooled(values), labels, each)
 
 
 def _encode(feature_map: FeatureMap, images: Tensor) -> Tensor:
     values = feature_map.encode(images)
-    if values.dim() != 2 or len(values) != len(images):
+    if values.dim() not in (2, 3) or len(values) != len(images):
         raise UserError(
-            f"{feature_map.name!r} must give features [B, D], B = {len(images)}; got {list(values.shape)}"
+            f"{feature_map.name!r} must give features [B, D] or [B, N, D], B = {len(images)}; "
+            f"got {list(values.shape)}"
         )
     return values.float().cpu()
 

@@ -44,13 +44,14 @@ def evaluate_run(folder: Path, probes: list[str], split: str = "test", role: str
             wanted,
             split=split,
             role=cast(Literal["target", "context"], role),
+            workers=recipe.data.workers,
             device=device,
             dtype=torch.bfloat16 if use_bf16(recipe.train.precision, device) else None,
             progress=terminal,
         )
     finally:
         terminal.end()
-    if probes and not result.classes:
+    if probes and not any(table.classes for table in result.tables):
         raise UserError(
             f"probe {', '.join(probes)}: the images of this run have no labels, so there is nothing to fit; "
             "leave --probe out for RankMe and spread alone"

@@ -10,7 +10,7 @@ Axes: n images of a split, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -19,14 +19,13 @@ from torch import Tensor
 from jepa_core.errors import unknown
 from jepa_core.evaluate.collapse import feature_std, rankme
 from jepa_core.evaluate.features import FeatureMap, Features, NoProgress, Progress, extract
+from jepa_core.protocols import Probe, TokenProbe
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from jepa_core.protocols import Probe
-
 Loader = Iterable[tuple[Tensor, Tensor]]
-"""Yields (images [B, C, H, W], labels [B]), in order."""
+"""Yields (views [B, ...], labels [B]), in order."""
 
 
 class Row(BaseModel):
@@ -60,6 +59,20 @@ class EvalResult(BaseModel):
     """Share of the largest class among the held-out images."""
     step: int | None = None
     """Optimizer steps of the checkpoint that was judged; None where it was no run's."""
+    task: str | None = None
+    """Which labels the probes guess, where the data can be labelled in several ways."""
+    others: tuple[EvalResult, ...] = ()
+    """The same rows on the other tasks."""
+
+    @property
+    def tables(self) -> tuple[EvalResult, ...]:
+        """A table for each task, this one first."""
+        return (self, *self.others)
+
+    @property
+    def unit(self) -> str:
+        """What the rows of a task's table have seen, in the plural."""
+        return "samples" if self.task else "images"
 
     @property
     def baseline_row(self) -> Row | None:
@@ -89,12 +102,13 @@ class EvalResult(BaseModel):
     def caption(self) -> str:
         """What the rows are, and what the numbers stand on."""
         rows = "; ".join(f"{row.name}: {row.description}" for row in self.rows)
-        counted = f"{rows}. Scored on {self.held_out_images:,} images of the {self.split} split"
+        task = f"Task {self.task}. " if self.task else ""
+        counted = f"{task}{rows}. Scored on {self.held_out_images:,} {self.unit} of the {self.split} split"
         if not self.rows[0].scores:
             return f"{counted}; no probes."
         gain = f" (in brackets: points over the {self.baseline})" if self.baseline else ""
         return (
-            f"{counted}, probes fitted on {self.train_images:,} training images. "
+            f"{counted}, probes fitted on {self.train_images:,} training {self.unit}. "
             f"Scores in % ± one standard error{gain}; "
             f"chance {self.chance:.1%}, largest class {self.majority:.1%}."
         )
@@ -154,7 +168,8 @@ class EvalResult(BaseModel):
         from rich.table import Table
 
         head, *lines = self.cells()
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=self.caption(), caption_justify="left")
+        looks: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "caption_justify": "left"}
+        table = Table(title=self.task, title_justify="left", caption=self.caption(), **looks)
         for title, right in zip(head, self._numbers(), strict=True):
             table.add_column(title, justify="right" if right else "left", no_wrap=True)
         for i, line in enumerate(lines):
@@ -171,7 +186,7 @@ def evaluate(
     maps: Sequence[FeatureMap],
     train: Loader,
     held_out: Loader,
-    probes: Mapping[str, Probe],
+    probes: Mapping[str, Probe | TokenProbe],
     *,
     classes: int,
     split: str,
@@ -194,11 +209,12 @@ def evaluate(
     progress = progress or NoProgress()
     totals: tuple[int | None, int | None] = images or (None, None)
     progress.begin(f"features of the {split} split", totals[1])
-    judged = extract(maps, held_out, device, dtype, progress)
+    tokens = any(isinstance(probe, TokenProbe) for probe in probes.values())
+    judged = extract(maps, held_out, device, dtype, progress, tokens)
     fitted = judged
     if probes:
         progress.begin("features of the training split", totals[0])
-        fitted = extract(maps, train, device, dtype, progress)
+        fitted = extract(maps, train, device, dtype, progress, tokens)
     rows = []
     for feature_map, fit, judge in zip(maps, fitted, judged, strict=True):
         progress.begin(f"probes on {feature_map.name}", None)
@@ -218,19 +234,29 @@ def _row(
     feature_map: FeatureMap,
     fit: Features,
     judge: Features,
-    probes: Mapping[str, Probe],
+    probes: Mapping[str, Probe | TokenProbe],
     classes: int,
     device: torch.device | str,
 ) -> Row:
-    train, held_out = ((part.values.to(device), part.labels.to(device)) for part in (fit, judge))
     return Row(
         name=feature_map.name,
         description=feature_map.description,
         width=judge.values.shape[1],
-        scores={name: dict(probe(train, held_out, classes)) for name, probe in probes.items()},
+        scores={name: _scores(probe, fit, judge, classes, device) for name, probe in probes.items()},
         rankme=rankme(judge.values),
         feature_std=feature_std(judge.values),
     )
+
+
+def _scores(
+    probe: Probe | TokenProbe, fit: Features, judge: Features, classes: int, device: torch.device | str
+) -> dict[str, float]:
+    on_tokens = isinstance(probe, TokenProbe)
+    train, held_out = (
+        ((part.tokens if on_tokens else part.values).to(device), part.labels.to(device))  # type: ignore[union-attr]
+        for part in (fit, judge)
+    )
+    return dict((probe.on_tokens if isinstance(probe, TokenProbe) else probe)(train, held_out, classes))
 
 
 def _majority(labels: Tensor) -> float:

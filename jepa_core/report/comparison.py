@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from jepa_core.evaluate.table import headline
+from jepa_core.evaluate.table import EvalResult, headline
 from jepa_core.report.choices import differences
 from jepa_core.report.cost import device_hours
 from jepa_core.report.story import Story
@@ -26,7 +25,7 @@ def outcomes(stories: Sequence[Story]) -> list[Row]:
         ("last loss", _numbers([s.last("loss") for s in stories], "{:.4f}", "{:+z.4f}")),
         ("prediction retrieval, %", _numbers([_percent(s.last("retrieval")) for s in stories])),
         ("RankMe of the last batch", _numbers([s.last("rankme") for s in stories])),
-        *(row for probe in _probes(stories) for row in _scores(stories, probe)),
+        *(row for task, probe in _probes(stories) for row in _scores(stories, task, probe)),
         _row("alarms", stories, lambda s: str(len(s.alarms)) if s.events else None),
     ]
     return [(name, cells) for name, cells in rows if set(cells) != {"–"}]
@@ -63,20 +62,25 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def _probes(stories: Sequence[Story]) -> list[str]:
-    tables = [story.evaluation for story in stories if story.evaluation]
-    return list(dict.fromkeys(probe for table in tables for probe in table.rows[0].scores))
+def _tables(story: Story) -> Sequence[EvalResult]:
+    return story.evaluation.tables if story.evaluation else ()
 
 
-def _scores(stories: Sequence[Story], probe: str) -> list[Row]:
+def _probes(stories: Sequence[Story]) -> list[tuple[str | None, str]]:
+    tables = [table for story in stories for table in _tables(story)]
+    return list(dict.fromkeys((table.task, probe) for table in tables for probe in table.rows[0].scores))
+
+
+def _scores(stories: Sequence[Story], task: str | None, probe: str) -> list[Row]:
     """A probe's score in %, and its points over the run's own twin."""
     scores: list[float | None] = []
     gains: list[float | None] = []
     for story in stories:
-        table: Any = story.evaluation
-        known = table is not None and probe in table.rows[0].scores
-        row = table.rows[0] if known else None
+        asked = (t for t in _tables(story) if t.task == task and probe in t.rows[0].scores)
+        table = next(asked, None)
+        row = table.rows[0] if table else None
         scores.append(100 * row.scores[probe][headline(row, probe)] if row else None)
-        gains.append(table.gain(row.name, probe) if row else None)
+        gains.append(table.gain(row.name, probe) if table and row else None)
     over = [f"{gain:+z.1f}" if gain is not None else "–" for gain in gains]
-    return [(f"{label(probe)}, %", _numbers(scores)), (f"{label(probe)}, points over the random twin", over)]
+    name = label(probe, task)
+    return [(f"{name}, %", _numbers(scores)), (f"{name}, points over the random twin", over)]

@@ -93,4 +93,5 @@ def with_code(text: str) -> Markup:
 def probe_table(result: EvalResult) -> dict[str, Any]:
     """The probe table's cells and its caption."""
     head, *rows = result.cells()
-    return {"head": head, "rows": rows, "caption": result.caption(), "step": result.step}
+    said = {"caption": result.caption(), "step": result.step, "task": result.task}
+    return {"head": head, "rows": rows, **said}

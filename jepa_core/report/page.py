@@ -53,7 +53,7 @@ def _run(story: Story, seen: Shown, number: int, role: str) -> dict[str, Any]:
         "held_out": seen.held_out,
         "gallery": seen.gallery,
         "notes": seen.notes,
-        "probes": html.probe_table(story.evaluation) if story.evaluation else None,
+        "probes": [html.probe_table(table) for table in story.evaluation.tables] if story.evaluation else [],
         "curves": _curves({story.name: story.metrics}, f"run{number}"),
         "constants": _constants([story.metrics]),
         "sheets": {name: html.sheet(made) for name, made in seen.sheets.items()},

@@ -43,27 +43,29 @@ def steps(story: Story) -> str:
 
 def headline_of(story: Story) -> str:
     """The result in one line, for the top of the page."""
-    parts = [_score(story.evaluation), *_training(story)]
+    tables = story.evaluation.tables if story.evaluation else ()
+    parts = [*map(_score, tables), *_training(story)]
     return "; ".join(part for part in parts if part) + "."
 
 
-def _score(result: EvalResult | None) -> str:
-    if result is None or not result.rows[0].scores:
+def _score(result: EvalResult) -> str:
+    if not result.rows[0].scores:
         return ""
-    row, place = result.rows[0], f" on {result.held_out_images:,} {result.split} images"
+    row, place = result.rows[0], f" on {result.held_out_images:,} {result.split} {result.unit}"
     over = f" over the {result.baseline}"
     said = []
     for probe in row.scores:
         score, gain = 100 * row.scores[probe][headline(row, probe)], result.gain(row.name, probe)
         more = "" if gain is None else f", {gain:+z.1f}{over}"
-        said.append(f"{label(probe)} {score:.1f} %{place}{more}")
+        said.append(f"{label(probe, result.task)} {score:.1f} %{place}{more}")
         place = over = ""
     return "; ".join(said)
 
 
-def label(probe: str) -> str:
-    """A probe's name in a sentence."""
-    return {"knn": "kNN", "linear": "linear"}.get(probe, probe)
+def label(probe: str, task: str | None = None) -> str:
+    """A probe's name in a sentence, after that of its task where there are several."""
+    name = {"knn": "kNN", "linear": "linear"}.get(probe, probe)
+    return f"{task}, {name}" if task else name
 
 
 def _training(story: Story) -> Iterator[str]:

@@ -17,8 +17,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "official_tiny": {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2},
     "vit_tiny_patch16_224": {"image_size": [32, 64], "width": 32, "depth": 2, "heads": 2},
     "vit_predictor": {"depth": 1, "width": 48, "heads": 2},
+    "vjepa_tiny": {"frames": 6, "image_size": [24, 32], "patch_size": 8, "width": 48, "depth": 2, "heads": 2},
+    "pair_predictor": {"depth": 1, "width": 48, "heads": 2},
 }
 """Settings of components whose defaults are large, or that have none."""
+
+ROPE = {"depth": 2, "width": 48, "heads": 2, "positions": "rope", "init_std": 0.2}
+"""Two blocks: to a first one, zero mask tokens are alike wherever they stand."""
 
 MORE: list[tuple[str, str, dict[str, Any]]] = [
     (
@@ -28,8 +33,18 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("encoder", "official_tiny", SMALL["official_tiny"] | {"init": "timm", "checkpoint": True}),
     ("predictor", "vit_predictor", SMALL["vit_predictor"] | {"context": "shared"}),
+    (
+        "encoder",
+        "vjepa_tiny",
+        {"frames": 4, "image_size": 32, "depth": 2, "positions": "rope", "checkpoint": True},
+    ),
+    ("predictor", "pair_predictor", ROPE | {"mask_tokens": 1}),
+    ("predictor", "vit_predictor", ROPE | {"context": "shared"}),
     ("masker", "multiblock", {"truncate": "first", "last_row": False}),
+    ("masker", "multiblock3d", {"truncate": "first", "rounding": "sides"}),
+    ("masker", "multiblock3d", {"pairs": {"one": {"blocks": 3, "scale": 0.4, "time_scale": [0.2, 0.7]}}}),
     ("masker", "multiblock", {"sizes": "sample", "contexts": 2, "correlated": True}),
+    ("objective", "l1", {"average": "pairs"}),
     ("objective", "variance_covariance", {"on": "tokens"}),
     ("target_update", "ema", {"momentum": [1.0, 1.0], "shape": "cosine"}),
     ("variant", "jepa", {"target_layers": 2, "target_norm": "batch"}),
@@ -37,7 +52,7 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
 ]
 """Settings that change what a component does."""
 
-OURS = ("core", "ijepa", "lejepa")
+OURS = ("core", "ijepa", "lejepa", "vjepa")
 OWN_PARTS = {"lejepa": "lejepa/selftest"}
 """Variants that refuse the small parts of the checks, and the recipe in which they are checked instead."""
 

@@ -132,8 +132,8 @@ def test_settings_say_what_is_wrong(values: dict, message: str) -> None:
         parse(TransformSettings, values, "transform")
 
 
-def test_views_that_are_no_images_are_an_error() -> None:
+def test_views_that_are_neither_images_nor_clips_are_an_error() -> None:
     with pytest.raises(
-        UserError, match=r"views of shape \(3, H, W\); the encoder asks for \(3, 16, 32, 32\)"
+        UserError, match=r"\(3, H, W\), or \(3, T, H, W\) of clips; the encoder asks for \(3, 400\)"
     ):
-        train_transform(PLAIN, (3, 16, 32, 32))
+        train_transform(PLAIN, (3, 400))

@@ -54,6 +54,14 @@ def test_a_prediction_term_is_the_mean_over_every_element_of_every_pair(objectiv
     assert objective(step_of(predictions, targets)).item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_pairs_count_alike_where_they_are_asked_to() -> None:
+    predictions, targets = drawn(0), drawn(1)
+    means = [(p - t).abs().mean().item() for p, t in zip(predictions, targets, strict=True)]
+    by_pair = L1(L1.Config(name="a", average="pairs"))(step_of(predictions, targets)).item()
+    assert by_pair == pytest.approx(sum(means) / 2, rel=1e-12)
+    assert by_pair != pytest.approx((4 * means[0] + 3 * means[1]) / 7, rel=1e-3)
+
+
 def test_cosine_is_the_mean_over_tokens() -> None:
     predictions, targets = drawn(2), drawn(3)
     angles = [

@@ -101,6 +101,29 @@ def test_schedules_are_evaluated_at_the_steps_number(tiny_recipe: Path) -> None:
     assert step.done == total
 
 
+def test_schedules_can_be_made_for_a_longer_run_which_is_cut_off(tiny_recipe: Path) -> None:
+    """V-JEPA's: warm-up as given, cosines over 1.25 times the steps."""
+    step = training(
+        tiny_recipe, "train.steps=8", "optimizer.schedule_scale=1.25", "optimizer.final_lr=1e-5",
+        "optimizer.warmup_steps=2", "optimizer.final_weight_decay=0.4",
+    )  # fmt: skip
+    for _ in range(8):
+        step(images(), plan_for(step))
+    assert step.logged["lr"] == pytest.approx(1e-5 + 9.9e-4 * (1 + math.cos(math.pi * 6 / 8)) / 2)
+    assert step.logged["weight_decay"] == pytest.approx(0.4 - 0.36 * (1 + math.cos(math.pi * 8 / 10)) / 2)
+
+
+def test_clipping_can_wait_for_the_end_of_the_warm_up(tiny_recipe: Path) -> None:
+    given = ("train.steps=8", "optimizer.warmup_steps=2", "optimizer.clip_grad=0.01")
+    step = training(tiny_recipe, *given, "optimizer.clip_after_warmup=true")
+    norms = []
+    for _ in range(3):
+        step(images(), plan_for(step))
+        norms.append(torch.cat([g.flatten() for g in gradients(step.model).values()]).norm().item())
+    assert min(norms[:2]) > 0.02
+    assert norms[2] == pytest.approx(0.01, rel=1e-4)
+
+
 def test_the_first_step_is_adamws_in_float64(tiny_recipe: Path) -> None:
     """p ← p (1 - lr wd) - lr g / (|g| + ε): both moments are bias-corrected to g and g²."""
     step = training(tiny_recipe, "optimizer.warmup_steps=0", "optimizer.weight_decay=0.1")

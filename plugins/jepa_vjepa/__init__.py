@@ -1,0 +1,49 @@
+"""V-JEPA (Bardes et al. 2024, arXiv 2404.08471) as a plugin: clips, tubelets, masks in space and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jepa_core import hookimpl
+
+
+@hookimpl
+def jepa_encoders() -> Mapping[str, type]:
+    from jepa_vjepa.encoder import SIZES, TubeletEncoder
+
+    return dict.fromkeys(SIZES, TubeletEncoder)
+
+
+@hookimpl
+def jepa_predictors() -> Mapping[str, type]:
+    from jepa_vjepa.predictor import PairPredictor
+
+    return {"pair_predictor": PairPredictor}
+
+
+@hookimpl
+def jepa_maskers() -> Mapping[str, type]:
+    from jepa_vjepa import maskers as m
+
+    return {"multiblock3d": m.Multiblock3d, "tube": m.Tube, "causal": m.Causal}
+
+
+@hookimpl
+def jepa_data() -> Mapping[str, type]:
+    from jepa_vjepa.clips import ClipsSource
+    from jepa_vjepa.sample_clips import SampleClips
+
+    return {"clips": ClipsSource, "sample_clips": SampleClips}
+
+
+@hookimpl
+def jepa_probes() -> Mapping[str, type]:
+    from jepa_vjepa.probe import AttentiveProbe
+
+    return {"attentive": AttentiveProbe}
+
+
+@hookimpl
+def jepa_recipes() -> Path:
+    return Path(__file__).parent / "recipes"

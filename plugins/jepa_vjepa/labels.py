@@ -1,0 +1,102 @@
+"""Labels that one frame cannot give away: is a window played forward or backward, and how fast.
+
+    arrow   forward, reversed            speed   1×, 2×, 4×
+
+What is unusual: all windows of a place show the same frame in their middle, and each label has exactly one
+window at each place. So the labels are balanced, and whoever looks at a single frame cannot tell them apart,
+by construction; a control in the probe table shows it.
+
+Axes: n windows, B samples of a batch, C channels, T frames of a window, h, w pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from einops import rearrange, repeat
+from torch import Tensor
+from torch.nn import functional as F
+
+from jepa_core.data import BaseSamples, CorruptSample
+from jepa_core.errors import UserError
+from jepa_core.evaluate import FeatureMap, model_features
+from jepa_core.evaluate.features import FeatureModel, Role
+from jepa_vjepa.films import Share, Stretch, frames_of, part, whole_file
+
+TASKS: Mapping[str, Mapping[str, int]] = {
+    "arrow": {"forward": 1, "reversed": -1},
+    "speed": {"1×": 1, "2×": 2, "4×": 4},
+}
+"""Pace of each label: frames of the window in the order of the file, in `frame_step`s."""
+PIXEL_PLACES = 1024
+"""Of all differences between frames together, in the control that has nothing else."""
+
+
+class Windows(BaseSamples):
+    """At each place one window of every label, of T frames; places lie `every` frames apart in a part of a
+    file. Files that cannot be read are skipped when they are wanted; those too short have no place."""
+
+    def __init__(self, files: BaseSamples, share: Share, task: str, frames: int, every: int) -> None:
+        self.files, self.frames = files, frames
+        self.classes, self.paces = list(TASKS[task]), list(TASKS[task].values())
+        reach = frames // 2 * max(map(abs, self.paces))
+        whole = [whole_file(files, index)[0] for index in range(len(files))]
+        places = [_places(file, share, frames, reach, every) for file in whole]
+        self.index = np.repeat(np.arange(len(files)), [len(found) for found in places])
+        self.middle = np.array([place for found in places for place in found], dtype=np.int64)
+        short = sum(not len(found) for found in places)
+        self.note = f"{files.note}; {len(self.index)} places, a window of each label"
+        if short:
+            self.note += f" ({short} of {len(files)} files are too short)"
+        if not len(self.index):
+            raise UserError(
+                f"no file is long enough for the task {task!r}: {2 * reach + 1} times data.frame_step frames "
+                "in a split; lower data.frame_step or the encoder's frames"
+            )
+
+    def __len__(self) -> int:
+        return len(self.index) * len(self.paces)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        place, label = divmod(index, len(self.paces))
+        whole, _ = whole_file(self.files, int(self.index[place]))
+        steps = np.arange(self.frames) - self.frames // 2
+        numbers = self.middle[place] + steps * self.paces[label] * whole.step
+        return frames_of(whole.file, numbers.tolist()), label
+
+
+def _places(whole: Stretch, share: Share, frames: int, reach: int, every: int) -> Sequence[int]:
+    """Middle frames of the windows of a file, whose fastest reaches so many steps to both sides."""
+    try:
+        length = whole.file.length()
+    except CorruptSample:
+        return [0]
+    first, end = part(length, share, (frames - 1) * whole.step + 1)
+    return range(first + reach * whole.step, end - reach * whole.step, every)
+
+
+def controls(model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
+    """The encoder that sees one frame, and differences between frames without an encoder."""
+    seen = model_features(model, "one frame", role, tokens)
+    description = f"the trained {role} encoder, the window's middle frame in place of all"
+    alone = replace(seen, description=description, encode=lambda view: seen.encode(one_frame(view)))
+    words = "differences of frames that follow each other, averaged down"
+    return [alone, FeatureMap("frame differences", words, differences, pool="flatten")]
+
+
+def one_frame(view: Tensor) -> Tensor:
+    """Views [B, C, T, H, W] with their middle frame in place of all."""
+    middle = view[:, :, view.shape[2] // 2]
+    return repeat(middle, "b c h w -> b c t h w", t=view.shape[2])
+
+
+def differences(view: Tensor) -> Tensor:
+    """[B, T-1, C·h·w]: how each frame differs from the one before, over areas, 1,024 or fewer in all."""
+    change = view.diff(dim=2)
+    side = max(1, int(math.sqrt(PIXEL_PLACES / max(1, change.shape[2]))))
+    sides = min(side, change.shape[3]), min(side, change.shape[4])
+    small = F.adaptive_avg_pool2d(rearrange(change, "b c t h w -> b (c t) h w"), sides)
+    return rearrange(small, "b (c t) h w -> b t (c h w)", c=view.shape[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 import venv
 from pathlib import Path
 
@@ -34,7 +33,8 @@ class FreshEnvironment:
         pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", "--quiet"]
         _run([*pip, "--no-deps", "--no-index", *map(str, wheels)], self.empty)
         own = next((self.folder / "lib").glob("python*")) / "site-packages"
-        (own / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+        lent = [path for path in sys.path if Path(path).name == "site-packages"]
+        (own / "borrowed.pth").write_text("\n".join(lent), encoding="utf-8")
 
     @property
     def bin(self) -> Path:

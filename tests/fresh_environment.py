@@ -49,6 +49,20 @@ class FreshEnvironment:
         """What a line of Python prints there."""
         return _run([str(self.bin / "python"), "-c", code], self.empty)
 
+    def shell(self, script: str) -> str:
+        """What a bash script prints there; its `pip` and `pytest` are this environment's.
+
+        pip asks no index, and takes what a distribution needs for installed.
+        """
+        for name, command in {
+            "pip": f"{sys.executable} -m pip --python {self.bin}/python",
+            "pytest": f"{self.bin}/python -m pytest",
+        }.items():
+            (self.bin / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+            (self.bin / name).chmod(0o755)
+        own = f"export PATH={self.bin}:$PATH PIP_NO_INDEX=1 PIP_NO_DEPS=1 PIP_NO_BUILD_ISOLATION=0\n"
+        return _run(["bash", "-c", own + script], self.empty)
+
 
 def _run(command: list[str], folder: Path) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "JEPA"))}

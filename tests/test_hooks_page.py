@@ -1,4 +1,4 @@
-"""docs/hooks.md is what docs/write_hooks.py writes from the code as it is, and says what a reader looks for."""
+"""docs/hooks.md is what docs/write_hooks.py writes from the code, and says what a reader looks for."""
 
 from __future__ import annotations
 

@@ -39,7 +39,16 @@ that run. The others go on.
 {rows}
 """
 
-STAGES = ("views", "encode_target", "make_targets", "normalise", "encode_context", "predict", "update_target")
+STAGES = (
+    "run_stages",
+    "views",
+    "encode_target",
+    "make_targets",
+    "normalise",
+    "encode_context",
+    "predict",
+    "update_target",
+)
 """The methods of the engine that a variant overrides, in the order of a step."""
 
 

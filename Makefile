@@ -1,5 +1,6 @@
 # make demo   trains I-JEPA on real images and shows what it learned (about seven minutes on two cores)
 # make test   runs the tests                    make lint    ruff and mypy
+# make docs   writes the pages that are made from the code (docs/hooks.md)
 # make soak   kills 50 runs at random moments; each must go on bit for bit (about ten minutes)
 # Both set up .venv first; the second time nothing is fetched.
 
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint soak bench clean help
+.PHONY: demo test lint docs soak bench clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -35,6 +36,9 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+docs: $(READY)
+	@$(BIN)/python docs/write_hooks.py
 
 soak: $(READY)
 	@$(BIN)/python -m tests.soak --kills 50

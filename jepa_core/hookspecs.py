@@ -77,7 +77,8 @@ def jepa_formats() -> Mapping[str, type]:  # type: ignore[empty-body]
 def jepa_peers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """A training step written another way, `{name: function}`, for `jepa bench step`.
 
-    The function is called with (recipe, model, plan) and returns what does one whole step on (batch, plan).
+    Asked for when that command runs. The function is called with (recipe, model, plan) and returns what does
+    one whole step on (batch, plan).
     """
 
 
@@ -85,9 +86,10 @@ def jepa_peers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body
 def jepa_recipes() -> Path:  # type: ignore[empty-body]
     """A folder of TOML recipes; `demo.toml` of the plugin `ijepa` is the recipe `ijepa/demo`.
 
-    The head comment of each says what it costs and gives (`jepa_core.recipe_text`). One that is called
-    `selftest.toml` is trained by `jepa doctor` for two steps on random pixels, and gives
-    `jepa plugins check` the settings to check the plugin's components with.
+    Asked for whenever recipes are listed or one is looked up by name. The head comment of each says what it
+    costs and gives (`jepa_core.recipe_text`). One that is called `selftest.toml` is trained by `jepa doctor`
+    for two steps on random pixels, and gives `jepa plugins check` the settings to check the plugin's
+    components with.
     """
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 import venv
 from pathlib import Path
 
@@ -34,7 +33,8 @@ class FreshEnvironment:
         pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", "--quiet"]
         _run([*pip, "--no-deps", "--no-index", *map(str, wheels)], self.empty)
         own = next((self.folder / "lib").glob("python*")) / "site-packages"
-        (own / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+        lent = [path for path in sys.path if Path(path).name == "site-packages"]
+        (own / "borrowed.pth").write_text("\n".join(lent), encoding="utf-8")
 
     @property
     def bin(self) -> Path:
@@ -48,6 +48,20 @@ class FreshEnvironment:
     def python(self, code: str) -> str:
         """What a line of Python prints there."""
         return _run([str(self.bin / "python"), "-c", code], self.empty)
+
+    def shell(self, script: str) -> str:
+        """What a bash script prints there; its `pip` and `pytest` are this environment's.
+
+        pip asks no index, and takes what a distribution needs for installed.
+        """
+        for name, command in {
+            "pip": f"{sys.executable} -m pip --python {self.bin}/python",
+            "pytest": f"{self.bin}/python -m pytest",
+        }.items():
+            (self.bin / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+            (self.bin / name).chmod(0o755)
+        own = f"export PATH={self.bin}:$PATH PIP_NO_INDEX=1 PIP_NO_DEPS=1 PIP_NO_BUILD_ISOLATION=0\n"
+        return _run(["bash", "-c", own + script], self.empty)
 
 
 def _run(command: list[str], folder: Path) -> str:

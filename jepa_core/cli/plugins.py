@@ -166,7 +166,8 @@ def new_plugin(
     kind: Annotated[
         str,
         typer.Option(
-            help="masker or variant: what it offers", autocompletion=complete.one_of("masker", "variant")
+            help="masker, objective or variant: what it offers",
+            autocompletion=complete.one_of("masker", "objective", "variant"),
         ),
     ] = "masker",
 ) -> None:

@@ -19,7 +19,7 @@ from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipe_files import names
 
-MADE = ("masker", "variant")
+MADE = ("masker", "objective", "variant")
 """The kinds of component that there is a template for."""
 
 

@@ -19,7 +19,7 @@ from tests.fresh_environment import ROOT, FreshEnvironment, build_wheel
 
 EXPECTED = "expected lower-case letters, digits and underscores, a letter first"
 FULL = "and not an empty folder; choose another with --folder"
-KINDS = "known: masker, variant"
+KINDS = "known: masker, objective, variant"
 
 
 def put(jepa, folder: Path, name: str, kind: str) -> Path:
@@ -191,4 +191,4 @@ def test_new_plugins_install_train_and_pass_their_own_tests(
         assert "\nplugin new_" in (said := fresh.jepa("plugins", "check", f"new_{kind}"))
         assert said.rstrip().endswith("properties hold, 0 fail")
     tests = ["-q", "-p", "no:cacheprovider", *(str(place / "tests") for place in places.values())]
-    assert "6 passed" in fresh.python(f"import pytest; raise SystemExit(pytest.main({tests!r}))")
+    assert "9 passed" in fresh.python(f"import pytest; raise SystemExit(pytest.main({tests!r}))")

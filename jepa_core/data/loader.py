@@ -71,7 +71,7 @@ def make_loader(
     """Training batches for these steps: `Loaded` with images float32 [batch_size, 3, H, W] and masks.
 
     Args:
-        samples: the training split. In-memory samples are transformed by the batch, where the settings allow.
+        samples: the training split. Small in-memory samples are transformed by the batch.
         view_shape: (3, H, W).
         batch_size: samples of one step of one rank.
         steps: numbers of the steps, from 0; `range(start, stop)` resumes at `start`.

@@ -167,11 +167,11 @@ def crops(settings: TransformSettings, view_shape: Sequence[int]) -> dict[str, C
 def reader(
     samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
 ) -> Reader:
-    """Whole batches where the samples are in memory and the settings allow it, else image by image."""
+    """Whole batches where the samples are in memory and small, else image by image."""
     groups = crops(settings, view_shape)
     if isinstance(samples, InMemory):
         before = samples.tensors()[0].shape
-        if all(batched.applies(group.settings, before, group.shape) for group in groups.values()):
+        if all(batched.applies(before, group.shape) for group in groups.values()):
             return ArrayReader(samples, groups)
     return ImageReader(samples, groups, max_corrupt)
 

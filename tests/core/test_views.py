@@ -190,3 +190,13 @@ def test_a_size_that_the_encoder_cannot_cut_is_found_when_the_model_is_built(tin
         "divide by 4 and width by 4: set encoder.image_size or encoder.patch_size, "
         "or transform.views.local.size"
     )
+
+
+def test_a_variant_for_one_view_refuses_groups_when_the_model_is_built(tiny_recipe: Path) -> None:
+    """Core's own variant takes one; the installed plugins' that take several are named."""
+    with pytest.raises(UserError) as error:
+        build_model(load_recipe(tiny_recipe, "transform.views.a.count=2", "transform.views.b.count=1"))
+    assert str(error.value) == (
+        "variant 'jepa' takes one view of a sample; transform.views has a, b; "
+        "for several views there is: lejepa"
+    )

@@ -36,7 +36,7 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
         if isinstance(recipe.masker, MaskerSettings) and recipe.masker.sets > 1:
             masker = SeveralSets(masker, recipe.masker.sets)
         masker.check(encoder.grid(encoder.view_shape()))
-        _check_views(recipe, encoder)
+        _check_sizes(recipe, encoder)
         terms = {"prediction": recipe.objective, **recipe.terms}
         model: JEPA = build(
             "variant",
@@ -47,19 +47,31 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
             target_update=build("target_update", recipe.target_update),
             objectives={name: build("objective", config) for name, config in terms.items()},
         )
+    _check_views(recipe, model)
     choose_implementation(model, recipe.kernels.attention, instead_of="auto")
     if recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images):
         model.total_steps = total_steps_of(recipe)
     return model
 
 
-def _check_views(recipe: Recipe, encoder: Encoder) -> None:
+def _check_sizes(recipe: Recipe, encoder: Encoder) -> None:
     """Raises UserError for a group of crops of a size that the encoder cannot take."""
     for name, view in recipe.transform.views.items():
         try:
             encoder.grid(view.shape(encoder.view_shape()))
         except UserError as error:
             raise UserError(f"transform.views.{name}: {error}, or transform.views.{name}.size") from None
+
+
+def _check_views(recipe: Recipe, model: JEPA) -> None:
+    """Raises UserError for groups of crops where the variant takes one view."""
+    if recipe.transform.views and not model.config.several_views:
+        variants = plugins.get().catalogue("variant").classes.items()
+        fit = sorted(name for name, variant in variants if variant.Config.several_views)
+        raise UserError(
+            f"variant {recipe.variant.name!r} takes one view of a sample; transform.views has "
+            f"{', '.join(recipe.transform.views)}; for several views there is: {', '.join(fit) or 'none'}"
+        )
 
 
 def noise(recipe: Recipe, model: JEPA, batch_size: int, generator: torch.Generator | None = None) -> Batch:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -72,6 +72,9 @@ class JEPA(nn.Module):
     objectives: Any
 
     class Config(ComponentSettings):
+        several_views: ClassVar[bool] = False
+        """Whether it trains on the groups of `transform.views`, each [B, V, C, H, W], instead of one view."""
+
         target_norm: Literal["layer", "batch", "position", "none"] = "layer"
         """What is done to the target features: `layer` norm over the width without affine (I-JEPA);
         `batch`: each feature to mean 0 and std 1 over all tokens of the batch, so that no feature is

@@ -71,7 +71,7 @@ def make_loader(
     """Training batches for these steps: `Loaded` with views float32 [batch_size, *view_shape] and masks.
 
     Args:
-        samples: the training split. In-memory samples are transformed by the batch, where the settings allow.
+        samples: the training split. Small images in memory are transformed by the batch.
         view_shape: (3, H, W), or (3, T, H, W) of clips.
         batch_size: samples of one step of one rank.
         steps: numbers of the steps, from 0; `range(start, stop)` resumes at `start`.

@@ -169,11 +169,11 @@ def crops(settings: TransformSettings, view_shape: Sequence[int]) -> dict[str, C
 def reader(
     samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
 ) -> Reader:
-    """Whole batches where the samples are images in memory and the settings allow it, else one by one."""
+    """Whole batches where the samples are small images in memory, else one by one."""
     groups = crops(settings, view_shape)
     if isinstance(samples, InMemory) and len(view_shape) == 3:
         before = samples.tensors()[0].shape
-        if all(batched.applies(group.settings, before, group.shape) for group in groups.values()):
+        if all(batched.applies(before, group.shape) for group in groups.values()):
             return ArrayReader(samples, groups)
     return OneByOne(samples, groups, max_corrupt)
 

@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from jepa_core.data import colours
 from jepa_core.data.settings import TransformSettings
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording
@@ -41,12 +42,11 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
     if settings.flip:
         steps.append(v2.RandomHorizontalFlip(settings.flip))
     if settings.colour_jitter:
-        strength = settings.colour_jitter
-        jitter = v2.ColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, min(0.5, 0.2 * strength))
-        steps += [v2.RandomApply([jitter], 0.8), v2.RandomGrayscale(0.2)]
+        jitter = v2.ColorJitter(*colours.reach(settings.colour_jitter))
+        steps += [v2.RandomApply([jitter], colours.JITTERED), v2.RandomGrayscale(colours.GREY)]
     if settings.blur:
-        kernel = max(3, min(height, width) // 10 // 2 * 2 + 1)
-        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], settings.blur))
+        gaussian = v2.GaussianBlur(colours.kernel_size(height, width), colours.SIGMA)
+        steps.append(v2.RandomApply([gaussian], settings.blur))
     return v2.Compose([*steps, *_normalise(settings, view_shape)])
 
 

@@ -24,9 +24,12 @@ from jepa_lejepa.projections import On, views_of
 
 
 class SIGReg(LossTerm):
-    """Epps and Pulley's statistic of normality, averaged over random directions and over views.
+    """Epps and Pulley's statistic of normality, averaged over random directions and views. It judges the
+    samples that are there at once, one micro-batch of each process: `train.micro_batch` and the number of
+    processes are part of the method.
 
-    The integral is the trapezoid rule on knots from 0 on, doubled, for the integrand is even.
+    It grows with the number of samples where they are not normal, so fewer need a larger weight. The integral
+    is the trapezoid rule on knots from 0 on, doubled, for the integrand is even.
     Sources: LeJEPA (arXiv 2511.08544); Epps & Pulley (Biometrika 70, 1983).
     """
 

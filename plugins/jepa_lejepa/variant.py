@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -30,7 +30,8 @@ from jepa_core.types import Batch, IndexSet, MaskPlan, Tokens
 
 
 class ProjectorSettings(Settings):
-    """The MLP between encoder and loss. Probes see the features before it."""
+    """The MLP between encoder and loss. Probes see the features before it. Its batch norms see one
+    micro-batch of one process."""
 
     hidden: PositiveInt = 2048
     """Width of the two hidden layers."""
@@ -47,6 +48,8 @@ class LeJEPA(JEPA):
 
     class Config(JEPA.Config):
         """Settings of the variant."""
+
+        several_views: ClassVar[bool] = True
 
         target_norm: Literal["none"] = "none"
         """Targets are means of projections as they are."""

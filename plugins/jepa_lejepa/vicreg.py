@@ -25,7 +25,9 @@ EPSILON = 1e-4
 
 
 class VICReg(LossTerm):
-    """Views of a sample alike (invariance), features spread out (variance) and uncorrelated (covariance).
+    """Views of a sample alike (invariance), features spread out (variance) and uncorrelated (covariance). It
+    judges the samples that are there at once, one micro-batch of each process: `train.micro_batch` and the
+    number of processes are part of the method.
 
     invariance: mean of (z - z')² over pairs of views, samples and width; variance: mean over features of
     max(0, γ - √(Var + ε)); covariance: squared off-diagonal entries of the covariance matrix, summed, over P.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +22,7 @@ from jepa_core.data import (
     make_loader,
     step_generator,
 )
+from jepa_core.data.samples import Selection
 from jepa_core.data.workers import one_thread
 from jepa_core.errors import UserError
 from jepa_core.types import IndexSet, MaskPlan
@@ -35,6 +38,11 @@ def arrays(count: int) -> ArraySamples:
     numbers = torch.arange(count)
     images = numbers.to(torch.uint8)[:, None, None, None].expand(count, 3, 8, 8).contiguous()
     return ArraySamples(images, numbers, [str(i) for i in range(count)], "")
+
+
+def one_by_one(samples: ArraySamples) -> Selection:
+    """The same samples, not as arrays."""
+    return Selection(samples, np.arange(len(samples)), "")
 
 
 class Numbered(BaseSamples):
@@ -89,8 +97,13 @@ def same(one: list[Loaded], other: list[Loaded]) -> bool:
 
 @pytest.mark.parametrize(
     ("samples", "settings"),
-    [(arrays(23), FLIPS), (arrays(23), JITTER), (Numbered(23, bad=(5, 11)), JITTER)],
-    ids=["batched", "one by one", "files"],
+    [
+        (arrays(23), FLIPS),
+        (arrays(23), JITTER),
+        (one_by_one(arrays(23)), JITTER),
+        (Numbered(23, bad=(5, 11)), JITTER),
+    ],
+    ids=["batched", "batched colours", "one by one", "files"],
 )
 def test_batches_depend_on_the_step_alone(samples, settings: TransformSettings) -> None:
     """Any number of workers, a resume within an epoch, one step on its own, any global random state."""
@@ -137,8 +150,9 @@ def test_ranks_share_the_batch_that_one_process_would_see() -> None:
 
 
 def test_images_and_labels_stay_together() -> None:
-    for settings in (AS_IT_IS, AS_IT_IS.model_copy(update={"blur": 1.0})):
-        for loaded in load(arrays(40), range(3), settings):
+    blurred = AS_IT_IS.model_copy(update={"blur": 1.0})
+    for samples, settings in itertools.product((arrays(40), one_by_one(arrays(40))), (AS_IT_IS, blurred)):
+        for loaded in load(samples, range(3), settings):
             values = (loaded.batch.views["image"][:, 0, 4, 4] * 255).round().long()
             assert torch.equal(values, loaded.batch.labels)
 

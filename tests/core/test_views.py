@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from jepa_core import UserError, build_model, load_recipe
 from jepa_core.assembly import noise
-from jepa_core.data import ArraySamples, Loaded, TransformSettings, eval_loader, make_loader
+from jepa_core.data import ArraySamples, BaseSamples, Loaded, TransformSettings, eval_loader, make_loader
 from jepa_core.data.batched import augment
 from jepa_core.data.randomness import step_generator
+from jepa_core.data.samples import Selection
 from jepa_core.recipe_text import Head, commented
 from jepa_core.recipes import Recipe, with_overrides
 from jepa_core.settings import parse
@@ -23,8 +25,6 @@ VIEWS = {
     "global": {"count": 2, "crop_scale": [1.0, 1.0]},
     "local": {"count": 3, "size": [8, 4], "crop_scale": [0.05, 0.1]},
 }
-BLUR = {"blur": 1e-9}
-"""Nothing that shows, but images are then read one by one."""
 
 
 def settings(views: Mapping[str, Any] = VIEWS, **more: Any) -> TransformSettings:
@@ -40,13 +40,21 @@ def ramps(count: int = 12) -> ArraySamples:
     return ArraySamples(images, torch.arange(count), [str(i) for i in range(count)], "")
 
 
-def load(transform: TransformSettings, steps: range = range(3), **more: Any) -> list[Loaded]:
-    return list(make_loader(ramps(), transform, (3, 16, 16), 4, steps=steps, seed=1, **more))
+def one_by_one() -> Selection:
+    """The same images, not as arrays."""
+    return Selection(ramps(), np.arange(12), "")
 
 
-@pytest.mark.parametrize("more", [{}, BLUR], ids=["by the batch", "one by one"])
-def test_every_image_has_the_crops_of_each_group(more: dict[str, float]) -> None:
-    (loaded, *_) = load(settings(**more))
+def load(
+    transform: TransformSettings, steps: range = range(3), samples: BaseSamples | None = None, **more: Any
+) -> list[Loaded]:
+    read = samples or ramps()
+    return list(make_loader(read, transform, (3, 16, 16), 4, steps=steps, seed=1, **more))
+
+
+@pytest.mark.parametrize("samples", [ramps(), one_by_one()], ids=["by the batch", "one by one"])
+def test_every_image_has_the_crops_of_each_group(samples: BaseSamples) -> None:
+    (loaded, *_) = load(settings(), samples=samples)
     views = loaded.batch.views
     assert list(views) == ["global", "local"], "in the recipe's order"
     assert views["global"].shape == (4, 2, 3, 16, 16)
@@ -69,9 +77,23 @@ def spread(green: Tensor) -> Tensor:
     return (green.amax((2, 3)) - green.amin((2, 3))) * 255 / 240
 
 
-@pytest.mark.parametrize("more", [{}, BLUR], ids=["by the batch", "one by one"])
-def test_crops_follow_from_the_step_alone(more: dict[str, float]) -> None:
-    once, again = load(settings(**more)), load(settings(**more), range(1, 3), workers=1)
+@pytest.mark.parametrize("samples", [ramps(), one_by_one()], ids=["by the batch", "one by one"])
+def test_crops_draw_their_own_flips_and_colours(samples: BaseSamples) -> None:
+    """Views of the whole image, which differ in nothing else: those of a sample, and those of two groups."""
+    whole = {"count": 4, "crop_scale": [1.0, 1.0]}
+    flipped = load(settings({"a": whole, "b": whole}, flip=0.5), samples=samples)
+    colours = load(settings({"a": whole, "b": whole}, colour_jitter=0.5), samples=samples)
+    for different, loads in ((2, flipped), (4, colours)):
+        views = [torch.cat([*loaded.batch.views.values()], 1).flatten(2) for loaded in loads]
+        kinds = [len(sample.unique(dim=0)) for step in views for sample in step]
+        assert max(kinds) >= different
+        assert all(not torch.equal(step[:, :4], step[:, 4:]) for step in views)
+
+
+@pytest.mark.parametrize("samples", [ramps(), one_by_one()], ids=["by the batch", "one by one"])
+def test_crops_follow_from_the_step_alone(samples: BaseSamples) -> None:
+    transform = settings(colour_jitter=0.5, blur=0.5)
+    once, again = load(transform, samples=samples), load(transform, range(1, 3), samples, workers=1)
     for one, other in zip(once[1:], again, strict=True):
         assert one.batch.step == one.step == other.step
         for name, view in one.batch.views.items():
@@ -167,4 +189,14 @@ def test_a_size_that_the_encoder_cannot_cut_is_found_when_the_model_is_built(tin
         "transform.views.local: an image of 10x10 pixels cannot be cut into patches of 4x4; height must "
         "divide by 4 and width by 4: set encoder.image_size or encoder.patch_size, "
         "or transform.views.local.size"
+    )
+
+
+def test_a_variant_for_one_view_refuses_groups_when_the_model_is_built(tiny_recipe: Path) -> None:
+    """Core's own variant takes one; the installed plugins' that take several are named."""
+    with pytest.raises(UserError) as error:
+        build_model(load_recipe(tiny_recipe, "transform.views.a.count=2", "transform.views.b.count=1"))
+    assert str(error.value) == (
+        "variant 'jepa' takes one view of a sample; transform.views has a, b; "
+        "for several views there is: lejepa"
     )

@@ -9,7 +9,7 @@ Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
@@ -122,13 +122,10 @@ class Step:
 
     def map(self, change: Callable[[Tokens], Tokens]) -> Step:
         """The step with each of its tokens changed."""
-        return replace(
-            self,
-            predictions=tuple(map(change, self.predictions)),
-            targets=tuple(map(change, self.targets)),
-            contexts=tuple(map(change, self.contexts)),
-            target_tokens=None if self.target_tokens is None else change(self.target_tokens),
-        )
+        guesses, targets = tuple(map(change, self.predictions)), tuple(map(change, self.targets))
+        whole = None if self.target_tokens is None else change(self.target_tokens)
+        contexts = tuple(map(change, self.contexts))
+        return Step(guesses, targets, contexts, whole, self.plan, self.number)
 
 
 @runtime_checkable

@@ -100,7 +100,9 @@ def test_extract_evaluates_and_puts_every_module_back() -> None:
 def test_extract_puts_modules_back_after_an_error() -> None:
     model = Model().train()
     broken = FeatureMap("broken", "", lambda x: x, model)
-    with pytest.raises(UserError, match=r"'broken' must give features \[B, D\] or \[B, N, D\], B = 32; got \[32, 3, 8, 8\]"):
+    with pytest.raises(
+        UserError, match=r"'broken' must give features \[B, D\] or \[B, N, D\], B = 32; got \[32, 3, 8, 8\]"
+    ):
         extract([broken], loader(40, 0))
     assert model.training
 

@@ -179,10 +179,18 @@ class Logistic:
         return torch.linalg.solve_triangular(root, v.detach(), upper=True), bias.detach()
 
     def _root(self, l2: float) -> Tensor:
-        """Lᵀ [D, D], upper triangular."""
+        """Lᵀ [D, D], upper triangular.
+
+        Of many more features than samples the covariance is singular up to rounding, and more than l2 may be
+        needed on its diagonal. That changes the way to the optimum, not the optimum.
+        """
         curvature = self.covariance / self.classes
         curvature.diagonal().add_(l2)
-        return torch.linalg.cholesky(curvature).T.contiguous()
+        root, failed = torch.linalg.cholesky_ex(curvature)
+        if failed:
+            curvature.diagonal().add_(4 * torch.finfo(curvature.dtype).eps * curvature.trace())
+            root = torch.linalg.cholesky(curvature)
+        return root.T.contiguous()
 
 
 def _order(count: int) -> Tensor:

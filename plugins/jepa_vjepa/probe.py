@@ -40,7 +40,7 @@ class AttentiveProbe:
         heads: int = Field(4, ge=1)
         """Heads of the cross-attention; where they do not divide the width, one."""
         width: int = Field(192, ge=1)
-        """Width of keys and values, heads together; the features' own where that is less."""
+        """Width of keys and values, heads together."""
         seed: int = Field(0, ge=0)
         """Of the initial weights and the order of samples."""
 
@@ -85,9 +85,9 @@ class AttentivePool(nn.Module):
 
     def __init__(self, features: int, width: int, heads: int, classes: int) -> None:
         super().__init__()
-        width = min(width, features)
         self.heads = heads if width % heads == 0 else 1
-        self.query = nn.Parameter(0.02 * torch.randn(self.heads, width // self.heads))
+        # with small queries every token weighs the same, and where the mean says nothing that is a saddle
+        self.query = nn.Parameter(torch.randn(self.heads, width // self.heads))
         self.key, self.value = nn.Linear(features, width), nn.Linear(features, width)
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
 

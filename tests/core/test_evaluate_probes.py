@@ -183,3 +183,20 @@ def test_linear_ignores_held_out_labels_when_it_fits() -> None:
 
 def test_the_standard_error_is_the_binomial_one() -> None:
     assert binomial_error(0.25, 300) == pytest.approx(np.std([1] * 75 + [0] * 225) / np.sqrt(300))
+
+
+def test_many_more_features_than_samples_are_solved_too() -> None:
+    """Their covariance in float32 is not positive definite; the loss comes near that of float64."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 10, generator=random) @ torch.randn(10, 1500, generator=random)
+    y = torch.arange(40) % 2
+    x = (x - x.mean(0)) / x.std(0)
+    with pytest.raises(RuntimeError, match="not positive-definite"):
+        torch.linalg.cholesky(x.T @ x / 80 + 1e-6 * torch.eye(1500))
+
+    def loss(values: Tensor) -> float:
+        weight, bias = Logistic(values, y, 2).fit(1e-6)
+        cross_entropy = torch.nn.functional.cross_entropy(values @ weight + bias, y)
+        return float(cross_entropy + 1e-6 / 2 * weight.square().sum())
+
+    assert loss(x) == pytest.approx(loss(x.double()), rel=0.01)

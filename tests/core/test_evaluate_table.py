@@ -100,9 +100,8 @@ def test_extract_evaluates_and_puts_every_module_back() -> None:
 def test_extract_puts_modules_back_after_an_error() -> None:
     model = Model().train()
     broken = FeatureMap("broken", "", lambda x: x, model)
-    with pytest.raises(
-        UserError, match=r"'broken' must give features \[B, D\] or \[B, N, D\], B = 32; got \[32, 3, 8, 8\]"
-    ):
+    wanted = r"features \[B, D\] or \[B, N, D\], B = 32; got \[32, 3, 8, 8\]"
+    with pytest.raises(UserError, match=f"'broken' must give {wanted}"):
         extract([broken], loader(40, 0))
     assert model.training
 
@@ -153,9 +152,17 @@ def test_raw_pixels_of_large_images_are_area_means_and_say_so() -> None:
     assert pixels.description == "32×16×3 pixels, averaged down from 64×16"
 
 
-def test_raw_pixels_of_video_are_an_error() -> None:
-    with pytest.raises(UserError, match=r"images \(C, H, W\); got views of shape \(3, 8, 16, 16\)"):
-        raw_pixels((3, 8, 16, 16))
+def test_raw_pixels_of_clips_are_a_token_a_frame_in_few_places() -> None:
+    """4 frames of at most 16 × 16 are as many places as an image of 32 × 32 has."""
+    pixels = raw_pixels((3, 4, 32, 8))
+    clips = torch.randn(2, 3, 4, 32, 8)
+    means = clips.unflatten(3, (16, 2)).mean(4)
+    found = pixels.encode(clips)
+    torch.testing.assert_close(found, means.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(pixels.pooled(found), means.transpose(1, 2).flatten(1))
+    assert pixels.description == "4×16×8×3 pixels, averaged down from 32×8"
+    with pytest.raises(UserError, match=r"images \(C, H, W\) and clips \(C, T, H, W\); got views \(3, 9\)"):
+        raw_pixels((3, 9))
 
 
 def test_the_table_scores_each_row_and_compares_with_the_twin() -> None:

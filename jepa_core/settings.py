@@ -67,6 +67,10 @@ class ObjectiveSettings(ComponentSettings):
     """Whether the term looks at the batch as a whole (covariances, contrasts), so that its mean over ranks
     or micro-batches is not its value on all of them; `jepa plugins check` asks where it is not said."""
 
+    summed: ClassVar[bool] = False
+    """Whether such a term adds up over processes (`jepa_core.ranks.summed`): its value in each is that of all
+    samples."""
+
     weight: float = 1.0
     """Factor of this term in the loss."""
 

@@ -186,6 +186,9 @@ def new_plugin(
 @app.command("check")
 def check_plugin(
     name: Annotated[str, typer.Argument(help="A plugin", autocompletion=complete.offered)],
+    data: Annotated[
+        bool, typer.Option("--data", help="Ask the data sources too: reads, and may fetch, their data")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check what a plugin offers against what the engine expects; exit code 1 where something fails.
@@ -194,7 +197,7 @@ def check_plugin(
     """
     from jepa_core.testing import examine_plugin
 
-    found = list(examine_plugin(name))
+    found = list(examine_plugin(name, read_data=data))
     if as_json:
         print(json.dumps({"plugin": name, "properties": [vars(o) for o in found]}, indent=2))
     else:

@@ -16,7 +16,9 @@ from jepa_core.testing.suites import check_encoder as check_encoder
 from jepa_core.testing.suites import check_masker as check_masker
 from jepa_core.testing.suites import check_objective as check_objective
 from jepa_core.testing.suites import check_predictor as check_predictor
+from jepa_core.testing.suites import check_probe as check_probe
 from jepa_core.testing.suites import check_recipe as check_recipe
+from jepa_core.testing.suites import check_source as check_source
 from jepa_core.testing.suites import check_target_update as check_target_update
 from jepa_core.testing.suites import check_variant as check_variant
 from jepa_core.testing.suites import examine as examine
@@ -30,7 +32,9 @@ __all__ = [
     "check_masker",
     "check_objective",
     "check_predictor",
+    "check_probe",
     "check_recipe",
+    "check_source",
     "check_target_update",
     "check_variant",
     "examine",

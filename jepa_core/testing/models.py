@@ -22,8 +22,10 @@ from jepa_core.settings import OptimizerSettings, SourceSettings, TrainSettings
 from jepa_core.target_updates import Ema
 from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, require_same, untouched_randomness
+from jepa_core.testing.pair import PROCESSES
 from jepa_core.testing.parts import SmallEncoder, SmallMasker, SmallPredictor
-from jepa_core.types import Batch
+from jepa_core.testing.together import two_processes
+from jepa_core.types import Batch, MaskPlan
 
 STEPS, BATCH = 4, 4
 
@@ -55,10 +57,25 @@ class ModelCase:
 
     def training(self, seed: int = 0) -> TrainingStep:
         """The training step of a fresh model: fp32, on the CPU."""
+        return TrainingStep(self.build(seed), self.plain_recipe(), STEPS, 0)
+
+    def plain_recipe(self) -> Recipe:
+        """The recipe, to be trained in fp32 without guards."""
         train = self.recipe.train.model_copy(
             update={"precision": "fp32", "compile": False, "spike_guard": None, "on_nonfinite": "stop"}
         )
-        return TrainingStep(self.build(seed), replace(self.recipe, train=train), STEPS, 0)
+        return replace(self.recipe, train=train)
+
+    def micro_batches(self, steps: int = 2) -> list[list[tuple[Batch, MaskPlan]]]:
+        """For each of so many steps the batch and the masks of each rank of two."""
+        model = self.build(0)
+        return [
+            [
+                (self.batch(model, step * PROCESSES + rank), sample_masks(model, BATCH, step=step, rank=rank))
+                for rank in range(PROCESSES)
+            ]
+            for step in range(steps)
+        ]
 
     def steps(self, step: TrainingStep, until: int) -> list[Tensor]:
         """Trains up to so many steps; the losses."""
@@ -251,5 +268,6 @@ CHECKS = (
     all_trained,
     goes_on,
     seed_alone,
+    two_processes,
     features,
 )

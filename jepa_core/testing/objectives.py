@@ -9,16 +9,18 @@ Axes: B samples, S packed tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from jepa_core.protocols import Step
+from jepa_core.ranks import Ranks
 from jepa_core.settings import ObjectiveSettings
 from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_equal
+from jepa_core.testing.pair import PROCESSES, on_both
 from jepa_core.testing.parts import pick, pick_tokens, ragged
 from jepa_core.types import IndexSet, MaskPlan, Tokens
 
@@ -160,6 +162,40 @@ def ranks(case: ObjectiveCase) -> None:
         require_equal(torch.stack(halves).mean(), whole, said, CLOSE)
 
 
+def two_processes(case: ObjectiveCase) -> None:
+    """Over two processes (gloo) value and gradient are those of all samples.
+
+    The value is the mean over the processes, the gradient that of the averages which the engine trains with.
+    """
+    config = case.subject.config
+    if isinstance(config, ObjectiveSettings) and config.batchwise and not config.summed:
+        raise NotAsked("its settings say that each process judges its own samples (batchwise = True)")
+    for step in (masked_step(uniform=True), plain_step()):
+        try:
+            whole, expected = judged(Ranks(), (case.make(), step))
+        except ValueError:  # it may refuse steps with, or without, masks
+            continue
+        halves = [chosen(step, part) for part in (range(4), range(4, 8))]
+        values, gradients = zip(*on_both(judged, [(case.make(), half) for half in halves]), strict=True)
+        require_equal(torch.stack(values).mean(), whole, "the value in two processes and in one", CLOSE)
+        for tokens, parts in zip(expected, zip(*gradients, strict=True), strict=True):
+            found = torch.cat([part / PROCESSES for part in parts])
+            require_equal(found, tokens, "the gradient in two processes and in one", CLOSE)
+
+
+def judged(ranks: Ranks, work: tuple[Any, Step]) -> tuple[Tensor, list[Tensor]]:
+    """The value of a step, and its gradient at predictions and contexts, zeros where there is none."""
+    objective, step = work
+    leaves = [t.values.detach().requires_grad_() for t in (*step.predictions, *step.contexts)]
+    tokens = [replace(t, values=v) for t, v in zip((*step.predictions, *step.contexts), leaves, strict=True)]
+    count = len(step.predictions)
+    torch.manual_seed(1)
+    value = objective(replace(step, predictions=tuple(tokens[:count]), contexts=tuple(tokens[count:])))
+    found = torch.autograd.grad(value, leaves, allow_unused=True)
+    zeros = (torch.zeros_like(leaf) for leaf in leaves)
+    return value.detach(), [z if g is None else g for g, z in zip(found, zeros, strict=True)]
+
+
 def targets_as_they_are(case: ObjectiveCase) -> None:
     """No feature that it is given is changed in place."""
     for step in case.steps():
@@ -176,5 +212,6 @@ CHECKS = (
     order_of_samples,
     repeatable,
     ranks,
+    two_processes,
     targets_as_they_are,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from jepa_core.errors import UserError, unknown
+from jepa_core.errors import unknown
 from jepa_core.protocols import KINDS
 from jepa_core.testing import (
     common,
@@ -14,7 +14,9 @@ from jepa_core.testing import (
     models,
     objectives,
     predictors,
+    probes,
     recipes,
+    sources,
     target_updates,
 )
 from jepa_core.testing.common import Subject
@@ -29,6 +31,8 @@ SUITES: dict[str, Suite] = {
     "masker": (maskers.MaskerCase, maskers.CHECKS),
     "target_update": (target_updates.TargetUpdateCase, target_updates.CHECKS),
     "objective": (objectives.ObjectiveCase, objectives.CHECKS),
+    "data": (sources.SourceCase, sources.CHECKS),
+    "probe": (probes.ProbeCase, probes.CHECKS),
     "variant": (models.of_variant, models.CHECKS),
 }
 """What a case of each kind is made of, and what is asked of it; other kinds are asked for their settings."""
@@ -37,7 +41,8 @@ SUITES: dict[str, Suite] = {
 def examine(kind: str, component: type | str, **settings: Any) -> list[Outcome]:
     """Every property of a component, a class or a registered name, with these settings.
 
-    Raises UserError for an unknown kind or name, and for settings that do not fit.
+    Of a data source, this reads the data. Raises UserError for an unknown kind or name, and for settings that
+    do not fit.
     """
     if kind not in KINDS:
         raise unknown("kind of component", kind, KINDS)
@@ -96,6 +101,24 @@ def check_masker(component: type | str, **settings: Any) -> None:
     demand(examine("masker", component, **settings))
 
 
+def check_probe(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless a probe keeps `jepa_core.protocols.Probe`.
+
+    Perfect on classes that lie apart, at chance on noise, the same each time, and never looking at held-out
+    labels or at other held-out samples.
+    """
+    demand(examine("probe", component, **settings))
+
+
+def check_source(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless a data source keeps `jepa_core.protocols.Source` and `Samples`. It reads the data.
+
+    Samples follow from their index alone, reach worker processes, are in one split only, and raise
+    CorruptSample where they cannot be read (asked where some cannot).
+    """
+    demand(examine("data", component, **settings))
+
+
 def check_target_update(component: type | str, **settings: Any) -> None:
     """Raises Failed unless a target update keeps `jepa_core.protocols.TargetUpdate`, over a stop as well."""
     demand(examine("target_update", component, **settings))
@@ -113,7 +136,7 @@ def check_variant(component: type | str, *, batches: Batches | None = None, **se
     """Raises Failed unless a variant trains as the engine expects, among small parts.
 
     `batches(size, generator)` makes its batches where it takes other views than one image. A variant that
-    needs parts of its own is checked by its recipe: `check_recipe`.
+    refuses those parts is checked by its recipe: `check_recipe`.
     """
     subject = Subject.of("variant", component, settings)
     subject.config.check()
@@ -126,8 +149,6 @@ def check_recipe(name: str, *overrides: str, batches: Batches | None = None) -> 
     demand(examine_recipe(name, *overrides, batches=batches))
 
 
-def refused(kind: str, name: str, error: UserError) -> Outcome:
-    """A component that could not be asked, because its settings are not known."""
-    return Outcome(
-        kind, name, "behaviour", "not asked", f"{error}; what a recipe called selftest has is asked there"
-    )
+def not_asked(subject: Subject, why: str) -> Outcome:
+    """A component whose behaviour could not, or should not, be asked."""
+    return Outcome(subject.kind, subject.name, "behaviour", "not asked", why)

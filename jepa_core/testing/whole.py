@@ -14,15 +14,16 @@ from jepa_core.errors import UserError, unknown
 from jepa_core.plugins import Catalogue
 from jepa_core.protocols import KINDS
 from jepa_core.recipe_files import names
-from jepa_core.recipes import MANY, ONE
+from jepa_core.recipes import MANY, ONE, Recipe
+from jepa_core.testing import models
 from jepa_core.testing.common import Subject
-from jepa_core.testing.outcomes import Outcome
+from jepa_core.testing.outcomes import Outcome, outcomes
 from jepa_core.testing.recipes import RecipeCase
-from jepa_core.testing.suites import behaviour, examine_recipe, refused, settings_outcomes
+from jepa_core.testing.suites import behaviour, examine_recipe, not_asked, settings_outcomes
 
 
-def examine_plugin(name: str) -> Iterator[Outcome]:
-    """Every property of everything a plugin offers.
+def examine_plugin(name: str, *, read_data: bool = False) -> Iterator[Outcome]:
+    """Every property of everything a plugin offers; of its data sources only where `read_data` says so.
 
     Raises UserError for a plugin that is not there, or not loaded.
     """
@@ -33,29 +34,37 @@ def examine_plugin(name: str) -> Iterator[Outcome]:
         raise unknown("plugin", name, found)
     if found[name].state != "loaded":
         raise UserError(f"plugin {name!r} is {found[name].state}: {found[name].error}".rstrip(": "))
-    given = _given(f"{name}/selftest", recipes)
+    selftest = _resolved(f"{name}/selftest", recipes)
     for catalogue in catalogues:
         for component, known in _offered(catalogue, name).items():
-            yield from _component(catalogue.kind, component, known, given.get(catalogue.kind, []))
+            subject = _subject(catalogue, component, known, selftest)
+            yield from settings_outcomes(subject)
+            if subject.kind == "data" and not read_data:
+                yield not_asked(subject, "reads data: `jepa plugins check NAME --data`, or check_source")
+            else:
+                yield from _behaviour(subject, selftest)
     for recipe in recipes:
         yield from examine_recipe(recipe)
 
 
-def _component(
-    kind: str, component: type, known: list[str], given: list[dict[str, Any]]
-) -> Iterator[Outcome]:
-    """Under the name that `selftest` picks, else the first that is no pattern."""
-    catalogue = plugins.get().catalogue(kind)
+def _subject(catalogue: Catalogue, component: type, known: list[str], selftest: Recipe | None) -> Subject:
+    """Under the name that `selftest` picks, with its settings; else under the first that is no pattern."""
+    given = [] if selftest is None else _given(selftest).get(catalogue.kind, [])
     chosen = [entry for entry in given if catalogue.find(entry["name"]) is component]
     plain = [name for name in known if "*" not in name]
     name = chosen[0]["name"] if chosen else (plain or known)[0]
     values = {key: value for key, value in chosen[0].items() if key != "name"} if chosen else {}
-    subject = Subject(kind, component, name, values)
-    yield from settings_outcomes(subject)
+    return Subject(catalogue.kind, component, name, values)
+
+
+def _behaviour(subject: Subject, selftest: Recipe | None) -> list[Outcome]:
+    """What its suite asks. A variant that wants parts of its own is asked with those of `selftest`."""
     try:
-        yield from list(behaviour(subject))
+        return list(behaviour(subject))
     except UserError as error:
-        yield refused(kind, name, error)
+        if subject.kind == "variant" and selftest is not None and selftest.variant.name == subject.name:
+            return list(outcomes("variant", subject.name, models.CHECKS, models.of_recipe(selftest)))
+        return [not_asked(subject, f"{error}; what a recipe called selftest has is asked there")]
 
 
 def _offered(catalogue: Catalogue, plugin: str) -> dict[type, list[str]]:
@@ -67,14 +76,19 @@ def _offered(catalogue: Catalogue, plugin: str) -> dict[type, list[str]]:
     return found
 
 
-def _given(recipe: str, known: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """The settings that a recipe gives to components, by kind; none where it is not there or wrong."""
+def _resolved(recipe: str, known: list[str]) -> Recipe | None:
+    """A recipe of the plugin; None where it is not there or wrong."""
     if recipe not in known:
-        return {}
+        return None
     try:
-        table = RecipeCase(recipe).recipe.to_table()
+        return RecipeCase(recipe).recipe
     except UserError:  # what is wrong with it is told where the recipe itself is examined
-        return {}
+        return None
+
+
+def _given(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """The settings that a recipe gives to components, by kind."""
+    table = recipe.to_table()
     found = {section: [table[section]] for section in ONE}
     for section, kind in MANY.items():
         found.setdefault(kind, []).extend(table[section].values())

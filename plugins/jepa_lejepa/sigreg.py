@@ -35,6 +35,7 @@ class SIGReg(LossTerm):
 
     class Config(LossTerm.Config):
         batchwise: ClassVar[bool] = True
+        summed: ClassVar[bool] = True
 
         on: On = "projections"
         """What is judged: each view's projections, or each context's average feature (methods that mask)."""

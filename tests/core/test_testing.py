@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ConfigDict
+from torch import distributed as dist
 from torch import nn
 
 from jepa_core import JEPA, ComponentSettings, IndexSet, MaskPlan, UserError, testing
 from jepa_core.bare import NoPredictor
-from jepa_core.objectives import LossTerm, SmoothL1, paired
+from jepa_core.objectives import LossTerm, SmoothL1, VarianceCovariance, paired
 from jepa_core.settings import MaskerSettings
 from jepa_core.target_updates import Ema, frozen_copy
 from jepa_core.testing import Failed, examine, examine_recipe, suites
@@ -273,6 +274,12 @@ class SumsUp(LossTerm):
         return (predictions - targets).abs().sum()
 
 
+@breaks("objective", "two processes")
+class SaysThatItAddsUp(VarianceCovariance):
+    class Config(VarianceCovariance.Config):
+        summed = True
+
+
 @breaks("objective", "targets as they are")
 class NormsInPlace(SmoothL1):
     def forward(self, step):
@@ -348,6 +355,18 @@ class DrawsFromNumpy(JEPA):
         return tuple(changed(t, t.values + noise) for t in super().predict(contexts, plan, condition))
 
 
+@breaks("variant", "two processes")
+class CentredByItsOwnSamples(JEPA):
+    def __init__(self, config, **parts):
+        super().__init__(config, **parts)
+        self.register_buffer("centre", torch.zeros(parts["encoder"].width))
+
+    def make_targets(self, tokens, plan):
+        targets = super().make_targets(tokens, plan)
+        self.centre.lerp_(torch.cat([t.values for t in targets]).mean(0), 0.1)
+        return tuple(changed(t, t.values - self.centre) for t in targets)
+
+
 @breaks("variant", "features")
 class FeaturesOfTokens(JEPA):
     def features(self, images, role="target", pool="mean"):
@@ -407,10 +426,9 @@ def test_a_broken_property_is_named(kind: str, prop: str) -> None:
 
 
 def test_every_property_of_every_suite_is_broken_once() -> None:
-    asked = {
-        (kind, p.__name__.replace("_", " ")) for kind, (_, checks) in suites.SUITES.items() for p in checks
-    }
+    asked = {(kind, p.__name__.replace("_", " ")) for kind in SOUND for p in suites.SUITES[kind][1]}
     assert asked | {("masker", "documented"), ("masker", "strict")} == set(BROKEN)
+    assert set(suites.SUITES) - set(SOUND) == {"data", "probe"}, "in tests/core/test_testing_data.py"
 
 
 @pytest.mark.parametrize(
@@ -430,6 +448,12 @@ def test_every_property_of_every_suite_is_broken_once() -> None:
         ),
         ("variant", "all trained", "without a gradient: head.weight, head.bias"),
         ("target_update", "made apart", "tensors of the target are those of the online encoder"),
+        ("objective", "two processes", "the value in two processes and in one: values differ by up to"),
+        (
+            "variant",
+            "two processes",
+            "loss and terms of step 1 in two processes and in one: values differ by",
+        ),
         (
             "objective",
             "ranks",
@@ -439,6 +463,48 @@ def test_every_property_of_every_suite_is_broken_once() -> None:
 )
 def test_what_is_said_tells_what_broke(kind: str, prop: str, said: str) -> None:
     assert said in failing(examine(kind, BROKEN[kind, prop]))[prop]
+
+
+class RemembersItsOwnSamples(JEPA):
+    """Its loss is the engine's; what it would save differs from process to process."""
+
+    def __init__(self, config, **parts):
+        super().__init__(config, **parts)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def views(self, batch):
+        self.seen += batch.views["image"].mean()
+        return super().views(batch)
+
+
+class StopsInOneProcess(JEPA):
+    """One process of several does not come to the end of the step."""
+
+    def views(self, batch):
+        if dist.is_initialized() and dist.get_rank() == 1:
+            raise RuntimeError("out of memory")
+        return super().views(batch)
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        (RemembersItsOwnSamples, "the two processes go apart: seen"),
+        (StopsInOneProcess, "in one of two processes, RuntimeError: out of memory"),
+    ],
+)
+def test_two_processes_may_also_go_apart_or_fail(variant: type, said: str) -> None:
+    assert failing(examine("variant", variant)) == {"two processes": said}
+    assert failing(examine("variant", JEPA)) == {}, "whatever happened to the two, the next check has them"
+
+
+def test_what_cannot_be_sent_to_another_process_is_not_asked() -> None:
+    class Local(JEPA):
+        """A variant that no other process can import."""
+
+    (outcome,) = [o for o in examine("variant", Local) if o.property == "two processes"]
+    assert outcome.state == "not asked"
+    assert outcome.said.startswith("it cannot be sent to another process: Can't pickle local object")
 
 
 def test_a_target_with_gradients_and_a_masker_of_global_randomness_fail_too() -> None:
@@ -526,11 +592,12 @@ def test_recipes_that_are_wrong_are_named(tmp_path: Path, text: str, prop: str |
         testing.check_recipe(str(path))
 
 
-def test_settings_of_other_kinds_are_asked_for_too() -> None:
-    class Source:
+def test_kinds_without_a_suite_are_asked_for_their_settings() -> None:
+    class Format:
         class Config(ComponentSettings):
-            path: str = ""
+            compressed: bool = False
 
-    assert failing(examine("data", Source)) == {
-        "documented": "the class Source has no docstring",
-    }
+    said = "without a docstring under the field: compressed"
+    assert failing(examine("format", Format)) == {"documented": "the class Format has no docstring"}
+    Format.__doc__ = "A format."
+    assert failing(examine("format", Format)) == {"documented": said}

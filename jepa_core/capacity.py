@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from jepa_core.once import once
 from jepa_core.types import IndexSet, MaskPlan, Tokens
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ MULTIPLE = 16
 class PaddedSet(IndexSet):
     """An `IndexSet` whose last sequences, `fillers` of them, stand for no sample.
 
-    `index` [S] and `lengths` [B+F] hold them too, and `samples` counts on through them; `batch_size` is B.
+    `index` [S] and `lengths` [B+F] hold them too, and `segments` counts on through them; `batch_size` is B,
+    and in `samples` their tokens are the last sample's.
     """
 
     fillers: int = 0
@@ -54,9 +56,16 @@ class PaddedSet(IndexSet):
         """bool [S]: whether a packed token belongs to a sample."""
         return torch.arange(self.total, device=self.index.device) < self.offsets[self.batch_size]
 
-    def flat(self, tokens: int) -> Tensor:
-        """int64 [S]: rows of a [B·N, …] view; those of the fillers are the last sample's."""
-        return self.samples.clamp(max=self.batch_size - 1) * tokens + self.index
+    @once
+    def segments(self) -> Tensor:
+        """int64 [S]: the sequence each packed token stands in, 0 … B+F-1."""
+        count = torch.arange(self.lengths.numel(), device=self.index.device)
+        return count.repeat_interleave(self.lengths, output_size=self.total)
+
+    @once
+    def samples(self) -> Tensor:
+        """int64 [S]: the sample of each packed token; of the fillers' the last one."""
+        return self.segments.clamp(max=self.batch_size - 1)
 
 
 def real_rows(sets: Sequence[IndexSet]) -> Tensor | None:

@@ -108,7 +108,7 @@ def interleave(parts: Sequence[IndexSet]) -> list[Tensor]:
     """Rows, from 0, of each part's packed tokens where each sample's parts stand one after the other."""
     rows = []
     for number, part in enumerate(parts):
-        sample = part.samples
+        sample = part.segments
         before = torch.arange(part.total, device=part.index.device)
         for earlier in parts[:number]:
             before = before + earlier.offsets[sample + 1]

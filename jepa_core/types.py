@@ -11,17 +11,17 @@ each sample where all samples keep as many, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from jepa_core.batch import Batch as Batch
+from jepa_core.batch import Device
 from jepa_core.once import once
 from jepa_kernels import Layout
 
-Device = torch.device | str
 Grid = tuple[int, ...]
 """Sides of a token grid, slowest axis first: `(H, W)`, `(T, H, W)`, `(L,)`."""
 
@@ -109,11 +109,16 @@ class IndexSet:
 
     @once
     def samples(self) -> Tensor:
-        """int64 [S]: the sample each packed token belongs to."""
-        batch = torch.arange(self.lengths.numel(), device=self.index.device)
+        """int64 [S]: the sample each packed token belongs to, 0 … B-1."""
+        batch = torch.arange(self.batch_size, device=self.index.device)
         if self.uniform is not None:
             return batch.repeat_interleave(self.uniform)
         return batch.repeat_interleave(self.lengths, output_size=self.total)
+
+    @property
+    def segments(self) -> Tensor:
+        """int64 [S]: the sequence each packed token stands in; its sample, but for `capacity.PaddedSet`."""
+        return self.samples
 
     @once
     def layout(self) -> Layout:
@@ -253,48 +258,7 @@ class Tokens:
         """[B, D]: the average over each sample's tokens; zeros where a sample has none."""
         if self.at.uniform:
             return self.dense().mean(1)
-        batch, lengths = self.at.batch_size, self.at.lengths
-        total = self.values.new_zeros(len(lengths), self.width).index_add(0, self.at.samples, self.values)
-        return total[:batch] / lengths[:batch].clamp(min=1)[:, None].to(total.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What a loader hands to the engine.
-
-    `views`: named inputs, `{"image": [B, 3, H, W]}` for the plain case; V crops of each image under one
-    name are [B, V, 3, H, W]. `condition`: actions, text, … for the predictor. `side`: per-sample information
-    a masker may use. `labels` are for probes only. `step`: the optimizer step it serves, from 0.
-    """
-
-    views: Mapping[str, Tensor]
-    condition: Any = None
-    side: Mapping[str, Tensor] = field(default_factory=dict)
-    labels: Tensor | None = None
-    step: int = 0
-
-    @classmethod
-    def of(cls, value: Batch | Tensor) -> Batch:
-        """A batch as it is, or a plain tensor of images [B, C, H, W] as its only view."""
-        if isinstance(value, Batch):
-            return value
-        if isinstance(value, Tensor):
-            return cls({"image": value})
-        raise TypeError(f"a batch is a jepa_core.Batch or a tensor [B, C, H, W]; got {type(value).__name__}")
-
-    @property
-    def batch_size(self) -> int:
-        """B of the first view."""
-        return next(iter(self.views.values())).shape[0]
-
-    def to(self, device: Device, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (`condition` moves where it is a tensor)."""
-        move = {k: v.to(device, non_blocking=non_blocking) for k, v in self.views.items()}
-        side = {k: v.to(device, non_blocking=non_blocking) for k, v in self.side.items()}
-        given = self.condition
-        condition = given.to(device, non_blocking=non_blocking) if isinstance(given, Tensor) else given
-        return replace(self, views=move, condition=condition, side=side)
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; called by torch's DataLoader."""
-        return replace(self, views={k: v.pin_memory() for k, v in self.views.items()})
+        real, lengths = self.at.real, self.at.lengths[: self.at.batch_size]
+        values = self.values if real is None else self.values * real[:, None]
+        total = values.new_zeros(len(lengths), self.width).index_add(0, self.at.samples, values)
+        return total / lengths.clamp(min=1)[:, None].to(total.dtype)

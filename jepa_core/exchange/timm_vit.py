@@ -139,7 +139,7 @@ def with_prefix(keep: IndexSet, prefix: int) -> tuple[IndexSet, Tensor]:
     Also int64 [S]: the packed rows at which the patches stand.
     """
     device = keep.index.device
-    patches = torch.arange(keep.total, device=device) + prefix * (keep.samples + 1)
+    patches = torch.arange(keep.total, device=device) + prefix * (keep.segments + 1)
     starts = keep.offsets[:-1] + prefix * torch.arange(len(keep.lengths), device=device)
     heads = (starts[:, None] + torch.arange(prefix, device=device)).flatten()
     index = torch.empty(keep.total + heads.numel(), dtype=torch.long, device=device)

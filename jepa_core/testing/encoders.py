@@ -17,7 +17,7 @@ from jepa_core.errors import UserError
 from jepa_core.protocols import Encoder
 from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
-from jepa_core.testing.parts import pick, pick_tokens, ragged
+from jepa_core.testing.parts import pick, pick_tokens, ragged, with_fillers
 from jepa_core.types import Grid, IndexSet, Tokens, grid_size
 
 CLOSE = 1e-4
@@ -114,6 +114,17 @@ def batch_mates(case: EncoderCase) -> None:
 
 
 @torch.no_grad()
+def fillers(case: EncoderCase) -> None:
+    """Sequences that pad a batch to a fixed size (`train.cuda_graph`) change no sample's features."""
+    shape, grid = case.shapes()[0]
+    views, kept = case.views(shape), ragged(grid, BATCH).contexts[0]
+    found = case.encoder(views, with_fillers(kept, grid_size(grid))).values
+    require(len(found) == kept.total + 3, f"{kept.total + 3} rows with fillers expected, got {len(found)}")
+    expected = case.encoder(views, kept).values
+    require_equal(found[: kept.total], expected, "with fillers behind the samples", CLOSE)
+
+
+@torch.no_grad()
 def hidden_unseen(case: EncoderCase) -> None:
     """What stands at hidden tokens does not reach the features of the kept ones."""
     shape, grid = case.shapes()[0]
@@ -179,6 +190,7 @@ CHECKS = (
     ragged_sets,
     all_kept,
     batch_mates,
+    fillers,
     hidden_unseen,
     layers,
     repeatable,

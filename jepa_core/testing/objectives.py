@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa_core.capacity import sets_of
 from jepa_core.protocols import Step
 from jepa_core.ranks import Ranks
 from jepa_core.settings import ObjectiveSettings
 from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_equal
 from jepa_core.testing.pair import PROCESSES, on_both
-from jepa_core.testing.parts import pick, pick_tokens, ragged
+from jepa_core.testing.parts import pick, pick_tokens, ragged, with_fillers
 from jepa_core.types import IndexSet, MaskPlan, Tokens
 
 BATCH, GRID, WIDTH, CLOSE = 8, (3, 5), 16, 1e-4
@@ -103,6 +104,27 @@ def chosen(step: Step, samples: Sequence[int]) -> Step:
     ]
     whole = None if step.target_tokens is None else pick_tokens(step.target_tokens, samples)
     return Step(parts[0], parts[1], parts[2], whole, plan)
+
+
+def padded(step: Step) -> Step:
+    """The step on sets with fillers behind the samples, whose features are others'."""
+    plan = step.plan.map(lambda kept: with_fillers(kept, 15))
+    sets = dict(zip(map(id, sets_of(step.plan)), sets_of(plan), strict=True))
+
+    def pad(tokens: Tokens) -> Tokens:
+        at = sets.get(id(tokens.at))
+        return tokens if at is None else Tokens(torch.cat([tokens.values, tokens.values[:3] + 1]), at, GRID)
+
+    return replace(step.map(pad), plan=plan)
+
+
+def fillers(case: ObjectiveCase) -> None:
+    """A term that says it is `capturable` leaves out what stands for no sample, in value and gradient."""
+    if not case.make().config.capturable:
+        raise NotAsked("it does not say that it is capturable")
+    step = masked_step(uniform=False)
+    expected, found = case.loss(step), case.loss(padded(step))
+    require_equal(found, expected, "with fillers behind the samples", CLOSE)
 
 
 def a_finite_scalar(case: ObjectiveCase) -> None:
@@ -207,6 +229,7 @@ def targets_as_they_are(case: ObjectiveCase) -> None:
 
 CHECKS = (
     a_finite_scalar,
+    fillers,
     gradient,
     weight_outside,
     order_of_samples,

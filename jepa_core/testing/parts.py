@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from jepa_core.capacity import Room
 from jepa_core.errors import UserError
 from jepa_core.positions import sincos
 from jepa_core.protocols import Encoder
@@ -117,6 +118,11 @@ def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
     masker = SmallMasker(SmallMasker.Config(name="small"))
     plans = [masker(grid, batch_size, torch.Generator().manual_seed(seed + n)) for n in range(2)]
     return MaskPlan(tuple(plan.contexts[0] for plan in plans), tuple(plan.targets[0] for plan in plans))
+
+
+def with_fillers(kept: IndexSet, tokens: int) -> IndexSet:
+    """The set as a step of fixed shapes gets it: two sequences more, which stand for no sample."""
+    return Room((kept.total + 3,), max(3, kept.max_length), 2).pad(kept, kept.total + 3, tokens)
 
 
 def pick(kept: IndexSet, samples: Sequence[int]) -> IndexSet:

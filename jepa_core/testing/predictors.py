@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor
 from jepa_core.errors import UserError
 from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
-from jepa_core.testing.parts import SmallEncoder, pick, pick_tokens, ragged
-from jepa_core.types import Grid, MaskPlan, Tokens
+from jepa_core.testing.parts import SmallEncoder, pick, pick_tokens, ragged, with_fillers
+from jepa_core.types import Grid, MaskPlan, Tokens, grid_size
 
 GRIDS: tuple[Grid, ...] = ((7,), (3, 5), (2, 3, 4))
 BATCH, TARGET_WIDTH, CLOSE = 3, 24, 1e-4
@@ -118,6 +119,21 @@ def batch_mates(case: PredictorCase) -> None:
 
 
 @torch.no_grad()
+def fillers(case: PredictorCase) -> None:
+    """Sequences that pad a batch to a fixed size (`train.cuda_graph`) change no sample's predictions."""
+    for setting in case.settings():
+        plan = setting.plan.map(partial(with_fillers, tokens=grid_size(setting.grid)))
+        contexts = [
+            Tokens(torch.cat([tokens.values, tokens.values[:3]]), kept, tokens.grid)
+            for tokens, kept in zip(setting.contexts, plan.contexts, strict=True)
+        ]
+        found = setting.predictor(contexts, plan, setting.grid)
+        for one, other in zip(found, setting.predict(), strict=True):
+            rows = one.values[: other.at.total]
+            require_equal(rows, other.values, f"on a grid {setting.grid}, with fillers", CLOSE)
+
+
+@torch.no_grad()
 def places_matter(case: PredictorCase) -> None:
     """Two hidden tokens of a sample get predictions of their own."""
     for setting in case.settings():
@@ -175,6 +191,7 @@ CHECKS = (
     a_prediction_a_pair,
     order_of_pairs,
     batch_mates,
+    fillers,
     places_matter,
     context_matters,
     repeatable,

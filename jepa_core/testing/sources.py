@@ -20,11 +20,13 @@ from torch import Tensor
 
 from jepa_core.data import CorruptSample
 from jepa_core.errors import UserError
-from jepa_core.protocols import Samples
+from jepa_core.protocols import Recording, Samples
 from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, untouched_randomness
 
 LOOK = 16
+FRAMES = 2
+"""Of a recording that are looked at."""
 FEW = 1000
 """Training samples up to which all are compared with those held out."""
 
@@ -65,10 +67,18 @@ def seen(samples: Samples, index: int) -> Seen:
     """A sample, so that it can be compared with another."""
     try:
         value, label = samples[index]
+        value = _opened(value)
     except CorruptSample as corrupt:
         return f"{corrupt.record.kind}: {corrupt.record}"
     pixels = np.asarray(value) if isinstance(value, Image) else value.numpy()
     return pixels.tobytes(), tuple(pixels.shape), int(label)
+
+
+def _opened(value: Image | Tensor | Recording) -> Image | Tensor:
+    """What can be looked at; of a recording its first window of two frames."""
+    if isinstance(value, Image | Tensor):
+        return value
+    return value.window(value.starts(FRAMES)[0], FRAMES)
 
 
 def splits(case: SourceCase) -> None:
@@ -90,7 +100,7 @@ def _refuses(case: SourceCase, name: str) -> None:
 
 
 def samples(case: SourceCase) -> None:
-    """Each is an image, or a uint8 tensor [C, h, w] of one or three channels."""
+    """Each is an image, a uint8 tensor [C, h, w] of one or three channels, or a recording of such frames."""
     for split, held, indices in case.spread():
         for index in indices:
             _look(held, index, f"sample {index} of {split}")
@@ -98,7 +108,7 @@ def samples(case: SourceCase) -> None:
 
 def _look(held: Samples, index: int, where: str) -> None:
     try:
-        value, _ = held[index]
+        value = _opened(held[index][0])
     except CorruptSample:
         return
     if isinstance(value, Image):

@@ -76,6 +76,13 @@ class NormedOverTheBatch(SmallEncoder):
         return changed(tokens, tokens.values - tokens.values.mean(0))
 
 
+@breaks("encoder", "fillers")
+class NormedOverItsLength(SmallEncoder):
+    def forward(self, view, keep=None, layers=()):
+        tokens = super().forward(view, keep, layers)
+        return changed(tokens, tokens.values / tokens.at.lengths.float().mean())
+
+
 @breaks("encoder", "hidden unseen")
 class SeesTheWhole(SmallEncoder):
     def forward(self, view, keep=None, layers=()):
@@ -124,6 +131,13 @@ class ContextsFirst(SmallPredictor):
 class PredictsFromTheBatch(SmallPredictor):
     def _guess(self, context, target, grid):
         return super()._guess(changed(context, context.values + context.values.mean(0)), target, grid)
+
+
+@breaks("predictor", "fillers")
+class CountsSequences(SmallPredictor):
+    def _guess(self, context, target, grid):
+        tokens = super()._guess(context, target, grid)
+        return changed(tokens, tokens.values / len(target.lengths))
 
 
 @breaks("predictor", "places matter")
@@ -236,6 +250,16 @@ class AVector(LossTerm):
     def forward(self, step):
         predictions, targets = paired(step)
         return (predictions - targets).abs().mean(0)
+
+
+@breaks("objective", "fillers")
+class CountsAllRows(LossTerm):
+    class Config(LossTerm.Config):
+        capturable = True
+
+    def forward(self, step):
+        predictions, targets = paired(step)
+        return (predictions - targets).square().mean()
 
 
 @breaks("objective", "gradient")

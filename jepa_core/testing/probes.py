@@ -1,4 +1,4 @@
-"""What is asked of probes (`protocols.Probe`): that a number of theirs means what a reader takes it for.
+"""What is asked of probes (`protocols.Probe`, `TokenProbe`): that their numbers mean what a reader takes them for.
 
 Each is shown features of classes that lie far apart, of classes that overlap, and of classes that nothing
 tells apart.
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import repeat
 from torch import Tensor
 
+from jepa_core.protocols import TokenProbe
 from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import require, require_equal, untouched_randomness
 
@@ -38,12 +40,21 @@ class ProbeCase:
 
     def scores(self, train: Labelled, held_out: Labelled) -> Mapping[str, float]:
         """What a fresh probe says."""
-        scores: Mapping[str, float] = self.make()(train, held_out, CLASSES)
-        return scores
+        return judged(self.make(), train, held_out)
 
     def top1(self, train: Labelled, held_out: Labelled) -> float:
         """The share of held-out samples that it guesses right."""
         return self.scores(train, held_out)["top1"]
+
+
+def judged(probe: Any, train: Labelled, held_out: Labelled) -> Mapping[str, float]:
+    """What a probe says of features [n, D]; one of tokens gets them as the features of each of two tokens."""
+    judge = probe
+    if isinstance(probe, TokenProbe):
+        judge = probe.on_tokens
+        train, held_out = ((repeat(x, "n d -> n two d", two=2), y) for x, y in (train, held_out))
+    scores: Mapping[str, float] = judge(train, held_out, CLASSES)
+    return scores
 
 
 def apart(distance: float = 10.0) -> tuple[Labelled, Labelled]:
@@ -107,9 +118,9 @@ def repeatable(case: ProbeCase) -> None:
     train, held_out = apart(1.0)
     probe = case.make()
     with untouched_randomness():
-        first = probe(train, held_out, CLASSES)
+        first = judged(probe, train, held_out)
     torch.manual_seed(99)
-    second = probe(train, held_out, CLASSES)
+    second = judged(probe, train, held_out)
     require(dict(first) == dict(second), f"the second time the scores are {dict(second)}, not {dict(first)}")
 
 

@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vit_predictor": {"depth": 1, "width": 48, "heads": 2},
     "vjepa_tiny": {"frames": 6, "image_size": [24, 32], "patch_size": 8, "width": 48, "depth": 2, "heads": 2},
     "pair_predictor": {"depth": 1, "width": 48, "heads": 2},
+    "attentive": {"steps": 60, "width": 32, "lr": 0.01},
 }
 """Settings of components whose defaults are large, or that have none."""
 

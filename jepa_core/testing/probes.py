@@ -1,4 +1,4 @@
-"""What is asked of probes (`protocols.Probe`, `TokenProbe`): that their numbers mean what a reader takes them for.
+"""What is asked of probes (`protocols.Probe`, `TokenProbe`): that a score means what a reader takes it for.
 
 Each is shown features of classes that lie far apart, of classes that overlap, and of classes that nothing
 tells apart.

@@ -138,7 +138,7 @@ def test_a_run_and_a_file_say_which_components_are_chosen(tab: Tab, place: Path)
 
 def test_probes_roles_plugins_and_keys(tab: Tab) -> None:
     assert tab("eval", "--probe", "") == ["attentive", "knn", "linear"]
-    assert tab("eval", "--probe", "knn,") == ["knn,linear"]
+    assert tab("eval", "--probe", "knn,") == ["knn,attentive", "knn,linear"]
     assert tab("eval", "--role", "c") == tab("report", "--role", "c") == ["context"]
     assert "safetensors" in tab("export", "--to", "")
     assert {"core", "ijepa", "multiblock"} <= set(tab("plugins", "show", ""))

@@ -83,6 +83,16 @@ def jepa_peers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body
 
 
 @hookspec
+def jepa_sections() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Sections of `jepa report`, `{name: function}`: drawings of what a run's model does.
+
+    The function is called with (recipe, model, source), the model in evaluation mode and without gradients,
+    and returns a `jepa_core.report.sections.Section`, or None where it has nothing to show of this run. The
+    drawing also lies in the run's folder `pictures` when training ends.
+    """
+
+
+@hookspec
 def jepa_recipes() -> Path:  # type: ignore[empty-body]
     """A folder of TOML recipes; `demo.toml` of the plugin `ijepa` is the recipe `ijepa/demo`.
 

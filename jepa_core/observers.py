@@ -157,26 +157,27 @@ class CollapseAlarm:
 
 
 class Pictures:
-    """masks.png when a run starts (for images on a grid of rows and columns), curves.png when it ends."""
+    """masks.png when a run starts, curves.png when it ends, and in pictures/ what plugins draw of it then."""
 
     SHOWN = 8
-    """Images in masks.png."""
+    """Images in masks.png, or time steps of clips."""
 
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
         from jepa_core.assembly import sample_masks
         from jepa_core.data import eval_loader
-        from jepa_core.pictures import draw_masks, unnormalise
+        from jepa_core.pictures import draw_sheet, unnormalise
+        from jepa_core.timesteps import masks_over
 
         encoder: Any = run.model.encoder
         shape = encoder.view_shape()
-        images, _ = next(
+        views, _ = next(
             iter(eval_loader(run.samples, run.recipe.transform, shape, self.SHOWN, 0, self.SHOWN))
         )
-        plan = sample_masks(run.model, len(images), run.recipe.seed)
-        if len(run.model.grid()) == 2 and not plan.empty:
-            shown = unnormalise(images, run.recipe.transform.mean, run.recipe.transform.std)
-            draw_masks(shown, plan, run.model.grid(), run.folder / "masks.png")
+        plan = sample_masks(run.model, len(views), run.recipe.seed)
+        if len(run.model.grid()) in (2, 3) and not plan.empty:
+            shown = unnormalise(views, run.recipe.transform.mean, run.recipe.transform.std)
+            draw_sheet(masks_over(shown, plan, run.model.grid(), self.SHOWN), run.folder / "masks.png")
 
     @hookimpl
     def jepa_run_ended(self, run: Run) -> None:
@@ -184,6 +185,10 @@ class Pictures:
 
         if len(run.metrics()) > 1:
             draw_curves(run.folder / METRICS, run.folder / "curves.png")
+        if run.notes.get("stopped") == "finished" and plugins.get().sections():
+            from jepa_core.report.sections import draw_sections
+
+            draw_sections(run.recipe, run.model, run.folder / "pictures")
 
 
 def standard() -> list[object]:

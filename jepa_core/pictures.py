@@ -155,8 +155,8 @@ def colour_map(values: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images [B, C, H, W] back from `(x - mean) / std` to values 0 … 1, for `draw_masks`."""
-    shape = (1, -1, 1, 1)
+    """Images [B, C, H, W], or clips [B, C, T, H, W], back from `(x - mean) / std` to values 0 … 1."""
+    shape = (1, -1, *[1] * (images.dim() - 2))
     return (images * images.new_tensor(std).view(shape) + images.new_tensor(mean).view(shape)).clamp(0, 1)
 
 

@@ -105,7 +105,14 @@ class Plugins:
 
     def peers(self) -> dict[str, Callable[..., Any]]:
         """Training steps written another way, by name (`hookspecs.jepa_peers`)."""
-        return {name: make for _, offered in self._ask("jepa_peers", dict) for name, make in offered.items()}
+        return self._functions("jepa_peers")
+
+    def sections(self) -> dict[str, Callable[..., Any]]:
+        """Sections of a report, by name (`hookspecs.jepa_sections`)."""
+        return self._functions("jepa_sections")
+
+    def _functions(self, hook: str) -> dict[str, Callable[..., Any]]:
+        return {name: make for _, offered in self._ask(hook, dict) for name, make in offered.items()}
 
     def recipe_folders(self) -> dict[str, Path]:
         """Folders of recipes by plugin name."""

@@ -4,6 +4,7 @@ recipe.toml      the resolved recipe          metrics.jsonl   one JSON object a 
 checkpoints/     see checkpoints.py           events.jsonl    starts, stops, alarms (journal.py)
 masks.png        masks over real images       curves.png      the metrics drawn
 tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
+pictures/        what plugins draw at the end
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ OWN_FILES = (
     *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, "masks.png", "curves.png", "eval.json"),
     "report.html",
 )
-OWN_FOLDERS = ("checkpoints", "tensorboard", "report")
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures")
 
 FREE_TO_CHANGE = (
     *(f"train.{key}" for key in ("log_every", "eval_every", "checkpoint_every", "keep", "device")),

@@ -9,7 +9,8 @@ when the page was. Beside it every picture lies as a PNG.
     choices.py      settings beside their defaults         patches.py      PCA as colours, similarity
     cost.py         hours and FLOPs                        neighbours.py   nearest images, the map
     comparison.py   several runs side by side              charts.py       curves and the map, drawn
-    words.py        numbers as people read them            page.py, html.py, templates/: the page
+    words.py        numbers as people read them            sections.py     what plugins add
+    page.py, html.py, templates/: the page
 """
 
 from __future__ import annotations

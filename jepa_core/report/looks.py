@@ -21,6 +21,7 @@ from jepa_core.evaluate.features import Progress, Role, extract, model_features
 from jepa_core.jepa import JEPA
 from jepa_core.pictures import unnormalise
 from jepa_core.protocols import Samples
+from jepa_core.timesteps import middle_frames
 
 THUMB = 96
 """Pixels of a thumbnail's longer side, at most."""
@@ -74,7 +75,8 @@ def _keeping(
 
 
 def _thumbs(images: Tensor) -> Tensor:
-    """uint8 [B, 3, h, w] of images [B, C, h, w] from 0 to 1."""
+    """uint8 [B, 3, h, w] of images [B, C, h, w] from 0 to 1, or of the middle frames of clips."""
+    images = middle_frames(images, 1) if images.dim() == 5 else images
     share = THUMB / max(images.shape[2:])
     if share < 1:
         size = [max(1, round(side * share)) for side in images.shape[2:]]

@@ -57,6 +57,10 @@ def _run(story: Story, seen: Shown, number: int, role: str) -> dict[str, Any]:
         "curves": _curves({story.name: story.metrics}, f"run{number}"),
         "constants": _constants([story.metrics]),
         "sheets": {name: html.sheet(made) for name, made in seen.sheets.items()},
+        "sections": [
+            {"name": name, "title": drawn.title, "says": drawn.says, "svg": drawn.svg(f"run{number} {name}")}
+            for name, drawn in seen.sections.items()
+        ],
         "map": html.map_of(seen.points, seen.classes) if seen.points is not None else None,
         "alarms": [event["text"] for event in story.alarms],
         "events": words.events(story.events),

@@ -17,7 +17,7 @@ from jepa_core.assembly import build, sample_masks
 from jepa_core.errors import UserError
 from jepa_core.evaluate.features import Progress, Role
 from jepa_core.jepa import JEPA
-from jepa_core.pictures import Sheet, draw_sheet, mask_sheet, unnormalise
+from jepa_core.pictures import Sheet, draw_sheet, unnormalise
 from jepa_core.protocols import Samples, Source
 from jepa_core.recipes import Recipe
 from jepa_core.report.charts import map_figure, png
@@ -25,8 +25,10 @@ from jepa_core.report.cost import flops_per_image
 from jepa_core.report.looks import few_images, look, patch_features
 from jepa_core.report.neighbours import FEWEST, flat_map, neighbour_sheet
 from jepa_core.report.patches import pca_sheet, similarity_sheet
+from jepa_core.report.sections import Section, sections
 from jepa_core.report.story import Story
 from jepa_core.run import open_model
+from jepa_core.timesteps import by_step, masks_over, middle_frames
 
 FEW = 8
 """Images in a sheet."""
@@ -41,6 +43,8 @@ class Shown:
     held_out: str = ""
     """The split that the images come from."""
     sheets: dict[str, Sheet] = field(default_factory=dict)
+    sections: dict[str, Section] = field(default_factory=dict)
+    """What plugins add, by name."""
     points: np.ndarray | None = None
     """float [n, 2]: the map of the held-out images."""
     classes: Sequence[str | None] = ()
@@ -57,6 +61,8 @@ class Shown:
         folder.mkdir(parents=True, exist_ok=True)
         for name, sheet in self.sheets.items():
             draw_sheet(sheet, folder / f"{name}.png")
+        for name, section in self.sections.items():
+            section.save(folder / f"{name}.png")
         if self.points is not None:
             (folder / "map.png").write_bytes(png(map_figure(self.points, self.classes, legend=True)))
 
@@ -71,6 +77,8 @@ def shown(story: Story, role: Role, images: int, progress: Progress) -> Shown:
         return seen
     _attempt(seen, lambda: _masks(seen, recipe, model))
     _attempt(seen, lambda: _looks(seen, recipe, model, role, images, progress))
+    seen.sections, notes = sections(recipe, model)
+    seen.notes += notes
     if story.trained:
         seen.flops = flops_per_image(model, recipe)
     return seen
@@ -91,24 +99,24 @@ def _masks(seen: Shown, recipe: Recipe, model: JEPA) -> None:
     plan = sample_masks(model, FEW, recipe.seed)
     if plan.empty:
         seen.notes.append("There are no pictures of masks: this method hides nothing.")
-    elif len(grid) != 2:
-        seen.notes.append(f"Masks are drawn on grids of rows and columns; this encoder's is {grid}.")
+    elif len(grid) not in (2, 3):
+        seen.notes.append(f"Masks are drawn on grids (H, W) and (T, H, W); this encoder's is {grid}.")
     else:
         samples = build("data", recipe.data).split("train")
         images = few_images(model, samples, recipe.transform, FEW)
         plan = sample_masks(model, len(images), recipe.seed)
         real = unnormalise(images, recipe.transform.mean, recipe.transform.std)
-        seen.sheets["masks"] = mask_sheet(real, plan, grid, FEW)
+        seen.sheets["masks"] = masks_over(real, plan, grid, FEW)
 
 
 def _looks(seen: Shown, recipe: Recipe, model: JEPA, role: Role, images: int, progress: Progress) -> None:
     source: Source = build("data", recipe.data)
     seen.held_out, held_out = _first_split(source, ("test", "val", "train"))
-    if len(model.grid()) == 2:
+    if len(model.grid()) in (2, 3):
         _patches(seen, recipe, model, held_out, role)
     else:
         seen.notes.append(
-            f"Patches are shown on grids of rows and columns; this encoder's is {model.grid()}."
+            f"Patches are shown on grids (H, W) and (T, H, W); this encoder's is {model.grid()}."
         )
     queries = look(model, held_out, recipe.transform, seen.held_out, role, images, progress)
     gallery = look(model, source.split("train"), recipe.transform, "train", role, images, progress)
@@ -127,9 +135,11 @@ def _patches(seen: Shown, recipe: Recipe, model: JEPA, samples: Samples, role: R
     features = patch_features(model, images, role)
     if not torch.isfinite(features).all():
         raise UserError("the features are not finite: the encoder has diverged")
-    real = unnormalise(images, recipe.transform.mean, recipe.transform.std).cpu()
+    real, grid = unnormalise(images, recipe.transform.mean, recipe.transform.std).cpu(), model.grid()
+    if len(grid) == 3:
+        real, features, grid = middle_frames(real, grid[0]), by_step(features, grid), grid[1:]
     for sheet in (pca_sheet, similarity_sheet):
-        made = sheet(real, features, model.grid())
+        made = sheet(real[:FEW], features[:FEW], grid)
         seen.sheets[made.name] = made
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jepa_core import hookimpl
 
@@ -42,6 +43,13 @@ def jepa_probes() -> Mapping[str, type]:
     from jepa_vjepa.probe import AttentiveProbe
 
     return {"attentive": AttentiveProbe}
+
+
+@hookimpl
+def jepa_sections() -> Mapping[str, Callable[..., Any]]:
+    from jepa_vjepa.foresight import foresight
+
+    return {"foresight": foresight}
 
 
 @hookimpl

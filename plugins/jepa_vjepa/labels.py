@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,6 +34,8 @@ TASKS: Mapping[str, Mapping[str, int]] = {
 """Pace of each label: frames of the window in the order of the file, in `frame_step`s."""
 PIXEL_PLACES = 1024
 """Of all differences between frames together, in the control that has nothing else."""
+LAGS, SIDE = (1, 2, 4), 4
+"""Distances in frames, and areas a side, in the control that sees how much changes."""
 
 
 class Windows(BaseSamples):
@@ -79,12 +82,14 @@ def _places(whole: Stretch, share: Share, frames: int, reach: int, every: int) -
 
 
 def controls(model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
-    """The encoder that sees one frame, and differences between frames without an encoder."""
+    """The encoder that sees one frame; and without an encoder what changes between frames, and how much."""
     seen = model_features(model, "one frame", role, tokens)
     description = f"the trained {role} encoder, the window's middle frame in place of all"
     alone = replace(seen, description=description, encode=lambda view: seen.encode(one_frame(view)))
     words = "differences of frames that follow each other, averaged down"
-    return [alone, FeatureMap("frame differences", words, differences, pool="flatten")]
+    change = FeatureMap("frame differences", words, differences, pool="flatten")
+    words = f"log of the mean difference of frames {', '.join(map(str, LAGS))} apart, in {SIDE}×{SIDE} areas"
+    return [alone, change, FeatureMap("amount of change", words, amounts)]
 
 
 def one_frame(view: Tensor) -> Tensor:
@@ -100,3 +105,15 @@ def differences(view: Tensor) -> Tensor:
     sides = min(side, change.shape[3]), min(side, change.shape[4])
     small = F.adaptive_avg_pool2d(rearrange(change, "b c t h w -> b (c t) h w"), sides)
     return rearrange(small, "b (c t) h w -> b t (c h w)", c=view.shape[1])
+
+
+def amounts(view: Tensor) -> Tensor:
+    """[B, 3·16]: how much changes in each area within each of `LAGS` frames, without direction.
+
+    A lag longer than the window is cut to it.
+    """
+    found = []
+    for lag in (min(lag, view.shape[2] - 1) for lag in LAGS):
+        change = (view[:, :, lag:] - view[:, :, : view.shape[2] - lag]).abs().mean((1, 2))
+        found.append(F.adaptive_avg_pool2d(change[:, None], SIDE).flatten(1))
+    return (torch.cat(found, 1) + 1e-3).log()

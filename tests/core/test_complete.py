@@ -98,7 +98,7 @@ def test_sections_then_settings_then_values(tab: Tab) -> None:
 def test_a_key_alone_gets_no_blank_behind_it(tab: Tab) -> None:
     """A shell puts one behind the only candidate; so there is always a second."""
     assert len(tab("train", "ijepa/demo", "masker.na")) > 1
-    assert tab("train", "ijepa/demo", "optimizer.clip") == ["optimizer.clip_grad=", "optimizer.clip_grad=…"]
+    assert tab("train", "ijepa/demo", "optimizer.clip_g") == ["optimizer.clip_grad=", "optimizer.clip_grad=…"]
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def test_a_run_and_a_file_say_which_components_are_chosen(tab: Tab, place: Path)
 
 
 def test_probes_roles_plugins_and_keys(tab: Tab) -> None:
-    assert tab("eval", "--probe", "") == ["knn", "linear"]
-    assert tab("eval", "--probe", "knn,") == ["knn,linear"]
+    assert tab("eval", "--probe", "") == ["attentive", "knn", "linear"]
+    assert tab("eval", "--probe", "knn,") == ["knn,attentive", "knn,linear"]
     assert tab("eval", "--role", "c") == tab("report", "--role", "c") == ["context"]
     assert "safetensors" in tab("export", "--to", "")
     assert {"core", "ijepa", "multiblock"} <= set(tab("plugins", "show", ""))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from jepa_core.cli.console import whole
 from jepa_core.data import TransformSettings
 from jepa_core.evaluate import EvalResult, FeatureMap, LinearProbe, extract, model_features
 from jepa_core.evaluate.models import evaluate_model
@@ -149,3 +150,12 @@ def test_a_forward_pass_has_as_many_frames_as_of_images() -> None:
     model.features = lambda views, **kw: sizes.append(len(views)) or encode(views, **kw)  # type: ignore[method-assign]
     evaluate_model(model, Model(), Clips(), TransformSettings(), {"t": FirstBrighter()}, batch_size=20)  # type: ignore[arg-type]
     assert max(sizes) == 10
+
+
+def test_scores_stay_whole_in_a_narrow_terminal(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    table = result({f"probe_{i}": LinearProbe(LinearProbe.Config(name="linear")) for i in range(4)})
+    whole(table.table())
+    said = capsys.readouterr().out
+    assert all(cell in said for line in table.cells() for cell in line)
+    assert said.startswith("bright")

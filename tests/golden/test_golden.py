@@ -19,11 +19,19 @@ SMALL = (
     "encoder.depth=2", "predictor.depth=2", "predictor.width=24", "train.epochs=1", "train.epoch_images=320",
     "train.batch_size=16", "train.micro_batch=16", "optimizer.warmup_epochs=0.2",
 )  # fmt: skip
+CLIPS = (
+    "data.path=unread", "encoder.name=vjepa_tiny", "encoder.image_size=64", "encoder.frames=8",
+    "encoder.width=48", "encoder.depth=2", "encoder.positions=rope", "predictor.positions=rope",
+    "predictor.depth=2", "predictor.width=48", "train.steps=20", "train.batch_size=16",
+    "train.micro_batch=16", "optimizer.warmup_steps=4",
+)  # fmt: skip
 CASES = {
     "ijepa/demo": ("train.steps=20",),
     "ijepa/cifar10": ("train.steps=20",),
     "ijepa/in1k_vitb16": SMALL,
     "ijepa/official_in1k_vitb16": (*SMALL, "masker.min_keep=4"),
+    "vjepa/demo": ("train.steps=20",),
+    "vjepa/vitl16": CLIPS,
 }
 
 

@@ -15,7 +15,7 @@ from jepa_core.errors import UserError
 from jepa_core.evaluate import FeatureMap, LinearProbe, extract
 from jepa_core.protocols import Tasks, TokenProbe
 from jepa_vjepa.clips import ClipsSource
-from jepa_vjepa.labels import TASKS, differences, one_frame
+from jepa_vjepa.labels import TASKS, amounts, differences, one_frame
 from jepa_vjepa.probe import AttentiveProbe
 from tests.plugins.made_clips import numbered, numbers_of, write_video
 
@@ -117,7 +117,7 @@ def test_controls_show_what_gives_the_labels_away(tmp_path: Path) -> None:
     """The films brighten by a step a frame: order and speed are plain to differences, not to one frame."""
     clips = source(tmp_path, {"a.mp4": 60, "b.mp4": 60})
     maps = list(clips.controls(Brightness(), "target", False))
-    assert [row.name for row in maps] == ["one frame", "frame differences"]
+    assert [row.name for row in maps] == ["one frame", "frame differences", "amount of change"]
     assert maps[0].description == "the trained target encoder, the window's middle frame in place of all"
     for task, classes in (("arrow", 2), ("speed", 3)):
         train, test = (rows(clips, task, split, maps) for split in ("train", "test"))
@@ -125,6 +125,7 @@ def test_controls_show_what_gives_the_labels_away(tmp_path: Path) -> None:
         scores = {name: probe(train[name], test[name], classes)["top1"] for name in train}
         assert scores["one frame"] == pytest.approx(1 / classes), "identical inputs, balanced labels"
         assert scores["frame differences"] > 0.9
+        assert (scores["amount of change"] > 0.9) is (task == "speed"), "it has no direction"
 
 
 def test_motion_that_is_its_own_mirror_image_has_no_arrow(tmp_path: Path) -> None:
@@ -147,6 +148,14 @@ def test_one_frame_is_the_middle_and_differences_are_between_neighbours() -> Non
     change = (views[:, :, 1:] - views[:, :, :-1]).transpose(1, 2)
     assert found.shape == (2, 4, 3 * 16 * 16)
     torch.testing.assert_close(found, change.unflatten(3, (16, 2)).mean(4).flatten(2))
+
+
+def test_amounts_of_change_are_logs_of_means_over_areas() -> None:
+    views = torch.randn(2, 3, 6, 8, 8)
+    found = amounts(views).unflatten(1, (3, 4, 4))
+    change = (views[:, :, 2:] - views[:, :, :-2]).abs()[1, :, :, 2:4, 6:8].mean()
+    assert float(found[1, 1, 1, 3]) == pytest.approx(float((change + 1e-3).log()), abs=1e-5)
+    assert amounts(views[:, :, :2]).isfinite().all()
 
 
 def needle(count: int, seed: int, mark: float) -> tuple[Tensor, Tensor]:

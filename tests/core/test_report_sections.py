@@ -1,0 +1,118 @@
+"""Sections that plugins add to a report; clips shown as images, a time step each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from jepa_core import UserError, hookimpl, load_recipe, plugins, train
+from jepa_core.curves import SERIES
+from jepa_core.observers import MetricsWriter, Pictures
+from jepa_core.report.looks import _thumbs
+from jepa_core.report.sections import Section, sections
+from jepa_core.report.writing import write_report
+from jepa_core.run import open_model
+from jepa_core.timesteps import by_step, masks_over, middle_frames, plan_by_step
+from jepa_core.types import IndexSet, MaskPlan
+
+
+class Sectioned:
+    """A plugin whose section draws one point at the number of parameters; another has nothing to show."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[bool, bool]] = []
+
+    @hookimpl
+    def jepa_sections(self) -> dict[str, Any]:
+        return {"size": self.size, "nothing": lambda *_: None, "broken": self.broken}
+
+    def size(self, recipe: Any, model: torch.nn.Module, source: Any) -> Section:
+        self.seen.append((model.training, torch.is_grad_enabled()))
+        assert len(source.split("train")) > 0
+        count = sum(p.numel() for p in model.parameters())
+
+        def draw() -> Figure:
+            figure = Figure(figsize=(3, 2))
+            figure.subplots().plot([count], [1], "o", color=SERIES[0])
+            return figure
+
+        return Section("How large it is", f"`{recipe.encoder.name}` has {count} numbers.", draw)
+
+    def broken(self, recipe: Any, model: Any, source: Any) -> Section:
+        raise UserError("no film was given")
+
+
+@pytest.fixture
+def plugin() -> Iterator[Sectioned]:
+    mine, found = Sectioned(), plugins.get()
+    found.register(mine, "sectioned")
+    yield mine
+    found.manager.unregister(mine)
+
+
+def trained(recipe: Path, folder: Path, *watch: object) -> Path:
+    train(
+        load_recipe(recipe, "data.test_share=0.3", "train.steps=2"), folder, watch=[MetricsWriter(), *watch]
+    )
+    return folder
+
+
+def test_a_section_stands_on_the_page_in_the_pages_colours(tiny_recipe, tmp_path: Path, plugin) -> None:
+    run = trained(tiny_recipe, tmp_path / "run")
+    page = write_report([run], probes=False, images=8).read_text(encoding="utf-8")
+    assert "<h2>How large it is</h2>" in page
+    assert "<code>official_tiny</code> has" in page
+    section = page.partition('<figure class="drawn">')[2].partition("</figure>")[0]
+    assert section.startswith("<svg")
+    assert "var(--run0)" in section
+    assert "The section broken is left out: no film was given." in page
+    assert 'id="run0-nothing"' not in page
+    assert plugin.seen == [(False, False)]
+    assert (run / "report" / "size.png").stat().st_size > 1000
+    assert not (run / "report" / "broken.png").exists()
+
+
+def test_what_is_drawn_lies_with_the_run_when_training_ends(
+    tiny_recipe, tmp_path: Path, plugin, caplog
+) -> None:
+    run = trained(tiny_recipe, tmp_path / "run", Pictures())
+    assert [path.name for path in (run / "pictures").iterdir()] == ["size.png"]
+    assert "The section broken is left out: no film was given." in caplog.text
+    train(load_recipe(tiny_recipe, "train.steps=1"), run, watch=[], overwrite=True)
+    assert not (run / "pictures").exists()
+
+
+def test_a_model_is_left_in_the_mode_it_was_in(tiny_recipe, tmp_path: Path, plugin) -> None:
+    recipe, model, _ = open_model(trained(tiny_recipe, tmp_path / "run"))
+    for mode in (True, False):
+        model.train(mode)
+        sections(recipe, model)
+        assert model.training is mode
+
+
+def test_clips_are_cut_into_the_middle_frames_of_time_steps() -> None:
+    clips = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(2, 3, 8, 4, 4)
+    assert middle_frames(clips, 4)[:, 0, 0, 0].tolist() == [1, 3, 5, 7] * 2
+    assert middle_frames(clips, 1)[:, 0, 0, 0].tolist() == [4, 4]
+    assert middle_frames(clips, 8).shape == (16, 3, 4, 4)
+    features = torch.randn(2, 4 * 6, 5)
+    torch.testing.assert_close(by_step(features, (4, 2, 3))[5], features[1, 6:12])
+    assert (_thumbs(clips / 8)[1].unique() == 128).all()
+
+
+def test_masks_of_clips_are_drawn_step_by_step() -> None:
+    grid = (2, 2, 2)
+    plan = MaskPlan((IndexSet.from_lists([[0, 1, 6], [2]]),), (IndexSet.from_lists([[3, 4, 5], [7]]),))
+    cut = plan_by_step(plan, grid)
+    assert [rows.tolist() for rows in cut.contexts[0].split()] == [[0, 1], [2], [2], []]
+    assert [rows.tolist() for rows in cut.targets[0].split()] == [[3], [0, 1], [], [3]]
+    sheet = masks_over(torch.rand(2, 3, 4, 8, 8), plan, grid, 3)
+    assert len(sheet.groups) == 2, "one clip of two steps fits into three columns"
+    assert sheet.title.endswith("2×2×2 tokens, time to the right")
+    images = MaskPlan((IndexSet.from_lists([[0]]),), (IndexSet.from_lists([[1]]),))
+    assert "2×2 patches" in masks_over(torch.rand(1, 3, 8, 8), images, (2, 2), 8).title

@@ -172,6 +172,7 @@ def test_a_plugin_that_cannot_be_checked_is_one_line(jepa, monkeypatch) -> None:
 
 
 @pytest.mark.install
+@pytest.mark.timeout(900)
 def test_new_plugins_install_train_and_pass_their_own_tests(
     core_wheel: Path, tiny_images: Path, tmp_path: Path
 ) -> None:

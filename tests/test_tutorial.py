@@ -25,7 +25,7 @@ def script(images: Path) -> str:
     lines = ["set -e"]
     for language, text in FENCES:
         if language == "sh":
-            lines += [f"{line} {shorter}" if line.startswith("jepa train") else line for line in text.splitlines()]
+            lines += [re.sub("^(jepa train .*)", rf"\1 {shorter}", line) for line in text.splitlines()]
         else:
             lines += [f"cat > {BY_TEXT[text]} <<'END OF FILE'", text.rstrip("\n"), "END OF FILE"]
     return "\n".join(lines)

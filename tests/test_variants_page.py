@@ -19,9 +19,7 @@ from jepa_core.testing.recipes import RecipeCase
 from tests.fresh_environment import ROOT
 
 PAGE = (ROOT / "docs/variants.md").read_text(encoding="utf-8")
-OURS = sorted(
-    p.name.removeprefix("jepa_") for p in (ROOT / "plugins").iterdir() if (p / "__init__.py").is_file()
-)
+OURS = sorted(path.parent.name.removeprefix("jepa_") for path in (ROOT / "plugins").glob("*/__init__.py"))
 
 
 def table(heading: str) -> list[list[str]]:

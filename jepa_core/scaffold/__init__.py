@@ -14,6 +14,7 @@ from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
+from unicodedata import normalize
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
@@ -44,12 +45,14 @@ def new_plugin(name: str, kind: str, folder: Path) -> list[Path]:
 
 def _check_name(name: str, kind: str) -> None:
     """Raises UserError unless a package `jepa_NAME` and a component NAME can be made."""
-    if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        better = re.sub(r"[^a-z0-9]+", "_", name.lower().removeprefix("jepa")).strip("_")
+    if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
+        plain = normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        better = re.sub(r"[^a-z0-9]+", "_", plain.removeprefix("jepa")).strip("_")
         usable = better and better[0].isalpha() and not keyword.iskeyword(better)
         hint = f"; {better} would do" if usable else ""
         raise UserError(
-            f"plugin name {name!r}: expected lower-case letters, digits and underscores, a letter first{hint}"
+            f"plugin name {name!r}: expected lower-case letters, digits and underscores between them, "
+            f"a letter first{hint}"
         )
     if name.startswith("jepa"):
         raise UserError(f"plugin name {name!r}: leave the jepa out, the package will be called jepa_NAME")
@@ -58,7 +61,7 @@ def _check_name(name: str, kind: str) -> None:
     catalogue = plugins.get().catalogue(kind)
     if name in catalogue.classes:
         raise UserError(
-            f"plugin {catalogue.owners[name]!r} has a {kind} {name!r} already; choose another name"
+            f"plugin {catalogue.owners[name]!r} already has the {kind} {name!r}; choose another name"
         )
 
 

@@ -185,10 +185,7 @@ def ranks(case: ObjectiveCase) -> None:
 
 
 def two_processes(case: ObjectiveCase) -> None:
-    """Over two processes (gloo) value and gradient are those of all samples.
-
-    The value is the mean over the processes, the gradient that of the averages which the engine trains with.
-    """
+    """Over two processes (gloo) the mean of the values, and of the gradients, is that of all samples."""
     config = case.subject.config
     if isinstance(config, ObjectiveSettings) and config.batchwise and not config.summed:
         raise NotAsked("its settings say that each process judges its own samples (batchwise = True)")

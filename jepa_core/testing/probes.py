@@ -92,11 +92,9 @@ def chance_on_noise(case: ProbeCase) -> None:
 
 
 def labels_unseen(case: ProbeCase) -> None:
-    """Held-out labels are for scoring only: the guesses are the same whatever they are.
-
-    Each sample has one guess, so the scores with all labels 0, all 1, … must add up to 1.
-    """
+    """Held-out labels are for scoring only: the guesses are the same whatever they are."""
     train, (features, labels) = apart(0)
+    # one guess a sample, so the scores with all labels 0, all 1, … add up to 1
     whole = sum(case.top1(train, (features, torch.full_like(labels, c))) for c in range(CLASSES))
     said = f"with each class in turn as the only held-out label, top1 adds up to {whole:.2f}, not to 1"
     require(abs(whole - 1) < 1e-6, said)

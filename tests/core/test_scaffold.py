@@ -17,7 +17,7 @@ from jepa_core import plugins
 from jepa_core.scaffold import MADE, new_plugin
 from tests.fresh_environment import ROOT, FreshEnvironment, build_wheel
 
-EXPECTED = "expected lower-case letters, digits and underscores, a letter first"
+EXPECTED = "expected lower-case letters, digits and underscores between them, a letter first"
 FULL = "and not an empty folder; choose another with --folder"
 KINDS = "known: masker, objective, variant"
 
@@ -101,7 +101,10 @@ def test_what_is_written_reads_as_our_own_code(jepa, tmp_path: Path, kind: str) 
         (["jepa_mine"], "plugin name 'jepa_mine': leave the jepa out, the package will be called jepa_NAME"),
         (["ijepa"], "plugin name 'ijepa' is taken: a package jepa_ijepa is installed; choose another"),
         (["kernels"], "plugin name 'kernels' is taken: a package jepa_kernels is installed; choose another"),
-        (["random"], "plugin 'ijepa' has a masker 'random' already; choose another name"),
+        (["café"], f"plugin name 'café': {EXPECTED}; cafe would do"),
+        (["stripes_"], f"plugin name 'stripes_': {EXPECTED}; stripes would do"),
+        (["random"], "plugin 'ijepa' already has the masker 'random'; choose another name"),
+        (["l1", "--kind", "objective"], "plugin 'core' already has the objective 'l1'; choose another name"),
         (["mine", "--kind", "maskr"], f"unknown kind of plugin 'maskr'; {KINDS}. Did you mean 'masker'?"),
         (["mine", "--folder", "."], f". is there already {FULL}"),
     ],
@@ -172,6 +175,7 @@ def test_a_plugin_that_cannot_be_checked_is_one_line(jepa, monkeypatch) -> None:
 
 
 @pytest.mark.install
+@pytest.mark.timeout(900)
 def test_new_plugins_install_train_and_pass_their_own_tests(
     core_wheel: Path, tiny_images: Path, tmp_path: Path
 ) -> None:

@@ -38,12 +38,17 @@ class ProbeCase:
 
     def scores(self, train: Labelled, held_out: Labelled) -> Mapping[str, float]:
         """What a fresh probe says."""
-        scores: Mapping[str, float] = self.make()(train, held_out, CLASSES)
-        return scores
+        return judge(self.make(), train, held_out)
 
     def top1(self, train: Labelled, held_out: Labelled) -> float:
         """The share of held-out samples that it guesses right."""
         return self.scores(train, held_out)["top1"]
+
+
+def judge(probe: Any, train: Labelled, held_out: Labelled) -> Mapping[str, float]:
+    """What a probe says of features [n, D]."""
+    scores: Mapping[str, float] = probe(train, held_out, CLASSES)
+    return scores
 
 
 def apart(distance: float = 10.0) -> tuple[Labelled, Labelled]:
@@ -105,9 +110,9 @@ def repeatable(case: ProbeCase) -> None:
     train, held_out = apart(1.0)
     probe = case.make()
     with untouched_randomness():
-        first = probe(train, held_out, CLASSES)
+        first = judge(probe, train, held_out)
     torch.manual_seed(99)
-    second = probe(train, held_out, CLASSES)
+    second = judge(probe, train, held_out)
     require(dict(first) == dict(second), f"the second time the scores are {dict(second)}, not {dict(first)}")
 
 

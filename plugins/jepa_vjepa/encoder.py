@@ -87,6 +87,9 @@ class TubeletEncoder(nn.Module):
         """Factor on the sine-cosine positions, whose own amplitude is 1."""
         init_std: PositiveFloat = 0.02
         """Standard deviation of the initial weights."""
+        change_gain: PositiveFloat = 1.0
+        """Factor, at the start, on how a tubelet's weights differ from frame to frame: above 1, change, which is
+        small beside what stays, weighs more from the first step on. Off in V-JEPA."""
         checkpoint: bool = False
         """Recompute activations in the backward pass: less memory, about a third more time."""
         residual: Residual = "auto"
@@ -119,6 +122,8 @@ class TubeletEncoder(nn.Module):
         self.blocks = nn.Sequential(*(self._block() for _ in range(self.depth)))
         self.norm = LayerNorm(self.width)
         draw_weights(self, config.init_std)
+        if config.change_gain != 1:
+            _amplify_change(self.patch_embed.weight, config.change_gain)
         choose_implementation(self, config.attention)
         grid = self.grid(self.view_shape())
         try:
@@ -182,3 +187,10 @@ class TubeletEncoder(nn.Module):
     def _block(self) -> Block:
         ratio = self.config.size("mlp_ratio")
         return Block(self.width, self.heads, mlp_ratio=ratio, qkv_bias=True, attn_layer=PackedAttention)
+
+
+@torch.no_grad()
+def _amplify_change(weight: Tensor, gain: float) -> None:
+    """Moves tubelet weights [D, C, T, H, W], in place, `gain` times as far from their mean over T."""
+    mean = weight.mean(2, keepdim=True)
+    weight.copy_(mean + gain * (weight - mean))

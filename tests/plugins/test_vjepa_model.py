@@ -159,6 +159,20 @@ def test_mask_tokens_start_at_zero_and_weights_small():
     assert make(init_std=0.1).patch_embed.weight.std().item() == pytest.approx(0.1, rel=0.05)
 
 
+def test_change_weighs_more_at_the_start_where_it_is_asked_to():
+    """A still clip is embedded as before; what changes within a tubelet counts eight times."""
+    torch.manual_seed(0)
+    plain = make()
+    torch.manual_seed(0)
+    keen = make(change_gain=8.0)
+    still, change = torch.randn(1, 3, 1, 24, 16).expand(-1, -1, 4, -1, -1), torch.randn(1, 3, 4, 24, 16)
+    change = change - change.unflatten(2, (2, 2)).mean(3, keepdim=True).expand(-1, -1, -1, 2, -1, -1).flatten(
+        2, 3
+    )
+    for clip, factor in ((still, 1), (change, 8)):
+        assert torch.allclose(keen.patch_embed(clip), factor * plain.patch_embed(clip), atol=1e-5)
+
+
 def test_a_plan_with_another_number_of_targets_says_what_to_set():
     plan = plan_of([[[0, 1]]], [[[3]]])
     contexts = [Tokens(torch.randn(2, 28), plan.contexts[0], (2, 3, 2))]

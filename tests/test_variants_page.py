@@ -9,7 +9,7 @@ import pytest
 
 import jepa_core.jepa
 from docs.write_hooks import STAGES
-from jepa_core import plugins, protocols, ranks, target_updates, types
+from jepa_core import batch, plugins, protocols, ranks, target_updates, types
 from jepa_core.describe import describe
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import KINDS
@@ -94,7 +94,7 @@ def test_every_row_speaks_of_stages_and_parts_that_there_are(row: list[str]) -> 
 
 
 SETTINGS = {"variant": JEPA.Config, "masker": MaskerSettings, "train": TrainSettings}
-MODULES = (types, protocols, jepa_core.jepa, target_updates)
+MODULES = (batch, types, protocols, jepa_core.jepa, target_updates)
 
 
 def test_what_is_said_to_carry_the_fifteen_places_exists() -> None:

@@ -88,8 +88,8 @@ class TubeletEncoder(nn.Module):
         init_std: PositiveFloat = 0.02
         """Standard deviation of the initial weights."""
         change_gain: PositiveFloat = 1.0
-        """Factor, at the start, on how a tubelet's weights differ from frame to frame: above 1, change, which is
-        small beside what stays, weighs more from the first step on. Off in V-JEPA."""
+        """Factor, at the start, on how a tubelet's weights differ from frame to frame: above 1, change, which
+        is small beside what stays, weighs more from the first step on. Off in V-JEPA."""
         checkpoint: bool = False
         """Recompute activations in the backward pass: less memory, about a third more time."""
         residual: Residual = "auto"

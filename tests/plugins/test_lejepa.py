@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jepa_core import Batch, MaskPlan, Recipe, UserError, build_model, load_recipe, sample_masks, train
 from jepa_core.metrics import read_metrics
 from jepa_core.optim import training_step
+from jepa_core.recipe_text import read_head
 from jepa_core.recipes import with_overrides
 from jepa_core.run import open_model
 from jepa_lejepa.sigreg import SIGReg
@@ -173,6 +174,18 @@ def test_its_encoder_and_budget_are_those_of_the_recipe_beside_it() -> None:
     assert ours.encoder == theirs.encoder
     assert (2 * ours.train.steps, ours.train.batch_size) == (theirs.train.steps, theirs.train.batch_size)
     assert (ours.data, ours.transform.mean) == (theirs.data, theirs.transform.mean)
+
+
+def test_the_numbers_of_its_head_are_those_of_the_results() -> None:
+    root = Path(__file__).parents[2]
+    results = (root / "docs/results.md").read_text(encoding="utf-8")
+    table = results.partition("<!-- lejepa -->")[2].partition("<!-- end lejepa -->")[0]
+    row = next(line for line in table.splitlines() if line.startswith("| 32 min | LeJEPA"))
+    knn, knn_gain, linear, linear_gain = (cell.strip(" *+") for cell in row.split("|")[4:8])
+    head = read_head(root / "plugins/jepa_lejepa/recipes/cifar10.toml")
+    assert head.expected.startswith(
+        f"kNN {knn} %, linear {linear} % top-1; {knn_gain} and {linear_gain} points"
+    )
 
 
 def test_terms_serve_a_method_that_masks(tiny_recipe: Path) -> None:

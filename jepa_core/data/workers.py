@@ -78,6 +78,16 @@ def _tell_of_deaths_when_data_is_wanted() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
+def _of_a_dead_worker(error: Exception, workers: int) -> bool:
+    """Whether torch's loader found a worker dead, or what it was about to fetch from it gone.
+
+    What a worker itself meets comes as "Caught OSError in DataLoader worker process 0".
+    """
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    return workers > 0 and not str(error).startswith("Caught")
+
+
 def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory: bool = False) -> Iterator[T]:
     """`dataset[i]` for each of `items`, in order, read by `workers` processes of one torch thread each.
 
@@ -99,13 +109,15 @@ def iterate(dataset: Dataset[T], items: Iterable[Any], workers: int, pin_memory:
                 worker_init_fn=_leave_signals_to_the_parent if workers else None,
             )
         )
+    if workers:
+        _tell_of_deaths_when_data_is_wanted()
     try:
         for item in started:
             if isinstance(item, UserError):
                 raise item
             yield item
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, OSError, EOFError) as error:
+        if not _of_a_dead_worker(error, workers):
             raise
         raise WorkerDied(
             f"a data worker died ({error}); if it was killed for want of memory, lower data.workers"

@@ -57,12 +57,6 @@ class PaddedSet(IndexSet):
         return torch.arange(self.total, device=self.index.device) < self.offsets[self.batch_size]
 
     @once
-    def segments(self) -> Tensor:
-        """int64 [S]: the sequence each packed token stands in, 0 … B+F-1."""
-        count = torch.arange(self.lengths.numel(), device=self.index.device)
-        return count.repeat_interleave(self.lengths, output_size=self.total)
-
-    @once
     def samples(self) -> Tensor:
         """int64 [S]: the sample of each packed token; of the fillers' the last one."""
         return self.segments.clamp(max=self.batch_size - 1)
@@ -175,8 +169,16 @@ def afresh(plan: MaskPlan) -> MaskPlan:
 
 
 def unpadded(step: Step, plan: MaskPlan) -> Step:
-    """A step on padded sets as one on the sets of `plan`, which they were made from; reads no device."""
-    own = {id(mine): theirs for mine, theirs in zip(sets_of(step.plan), sets_of(plan), strict=True)}
+    """A step on padded sets as one on those of `plan`, which they were made from, wherever that lies.
+
+    What is in the sets stays where it is, and no device is read.
+    """
+    real = [
+        replace(given, index=mine.index[: given.total], lengths=mine.lengths[: given.batch_size])
+        for mine, given in zip(sets_of(step.plan), sets_of(plan), strict=True)
+    ]
+    own = {id(mine): kept for mine, kept in zip(sets_of(step.plan), real, strict=True)}
+    taken = iter(real)
 
     def cut(tokens: Tokens) -> Tokens:
         at = own.get(id(tokens.at))
@@ -184,7 +186,7 @@ def unpadded(step: Step, plan: MaskPlan) -> Step:
             return tokens
         return Tokens(tokens.values[: at.total], at, tokens.grid, tuple(v[: at.total] for v in tokens.layers))
 
-    return replace(step.map(cut), plan=plan)
+    return replace(step.map(cut), plan=plan.map(lambda _: next(taken)))
 
 
 def sets_of(plan: MaskPlan) -> tuple[IndexSet, ...]:

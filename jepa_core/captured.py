@@ -148,7 +148,7 @@ class CapturedStep(TrainingStep):
         if key not in self._passes:
             self._passes[key] = Pass(self._views, padded, self._forward_backward, self.recorder)
         output = self._passes[key](batch, padded)
-        step = unpadded(output.step, plan.to(self.device, non_blocking=True))
+        step = unpadded(output.step, plan)
         return replace(output, step=step, metrics=self.model.metrics(step))
 
     def _same_views(self, batch: Batch) -> bool:

@@ -108,17 +108,17 @@ class IndexSet:
         return None
 
     @once
-    def samples(self) -> Tensor:
-        """int64 [S]: the sample each packed token belongs to, 0 … B-1."""
-        batch = torch.arange(self.batch_size, device=self.index.device)
-        if self.uniform is not None:
-            return batch.repeat_interleave(self.uniform)
-        return batch.repeat_interleave(self.lengths, output_size=self.total)
-
-    @property
     def segments(self) -> Tensor:
         """int64 [S]: the sequence each packed token stands in; its sample, but for `capacity.PaddedSet`."""
-        return self.samples
+        sequences = torch.arange(self.lengths.numel(), device=self.index.device)
+        if self.uniform is not None:
+            return sequences.repeat_interleave(self.uniform)
+        return sequences.repeat_interleave(self.lengths, output_size=self.total)
+
+    @property
+    def samples(self) -> Tensor:
+        """int64 [S]: the sample each packed token belongs to, 0 … B-1."""
+        return self.segments
 
     @once
     def layout(self) -> Layout:

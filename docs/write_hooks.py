@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from jepa_core import components, hookspecs, jepa, observers, plugins, protocols
+from jepa_core import builtin as components
+from jepa_core import hookspecs, jepa, observers, plugins, protocols
 
 PAGE = Path(__file__).with_name("hooks.md")
 ROOT = PAGE.parents[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jepa_core._version import __version__
 from jepa_core.errors import UserError
 from jepa_core.hookspecs import hookimpl
 
@@ -17,40 +18,38 @@ if TYPE_CHECKING:
     from jepa_core.assembly import sample_masks as sample_masks
     from jepa_core.jepa import JEPA as JEPA
     from jepa_core.jepa import Output as Output
-    from jepa_core.loop import train as train
-    from jepa_core.optim import training_step as training_step
-    from jepa_core.protocols import Step as Step
-    from jepa_core.recipes import Recipe as Recipe
-    from jepa_core.recipes import load_recipe as load_recipe
-    from jepa_core.run import Run as Run
-    from jepa_core.settings import ComponentSettings as ComponentSettings
-    from jepa_core.settings import Settings as Settings
-    from jepa_core.types import Batch as Batch
-    from jepa_core.types import Grid as Grid
-    from jepa_core.types import IndexSet as IndexSet
-    from jepa_core.types import MaskPlan as MaskPlan
-    from jepa_core.types import Tokens as Tokens
-
-__version__ = "0.1.0"
+    from jepa_core.recipes.load import load_recipe as load_recipe
+    from jepa_core.runs.run import Run as Run
+    from jepa_core.settings.base import ComponentSettings as ComponentSettings
+    from jepa_core.settings.base import Settings as Settings
+    from jepa_core.settings.recipe import Recipe as Recipe
+    from jepa_core.trainer import train as train
+    from jepa_core.training.build import training_step as training_step
+    from jepa_core.types.batch import Batch as Batch
+    from jepa_core.types.index_set import Grid as Grid
+    from jepa_core.types.index_set import IndexSet as IndexSet
+    from jepa_core.types.mask_plan import MaskPlan as MaskPlan
+    from jepa_core.types.step import Step as Step
+    from jepa_core.types.tokens import Tokens as Tokens
 
 _HOMES = {
     "build_model": "assembly",
     "sample_masks": "assembly",
     "JEPA": "jepa",
     "Output": "jepa",
-    "train": "loop",
-    "training_step": "optim",
-    "Step": "protocols",
-    "Recipe": "recipes",
-    "load_recipe": "recipes",
-    "Run": "run",
-    "ComponentSettings": "settings",
-    "Settings": "settings",
-    "Batch": "types",
-    "Grid": "types",
-    "IndexSet": "types",
-    "MaskPlan": "types",
-    "Tokens": "types",
+    "train": "trainer",
+    "training_step": "training.build",
+    "Step": "types.step",
+    "Recipe": "settings.recipe",
+    "load_recipe": "recipes.load",
+    "Run": "runs.run",
+    "ComponentSettings": "settings.base",
+    "Settings": "settings.base",
+    "Batch": "types.batch",
+    "Grid": "types.index_set",
+    "IndexSet": "types.index_set",
+    "MaskPlan": "types.mask_plan",
+    "Tokens": "types.tokens",
 }
 
 __all__ = ["UserError", "__version__", "hookimpl", *_HOMES]

@@ -7,16 +7,18 @@ from typing import Any
 import torch
 
 from jepa_core import plugins
-from jepa_core.attention import choose_implementation
-from jepa_core.data.steps import StepMasks, crops
+from jepa_core.data.crops import crops
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
-from jepa_core.masks import SeveralSets
-from jepa_core.optim import total_steps_of
+from jepa_core.maskers.multi_mask import SeveralSets
+from jepa_core.maskers.step_masks import StepMasks
+from jepa_core.nn.attention import choose_implementation
 from jepa_core.protocols import Encoder
-from jepa_core.recipes import Recipe
-from jepa_core.settings import MaskerSettings
-from jepa_core.types import Batch, MaskPlan
+from jepa_core.recipes.duration import total_steps_of
+from jepa_core.settings.base import MaskerSettings
+from jepa_core.settings.recipe import Recipe
+from jepa_core.types.batch import Batch
+from jepa_core.types.mask_plan import MaskPlan
 
 
 def build(kind: str, config: Any, *arguments: Any, **named: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from jepa_core.run import Run
+    from jepa_core.protocols import TrainingRun
 
 hookspec = pluggy.HookspecMarker("jepa")
 hookimpl = pluggy.HookimplMarker("jepa")
@@ -97,22 +97,22 @@ def jepa_recipes() -> Path:  # type: ignore[empty-body]
     """A folder of TOML recipes; `demo.toml` of the plugin `ijepa` is the recipe `ijepa/demo`.
 
     Asked for whenever recipes are listed or one is looked up by name. The head comment of each says what it
-    costs and gives (`jepa_core.recipe_text`). One that is called `selftest.toml` is trained by `jepa doctor`
-    for two steps on random pixels, and gives `jepa plugins check` the settings to check the plugin's
+    costs and gives (`jepa_core.recipes.annotate`). One that is called `selftest.toml` is trained by `jepa
+    doctor` for two steps on random pixels, and gives `jepa plugins check` the settings to check the plugin's
     components with.
     """
 
 
 @hookspec
-def jepa_run_started(run: Run) -> None:
+def jepa_run_started(run: TrainingRun) -> None:
     """A run is assembled and about to take its first step; `run.step` is where it starts."""
 
 
 @hookspec
-def jepa_step_ended(run: Run, step: int, metrics: Mapping[str, Any]) -> None:
+def jepa_step_ended(run: TrainingRun, step: int, metrics: Mapping[str, Any]) -> None:
     """Optimizer step `step` is done. `metrics` is empty except at steps that are logged."""
 
 
 @hookspec
-def jepa_run_ended(run: Run) -> None:
+def jepa_run_ended(run: TrainingRun) -> None:
     """The last step is done, or the run stops early; called once also after an error."""

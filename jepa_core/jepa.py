@@ -22,9 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError, unknown
-from jepa_core.protocols import Encoder, Masker, Predictor, Step, TargetUpdate
-from jepa_core.settings import ComponentSettings
-from jepa_core.types import Batch, Grid, MaskPlan, Tokens
+from jepa_core.protocols import Encoder, Masker, Predictor, TargetUpdate
+from jepa_core.settings.base import ComponentSettings
+from jepa_core.types.batch import Batch
+from jepa_core.types.index_set import Grid
+from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.step import Step
+from jepa_core.types.tokens import Tokens
 
 
 @dataclass(frozen=True)

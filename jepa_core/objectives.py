@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_core.capacity import real_rows
-from jepa_core.protocols import Step
-from jepa_core.settings import ObjectiveSettings
+from jepa_core.settings.base import ObjectiveSettings
+from jepa_core.types.padded_set import real_rows
+from jepa_core.types.step import Step
 
 
 class LossTerm(nn.Module):

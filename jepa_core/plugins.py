@@ -24,12 +24,33 @@ import pluggy
 
 from jepa_core import hookspecs
 from jepa_core.errors import UserError, unknown
+from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
 
 GROUP = "jepa"
 
 T = TypeVar("T")
 
 log = logging.getLogger("jepa")
+
+KINDS: Mapping[str, str] = {
+    "encoder": "jepa_encoders",
+    "predictor": "jepa_predictors",
+    "masker": "jepa_maskers",
+    "target_update": "jepa_target_updates",
+    "objective": "jepa_objectives",
+    "data": "jepa_data",
+    "probe": "jepa_probes",
+    "variant": "jepa_variants",
+    "format": "jepa_formats",
+}
+"""Every kind of component and the hook that supplies it."""
+
+SETTINGS: Mapping[str, type[ComponentSettings]] = {
+    **dict.fromkeys(KINDS, ComponentSettings),
+    "objective": ObjectiveSettings,
+    "data": SourceSettings,
+}
+"""What the `Config` of each kind derives from: what the engine itself reads stands there."""
 
 
 @dataclass
@@ -73,8 +94,6 @@ class Plugins:
 
     def catalogue(self, kind: str) -> Catalogue:
         """All components of a kind (a key of `protocols.KINDS`)."""
-        from jepa_core.protocols import KINDS
-
         if kind not in self._catalogues:
             hook = KINDS.get(kind)
             if hook is None:
@@ -117,43 +136,6 @@ class Plugins:
     def recipe_folders(self) -> dict[str, Path]:
         """Folders of recipes by plugin name."""
         return dict(self._ask("jepa_recipes", Path))
-
-
-class Listeners:
-    """The observer hooks of a run: `listeners.jepa_step_ended(run=…, step=…, metrics=…)` tells everyone.
-
-    What is unusual: a plugin that fails is named in a warning and told nothing more, and the run goes on.
-    A UserError is its way of ending the run. The errors of observers that were registered for this run
-    alone are the caller's own, and raised.
-    """
-
-    def __init__(self, plugins: Plugins) -> None:
-        self._plugins = plugins
-        self._failed: set[str] = set()
-
-    def __getattr__(self, hook: str) -> Callable[..., None]:
-        return partial(self._tell, getattr(self._plugins.manager.hook, hook))
-
-    def _tell(self, hook: pluggy.HookCaller, **facts: Any) -> None:
-        for impl in reversed(hook.get_hookimpls()):  # pluggy's order: who came last is called first
-            if impl.plugin_name in self._failed:
-                continue
-            self._plugins.manager.trace.root.get("hook")(hook.name, impl.plugin_name)
-            try:
-                impl.function(*(facts[name] for name in impl.argnames))
-            except UserError:
-                raise
-            except Exception as error:  # a plugin may fail in any way; training must go on
-                self._leave_out(impl.plugin_name, f"{hook.name}: {type(error).__name__}: {error}", error)
-
-    def _leave_out(self, name: str, said: str, error: Exception) -> None:
-        for plugin in self._plugins.found:
-            if plugin.name == name:
-                plugin.error = said
-                self._failed.add(name)
-                log.warning("plugin %r failed and is told nothing more of this run: %s", name, said)
-                return
-        raise error
 
 
 @dataclass(frozen=True)
@@ -201,8 +183,6 @@ class Catalogue:
 
 def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
     """What a hook returned, checked: for each name a class whose nested settings are of the kind's sort."""
-    from jepa_core.protocols import SETTINGS
-
     base = SETTINGS[kind]
     for name, component in offered.items():
         config = getattr(component, "Config", None)

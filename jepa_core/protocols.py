@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from jepa_core.settings import ComponentSettings, ObjectiveSettings, SourceSettings
-from jepa_core.types import Grid, IndexSet, MaskPlan, Tokens
+from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
+from jepa_core.settings.recipe import Recipe
+from jepa_core.types.index_set import Grid, IndexSet
+from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.step import Step
+from jepa_core.types.tokens import Tokens
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
-
-    from jepa_core.evaluate.features import FeatureMap, FeatureModel, Role
-    from jepa_core.exchange.parts import Export, TimmModel, Weights
-    from jepa_core.exchange.source import Source as WeightSource
 
 
 @runtime_checkable
@@ -102,30 +101,6 @@ class TargetUpdate(Protocol):
     def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
         """Moves the target after optimizer step `step` (0-based) of `total_steps`; returns what to log."""
         ...
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the stages of one step made, for the objectives.
-
-    `predictions` and `targets` run along `plan.pairs`; `contexts` along `plan.contexts`;
-    `target_tokens` is the target encoder's output on its whole view, before normalisation. `number` is the
-    optimizer step's, from 0: what a term draws from it is the same in every process and micro-batch.
-    """
-
-    predictions: tuple[Tokens, ...]
-    targets: tuple[Tokens, ...]
-    contexts: tuple[Tokens, ...]
-    target_tokens: Tokens | None
-    plan: MaskPlan
-    number: int = 0
-
-    def map(self, change: Callable[[Tokens], Tokens]) -> Step:
-        """The step with each of its tokens changed."""
-        guesses, targets = tuple(map(change, self.predictions)), tuple(map(change, self.targets))
-        whole = None if self.target_tokens is None else change(self.target_tokens)
-        contexts = tuple(map(change, self.contexts))
-        return Step(guesses, targets, contexts, whole, self.plan, self.number)
 
 
 @runtime_checkable
@@ -217,6 +192,43 @@ class TokenProbe(Protocol):
         ...
 
 
+Role = Literal["target", "context"]
+"""Which of a model's two encoders."""
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+class FeatureModel(Protocol):
+    """What a model offers to whatever judges its features."""
+
+    def features(
+        self, images: Tensor, role: Role = "target", pool: Literal["mean"] | None = "mean"
+    ) -> Tensor:
+        """[B, D] of views [B, ...]; [B, N, D] with `pool=None`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """One way from views [B, C, H, W], or of another rank, to features, and the words that say what it is."""
+
+    name: str
+    """Short, unique in a table: `trained`."""
+    description: str
+    """Which network, which role, which pooling: `target encoder, mean over tokens`."""
+    encode: Callable[[Tensor], Tensor]
+    """Gives [B, D], or the features of every token [B, N, D]."""
+    module: nn.Module | None = None
+    """Put in evaluation mode while features are taken, and back afterwards."""
+    pool: Literal["mean", "flatten"] = "mean"
+    """How one vector is made of the features of every token, for probes that take one."""
+
+    def pooled(self, values: Tensor) -> Tensor:
+        """[n, D] as it is; of [n, N, D] the mean over tokens, or all of them in a row, [n, N·D]."""
+        if values.dim() == 2:
+            return values
+        return values.mean(1) if self.pool == "mean" else values.flatten(1)
+
+
 @runtime_checkable
 class Tasks(Protocol):
     """What a `Source` adds whose samples can be labelled in more than one way, each a task for the probes."""
@@ -240,61 +252,34 @@ class Tasks(Protocol):
         ...
 
 
-@runtime_checkable
-class TimmEncoder(Protocol):
-    """What an `Encoder` that is a plain ViT adds, so that `jepa export` can write it in other formats."""
+class TrainingRun(Protocol):
+    """What an observer may read of a run."""
 
-    def to_timm(self) -> TimmModel:
-        """The timm model with the same features at the image size of the settings."""
+    folder: Path
+    recipe: Recipe
+    notes: dict[str, Any]
+    """What observers leave for whoever looks at the run afterwards, such as `alarms`."""
+
+    @property
+    def model(self) -> Any:
+        """The model in training, a `jepa_core.JEPA`."""
         ...
 
-
-@runtime_checkable
-class Format(Protocol):
-    """`Format(config)`: one way to write weights down, for `jepa import` and `jepa export`.
-
-    Reading is strict: what a file holds is in the result, or left out by name in its `notes`.
-    """
-
-    Config: ClassVar[type[ComponentSettings]]
-    suffix: ClassVar[str]
-    """How a written file's name ends, with the dot; empty where a folder is written."""
-
-    def recognises(self, source: WeightSource) -> bool:
-        """Whether this looks like the format. Raises UserError for a file that nobody could read."""
+    @property
+    def samples(self) -> Samples:
+        """The training split."""
         ...
 
-    def read(self, source: WeightSource, given: Mapping[str, Any]) -> Weights:
-        """The weights, and the settings they ask for; `given` are the user's own settings of the encoder.
-
-        Raises UserError for a file that is not this format, or does not say enough.
-        """
+    @property
+    def step(self) -> int:
+        """Optimizer steps done so far."""
         ...
 
-    def write(self, export: Export, path: Path) -> Sequence[str]:
-        """Writes a file, or a folder (which it makes); returns the parts that are in it, for people.
-
-        Raises UserError for a model that the format cannot hold.
-        """
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
         ...
 
-
-KINDS: Mapping[str, str] = {
-    "encoder": "jepa_encoders",
-    "predictor": "jepa_predictors",
-    "masker": "jepa_maskers",
-    "target_update": "jepa_target_updates",
-    "objective": "jepa_objectives",
-    "data": "jepa_data",
-    "probe": "jepa_probes",
-    "variant": "jepa_variants",
-    "format": "jepa_formats",
-}
-"""Every kind of component and the hook that supplies it."""
-
-SETTINGS: Mapping[str, type[ComponentSettings]] = {
-    **dict.fromkeys(KINDS, ComponentSettings),
-    "objective": ObjectiveSettings,
-    "data": SourceSettings,
-}
-"""What the `Config` of each kind derives from: what the engine itself reads stands there."""
+    def metrics(self) -> list[dict[str, Any]]:
+        """What has been logged, a dictionary a line, oldest first."""
+        ...

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from jepa_core.schedules import Shape, between
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings.base import ComponentSettings
 from jepa_kernels import EmaPlan, ema_update_
 
 Momentum = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from jepa_core import JEPA, build_model, checkpoints, load_recipe
-from jepa_core.run import RECIPE
+from jepa_core import JEPA, build_model, load_recipe
+from jepa_core.runs import checkpoints
+from jepa_core.runs.folder import RECIPE
 
 
 def make_run(folder: Path, recipe: str | Path, *overrides: str, step: int = 7) -> JEPA:

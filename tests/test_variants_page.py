@@ -9,13 +9,15 @@ import pytest
 
 import jepa_core.jepa
 from docs.write_hooks import STAGES
-from jepa_core import batch, plugins, protocols, ranks, target_updates, types
-from jepa_core.describe import describe
+from jepa_core import plugins, protocols, target_updates, types
 from jepa_core.jepa import JEPA
-from jepa_core.protocols import KINDS
-from jepa_core.recipe_files import names
+from jepa_core.plugins import KINDS
+from jepa_core.recipes.files import names
+from jepa_core.runtime import distributed as ranks
 from jepa_core.settings import MaskerSettings, TrainSettings
+from jepa_core.settings.describe import describe
 from jepa_core.testing.recipes import RecipeCase
+from jepa_core.types import batch
 from tests.fresh_environment import ROOT
 
 PAGE = (ROOT / "docs/variants.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepa_core.attention import PackedAttention
+from jepa_core.nn.attention import PackedAttention
 from jepa_kernels import Layout
 
 LINEAR = (torch.ops.aten.mm, torch.ops.aten.addmm)

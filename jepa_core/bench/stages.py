@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from jepa_core.optim import TrainingStep
-from jepa_core.types import Batch, MaskPlan
+from jepa_core.training.step import TrainingStep
+from jepa_core.types.batch import Batch
+from jepa_core.types.mask_plan import MaskPlan
 
 DATA, BACKWARD = "masks and copy", "backward, clip, guard"
 STAGES = (

@@ -18,14 +18,16 @@ from jepa_core import plugins
 from jepa_core.assembly import build_model, noise, sample_masks
 from jepa_core.bench.flops import count
 from jepa_core.bench.stages import split
-from jepa_core.capacity import afresh
-from jepa_core.cuda_graphs import WARM
-from jepa_core.devices import pick_device
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
-from jepa_core.optim import TrainingStep, make_step
-from jepa_core.recipes import Recipe
-from jepa_core.types import Batch, MaskPlan
+from jepa_core.runtime.devices import pick_device
+from jepa_core.settings.recipe import Recipe
+from jepa_core.training.build import make_step
+from jepa_core.training.cuda_graphs import WARM
+from jepa_core.training.plan_buckets import afresh
+from jepa_core.training.step import TrainingStep
+from jepa_core.types.batch import Batch
+from jepa_core.types.mask_plan import MaskPlan
 from jepa_kernels.bench.ceilings import Ceilings
 
 OFFICIAL = "official"

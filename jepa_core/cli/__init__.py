@@ -13,14 +13,14 @@ import typer
 from rich.markup import escape
 
 from jepa_core.cli import bench, plugins, recipes
-from jepa_core.cli.complete import whole_words
+from jepa_core.cli.completion import whole_words
 from jepa_core.cli.console import Aloud, err
 from jepa_core.cli.doctor import doctor
+from jepa_core.cli.error_lines import WrongUsage, in_a_line
 from jepa_core.cli.evaluate import evaluate
 from jepa_core.cli.exchange import export_run, import_weights
 from jepa_core.cli.report import report
 from jepa_core.cli.train import train
-from jepa_core.cli.usage import WrongUsage, in_a_line
 from jepa_core.errors import UserError
 
 RUNS, EXCHANGE, LOOK = "Runs", "In and out", "Look around"
@@ -70,7 +70,7 @@ def main() -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from jepa_core import __version__
+        from jepa_core._version import __version__
 
         print(f"jepa-core {__version__}")
         raise typer.Exit

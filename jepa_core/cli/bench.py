@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from jepa_core.cli import complete
+from jepa_core.cli import completion as complete
 from jepa_core.cli.console import Overrides, RecipeName, out, rows, title
 from jepa_core.errors import UserError
 
@@ -58,7 +58,7 @@ def kernels(
 
     jepa bench kernels --op attention --shape B/16 --json attention.json
     """
-    from jepa_core.devices import pick_device
+    from jepa_core.runtime.devices import pick_device
     from jepa_kernels.bench.kernels import chosen, document, run
     from jepa_kernels.bench.rows import Settings
 
@@ -98,9 +98,9 @@ def step(
     jepa bench step ijepa/official_in1k_vith14 train.batch_size=128 --official
     """
     from jepa_core.bench.step import measure_step
-    from jepa_core.devices import pick_device
-    from jepa_core.memory import keep_freed_blocks
-    from jepa_core.recipes import load_recipe
+    from jepa_core.recipes.load import load_recipe
+    from jepa_core.runtime.devices import pick_device
+    from jepa_core.runtime.malloc import keep_freed_blocks
 
     keep_freed_blocks()
     resolved = load_recipe(recipe, *(overrides or []))
@@ -123,7 +123,7 @@ def _ceilings(device: torch.device, quick: bool) -> Ceilings:
 
 
 def _about() -> dict[str, Any]:
-    from jepa_core.provenance import environment
+    from jepa_core.runtime.environment import environment
 
     return {"date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "environment": environment()}
 

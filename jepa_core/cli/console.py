@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jepa_core.cli import complete
+from jepa_core.cli import completion as complete
 
 out = Console()
 err = Console(stderr=True)

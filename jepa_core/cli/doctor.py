@@ -12,7 +12,7 @@ from rich.table import Table
 from jepa_core.cli.console import AsJson, lines, out
 
 if TYPE_CHECKING:
-    from jepa_core.doctor import Check
+    from jepa_core.doctor.check import Check
 
 STYLES = {"ok": "green", "warning": "bold yellow", "problem": "bold red"}
 
@@ -23,8 +23,8 @@ def doctor(as_json: AsJson = False) -> None:
     Every line is ok, a warning or a problem, with what to do about it.
     Ends with exit code 1 where there is a problem.
     """
-    from jepa_core.doctor import examine
-    from jepa_core.provenance import environment
+    from jepa_core.doctor.examine import examine
+    from jepa_core.runtime.environment import environment
 
     checks: list[Check] = []
     for check in examine():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jepa_core.cli import complete
+from jepa_core.cli import completion as complete
 from jepa_core.cli.console import AsJson, Role, RunFolder, whole
 
 
@@ -29,9 +29,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Probe a run's frozen features beside a random-initialised twin and raw pixels."""
-    from jepa_core.evaluate.runs import evaluate_run
+    from jepa_core.evaluate.run import evaluate_run
+    from jepa_core.observers.progress_bar import Terminal
 
-    result = evaluate_run(run, [name.strip() for name in probe.split(",")] if probe else [], split, role)
+    names = [name.strip() for name in probe.split(",")] if probe else []
+    with Terminal() as progress:
+        result = evaluate_run(run, names, split, role, progress)
     if as_json:
         print(result.model_dump_json(indent=2))
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jepa_core.cli import complete
+from jepa_core.cli import completion as complete
 from jepa_core.cli.console import Overrides, Role, RunFolder, out
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there")]
@@ -33,7 +33,7 @@ def import_weights(
 
     docs/exchange.md has the formats, and what each carries.
     """
-    from jepa_core.exchange.importing import import_run
+    from jepa_core.formats.importing import import_run
 
     made = import_run(
         source, run, format=format, recipe=recipe, overrides=overrides or [], overwrite=overwrite
@@ -61,7 +61,7 @@ def export_run(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a run's encoder, and how its images are prepared, for another library."""
-    from jepa_core.exchange.exporting import export_run as export
+    from jepa_core.formats.exporting import export_run as export
 
     written = export(run, to, to_path, role=role, overwrite=overwrite)
     _say(f"wrote {written.path}: {', '.join(written.parts)} of step {written.step:,}")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jepa_core.cli import complete
+from jepa_core.cli import completion as complete
 from jepa_core.cli.console import AsJson, out, rows, title
 
 if TYPE_CHECKING:
     from jepa_core.plugins import Catalogue, Found
-    from jepa_core.testing import Outcome
+    from jepa_core.testing.outcomes import Outcome
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -72,7 +72,7 @@ def show_plugin(
 
 
 def _show(kind: str, name: str, component: type[Any], owner: str) -> None:
-    from jepa_core.describe import bounds, describe, summary, toml
+    from jepa_core.settings.describe import bounds, describe, summary, toml
 
     title(f"{kind} {name}", f"of plugin {owner}: {summary(component)}")
     settings = [
@@ -108,7 +108,7 @@ def _list(as_json: bool) -> None:
 
 def _catalogues() -> list[Catalogue]:
     from jepa_core import plugins
-    from jepa_core.protocols import KINDS
+    from jepa_core.plugins import KINDS
 
     return [plugins.get().catalogue(kind) for kind in KINDS]
 
@@ -124,7 +124,7 @@ def _facts(
     name: str, named: list[Found], components: list[tuple[str, type[Any], str]], catalogues: list[Catalogue]
 ) -> dict[str, Any]:
     """`jepa plugins show NAME --json`: a plugin's offers, and components of this name with their settings."""
-    from jepa_core.describe import describe, summary
+    from jepa_core.settings.describe import describe, summary
 
     offers = [row for c in catalogues for row in _offers(c, name)]
     return {
@@ -148,7 +148,7 @@ def _facts(
 
 def _offers(catalogue: Catalogue, plugin: str) -> list[tuple[str, str, str]]:
     """A row for each class that the plugin offers, under however many names."""
-    from jepa_core.describe import summary
+    from jepa_core.settings.describe import summary
 
     names: dict[type, list[str]] = {}
     for name, component in catalogue.classes.items():
@@ -175,7 +175,7 @@ def new_plugin(
 
     pip install --editable jepa-NAME makes it known; docs/plugins.md goes on from there.
     """
-    from jepa_core.scaffold import new_plugin as write
+    from jepa_core.scaffold.new import new_plugin as write
 
     place = folder or Path(f"jepa-{name}")
     for path in write(name, kind, place):
@@ -195,7 +195,7 @@ def check_plugin(
 
     A component is built with the settings that the plugin's recipe selftest gives it, else its defaults.
     """
-    from jepa_core.testing import examine_plugin
+    from jepa_core.testing.plugin import examine_plugin
 
     found = list(examine_plugin(name, read_data=data))
     if as_json:

@@ -11,7 +11,7 @@ import typer
 from jepa_core.cli.console import AsJson, Overrides, RecipeName, blocks, document
 
 if TYPE_CHECKING:
-    from jepa_core.recipe_text import Head
+    from jepa_core.recipes.annotate import Head
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -46,9 +46,9 @@ def show_recipe(
     jepa recipes show ijepa/demo masker.name=random > mine.toml
     jepa train mine.toml
     """
-    from jepa_core.recipe_files import find
-    from jepa_core.recipe_text import commented, read_head, to_json
-    from jepa_core.recipes import load_recipe
+    from jepa_core.recipes.annotate import commented, read_head, to_json
+    from jepa_core.recipes.files import find
+    from jepa_core.recipes.load import load_recipe
 
     resolved, head = load_recipe(recipe, *(overrides or [])), read_head(find(recipe))
     if as_json:
@@ -58,8 +58,8 @@ def show_recipe(
 
 
 def _list(as_json: bool) -> None:
-    from jepa_core.recipe_files import names
-    from jepa_core.recipe_text import read_head
+    from jepa_core.recipes.annotate import read_head
+    from jepa_core.recipes.files import names
 
     heads = {name: read_head(path) for name, path in names().items()}
     if as_json:

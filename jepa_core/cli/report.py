@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from jepa_core.cli import complete
+from jepa_core.cli import completion as complete
 from jepa_core.cli.console import Role
 from jepa_core.cli.console import out as console
-from jepa_core.report import IMAGES
+from jepa_core.report.defaults import IMAGES
 
 
 def report(
@@ -28,12 +28,9 @@ def report(
     ] = True,
 ) -> None:
     """Show what runs learned: one page with curves, masks, features, neighbours, probes."""
-    from jepa_core.report import write_report
-    from jepa_core.terminal import Terminal
+    from jepa_core.observers.progress_bar import Terminal
+    from jepa_core.report.write import write_report
 
-    terminal = Terminal()
-    try:
-        page = write_report(runs, out, role=role, images=images, probes=probes, progress=terminal)
-    finally:
-        terminal.end()
+    with Terminal() as progress:
+        page = write_report(runs, out, role=role, images=images, probes=probes, progress=progress)
     console.print(f"the report is {page}, its pictures are in {page.with_suffix('')}", soft_wrap=True)

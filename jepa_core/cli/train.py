@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from jepa_core.cli import complete
+from jepa_core.cli import completion as complete
 from jepa_core.cli.console import Overrides, err, out
 from jepa_core.errors import UserError
 
 if TYPE_CHECKING:
-    from jepa_core.recipes import Recipe
+    from jepa_core.settings.recipe import Recipe
 
 
 def train(
@@ -50,10 +50,10 @@ def train(
 
     SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 save a checkpoint and end with exit code 75.
     """
-    from jepa_core import loop
-    from jepa_core.interruption import REQUEUE, Stopped
-    from jepa_core.memory import keep_freed_blocks
-    from jepa_core.ranks import is_main
+    from jepa_core import trainer as loop
+    from jepa_core.runtime.distributed import is_main
+    from jepa_core.runtime.malloc import keep_freed_blocks
+    from jepa_core.runtime.stop_signals import REQUEUE, Stopped
 
     keep_freed_blocks()
     given, going_on = overrides or [], resume is not None
@@ -98,7 +98,7 @@ def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: 
 
 
 def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[Recipe, Path]:
-    from jepa_core.recipes import load_recipe
+    from jepa_core.recipes.load import load_recipe
 
     if recipe is None:
         raise UserError("which recipe? `jepa recipes` lists them")
@@ -108,7 +108,7 @@ def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[
 
 
 def _resumed(folder: Path, overrides: list[str]) -> Recipe:
-    from jepa_core.run import recipe_of
+    from jepa_core.runs.folder import recipe_of
 
     if overrides and "=" not in overrides[0]:
         raise UserError("--resume takes the recipe from the run; give no recipe")
@@ -117,7 +117,7 @@ def _resumed(folder: Path, overrides: list[str]) -> Recipe:
 
 def _stopped(folder: Path, why: str) -> str:
     """What a signal leaves behind."""
-    from jepa_core.checkpoints import found
+    from jepa_core.runs.checkpoints import found
 
     saved = found(folder)
     if not saved:

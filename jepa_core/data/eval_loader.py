@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_core.data.images import CorruptSample, Skipped
+from jepa_core.data.readers import Picked, check_corrupt
 from jepa_core.data.samples import InMemory
-from jepa_core.data.settings import TransformSettings
-from jepa_core.data.steps import Picked, check_corrupt
 from jepa_core.data.transforms import eval_transform
 from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
 from jepa_core.protocols import Samples
+from jepa_core.settings.sections import TransformSettings
 
 
 class EvalLoader:

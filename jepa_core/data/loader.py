@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from jepa_core.data.settings import TransformSettings
-from jepa_core.data.steps import Loaded, Order, StepMasks, Steps, check_corrupt, reader
+from jepa_core.data.readers import check_corrupt, reader
+from jepa_core.data.step_dataset import Loaded, Order, Steps
 from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
+from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.protocols import Masker, Samples
-from jepa_core.types import Grid
+from jepa_core.settings.sections import TransformSettings
+from jepa_core.types.index_set import Grid
 
 
 class StepLoader:

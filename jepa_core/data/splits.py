@@ -10,17 +10,37 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from jepa_core.data.samples import BaseSamples, Indices
-from jepa_core.data.settings import HeldOutSettings
 from jepa_core.errors import UserError, unknown
+from jepa_core.settings.base import SourceSettings
 
 SPLITS = ("train", "val", "test")
 
 log = logging.getLogger("jepa")
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class HeldOutSettings(SourceSettings):
+    """Sources that may come without a split for validation or test: it is then held out from training."""
+
+    val_share: Share = 0.1
+    """Share of the training images held out as `val`, where the data have no such split."""
+    test_share: Share = 0.1
+    """Share of the training images held out as `test`, where the data have no such split."""
+    split_seed: int = 0
+    """Which images are held out. It stands apart from the run's seed, so that runs can be compared."""
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> HeldOutSettings:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(f"val_share + test_share below 1; they are {self.val_share} + {self.test_share}")
+        return self
 
 
 def check_split(name: str) -> None:

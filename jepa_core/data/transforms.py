@@ -17,10 +17,10 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from jepa_core.data import colours
-from jepa_core.data.settings import TransformSettings
+from jepa_core.data import colour_jitter as colours
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording
+from jepa_core.settings.sections import TransformSettings
 
 VIEWS = {3: "image", 4: "video"}
 """Names of the views (3, H, W) and (3, T, H, W), by their rank."""

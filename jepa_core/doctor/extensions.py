@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from jepa_core import plugins
 from jepa_core.doctor.check import Check
 from jepa_core.errors import UserError
-from jepa_core.protocols import KINDS
-from jepa_core.recipe_files import names
+from jepa_core.plugins import KINDS
+from jepa_core.recipes.files import names
 
 
 def installed() -> Iterator[Check]:

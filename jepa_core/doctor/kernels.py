@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa_core.devices import use_bf16
 from jepa_core.doctor.check import Check
+from jepa_core.runtime.devices import use_bf16
 from jepa_kernels import EmaPlan, Layout, explain, explain_ema
 
 SAMPLES = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_core.doctor.check import Check
-from jepa_core.provenance import GIB, environment
+from jepa_core.runtime.environment import GIB, environment
 
 SHARED = Path("/dev/shm")
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -34,7 +34,7 @@ def devices() -> Iterator[Check]:
     """The CPU with its cores, threads and memory, and every GPU."""
     import torch
 
-    from jepa_core.devices import fast_bf16
+    from jepa_core.runtime.devices import fast_bf16
 
     found = environment()
     yield _cpu(found["cpu"], found["memory_gib"])

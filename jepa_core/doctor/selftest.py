@@ -14,14 +14,16 @@ from pathlib import Path
 
 import torch
 
-from jepa_core import checkpoints
 from jepa_core.assembly import build_model, noise, sample_masks
-from jepa_core.devices import pick_device
 from jepa_core.doctor.check import Check
 from jepa_core.doctor.kernels import CASES, Case
-from jepa_core.optim import TrainingStep, training_step
-from jepa_core.recipe_files import names
-from jepa_core.recipes import Recipe, load_recipe
+from jepa_core.recipes.files import names
+from jepa_core.recipes.load import load_recipe
+from jepa_core.runs import checkpoints
+from jepa_core.runtime.devices import pick_device
+from jepa_core.settings.recipe import Recipe
+from jepa_core.training.build import training_step
+from jepa_core.training.step import TrainingStep
 from jepa_kernels import block_attention
 
 STEPS = 2

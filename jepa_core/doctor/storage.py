@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jepa_core.doctor.check import Check, State
-from jepa_core.provenance import GIB
+from jepa_core.runtime.environment import GIB
 
 SCARCE, LITTLE = 1 * GIB, 10 * GIB
 """Free bytes under which a run will fail, and under which a long one may."""

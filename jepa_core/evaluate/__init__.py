@@ -8,17 +8,11 @@ from jepa_core.evaluate.collapse import (
     prediction_retrieval,
     rankme,
 )
-from jepa_core.evaluate.features import (
-    FeatureMap,
-    Features,
-    NoProgress,
-    Progress,
-    extract,
-    model_features,
-    raw_pixels,
-)
+from jepa_core.evaluate.features import Features, extract, model_features, raw_pixels
 from jepa_core.evaluate.probes import KNN, LinearProbe
 from jepa_core.evaluate.table import EvalResult, Row, evaluate
+from jepa_core.protocols import FeatureMap
+from jepa_core.runtime.progress import NoProgress, Progress
 
 __all__ = [
     "KNN",

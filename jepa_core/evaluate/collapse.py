@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_core.protocols import Step
-from jepa_core.settings import Settings
-from jepa_core.types import grid_size
+from jepa_core.settings.base import Settings
+from jepa_core.types.index_set import grid_size
+from jepa_core.types.step import Step
 
 _RANKME_SAMPLES = 2048
 _SAME = 1e-6

@@ -11,10 +11,9 @@ Axes: B samples of a batch, n samples of a split, N tokens of the grid, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import torch
 from einops import rearrange
@@ -22,65 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
+from jepa_core.protocols import FeatureMap, FeatureModel, Role
+from jepa_core.runtime.progress import NoProgress, Progress
 
 PIXEL_SIDE = 32
 """Raw-pixel features are taken at no more than this many pixels a side."""
-
-Role = Literal["target", "context"]
-
-
-class Progress(Protocol):
-    """What a progress bar offers to long work; the caller owns its looks."""
-
-    def begin(self, what: str, total: int | None) -> None:
-        """A new piece of work starts: its name, and how many images it has where that is known."""
-        ...
-
-    def advance(self, n: int) -> None:
-        """`n` more images are done."""
-        ...
-
-
-class NoProgress:
-    """A progress bar that shows nothing."""
-
-    def begin(self, what: str, total: int | None) -> None:
-        """Shows nothing."""
-
-    def advance(self, n: int) -> None:
-        """Shows nothing."""
-
-
-class FeatureModel(Protocol):
-    """The one method of the engine that is used here."""
-
-    def features(
-        self, images: Tensor, role: Role = "target", pool: Literal["mean"] | None = "mean"
-    ) -> Tensor:
-        """[B, D] of views [B, ...]; [B, N, D] with `pool=None`."""
-        ...
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """One way from views [B, C, H, W], or of another rank, to features, and the words that say what it is."""
-
-    name: str
-    """Short, unique in a table: `trained`."""
-    description: str
-    """Which network, which role, which pooling: `target encoder, mean over tokens`."""
-    encode: Callable[[Tensor], Tensor]
-    """Gives [B, D], or the features of every token [B, N, D]."""
-    module: nn.Module | None = None
-    """Put in evaluation mode while features are taken, and back afterwards."""
-    pool: Literal["mean", "flatten"] = "mean"
-    """How one vector is made of the features of every token, for probes that take one."""
-
-    def pooled(self, values: Tensor) -> Tensor:
-        """[n, D] as it is; of [n, N, D] the mean over tokens, or all of them in a row, [n, N·D]."""
-        if values.dim() == 2:
-            return values
-        return values.mean(1) if self.pool == "mean" else values.flatten(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings.base import ComponentSettings
 
 Labelled = tuple[Tensor, Tensor]
 """Features [n, D] and labels int64 [n]."""

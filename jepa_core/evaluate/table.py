@@ -18,8 +18,9 @@ from torch import Tensor
 
 from jepa_core.errors import unknown
 from jepa_core.evaluate.collapse import feature_std, rankme
-from jepa_core.evaluate.features import FeatureMap, Features, NoProgress, Progress, extract
-from jepa_core.protocols import Probe, TokenProbe
+from jepa_core.evaluate.features import Features, extract
+from jepa_core.protocols import FeatureMap, Probe, TokenProbe
+from jepa_core.runtime.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,25 +4,24 @@ What is unusual: the page is one file without a script and fetches nothing; its 
 light or dark style; the same runs give the same page, bit for bit, for it says when a run was made and not
 when the page was. Beside it every picture lies as a PNG.
 
-    writing.py      from folders to files: start here      shown.py        a run's pictures, or why none
-    story.py        what a run's files tell                looks.py        features and thumbnails
-    choices.py      settings beside their defaults         patches.py      PCA as colours, similarity
-    cost.py         hours and FLOPs                        neighbours.py   nearest images, the map
-    comparison.py   several runs side by side              charts.py       curves and the map, drawn
-    words.py        numbers as people read them            sections.py     what plugins add
-    page.py, html.py, templates/: the page
+    write           from folders to files: start here      figures         a run's pictures, or why none
+    summary         what a run's files tell                embeddings      features and thumbnails
+    settings_table  settings beside their defaults         patch_maps      PCA as colours, similarity
+    cost            hours and FLOPs                        neighbours      nearest images, the map
+    comparison      several runs side by side              charts          curves and the map, drawn
+    text            numbers as people read them            sections        what plugins add
+    page, html, templates/: the page
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from jepa_core.report.writing import gather as gather
-    from jepa_core.report.writing import write_report as write_report
+from jepa_core.report.defaults import IMAGES as IMAGES
 
-IMAGES = 2000
-"""Images of each split that are looked at, unless somebody asks for more or fewer."""
+if TYPE_CHECKING:
+    from jepa_core.report.write import gather as gather
+    from jepa_core.report.write import write_report as write_report
 
 __all__ = ["IMAGES", "gather", "write_report"]
 
@@ -31,6 +30,6 @@ def __getattr__(name: str) -> Any:
     """The functions load when first used: they need torch and matplotlib, the command's help does not."""
     if name not in __all__:
         raise AttributeError(f"module 'jepa_core.report' has no attribute {name!r}")
-    from jepa_core.report import writing
+    from jepa_core.report import write
 
-    return getattr(writing, name)
+    return getattr(write, name)

@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from jepa_core.curves import FAINT, GRID, INK, SERIES, Log, Panel, draw_panel
-from jepa_core.pictures import STYLE
+from jepa_core.plots.curves import FAINT, GRID, INK, SERIES, Log, Panel, draw_panel
+from jepa_core.plots.sheets import STYLE
 
 ROLES = {INK: "ink", FAINT: "faint", GRID: "grid"} | {
     colour: f"run{number}" for number, colour in enumerate(SERIES)

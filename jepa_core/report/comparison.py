@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jepa_core.evaluate.table import EvalResult, headline
-from jepa_core.report.choices import differences
 from jepa_core.report.cost import device_hours
-from jepa_core.report.story import Story
-from jepa_core.report.words import duration, label
+from jepa_core.report.settings_table import differences
+from jepa_core.report.summary import Story
+from jepa_core.report.text import duration, label
 
 Row = tuple[str, list[str]]
 """A name, and a text for each run."""

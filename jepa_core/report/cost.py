@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jepa_core.assembly import noise, sample_masks
 from jepa_core.jepa import JEPA
-from jepa_core.recipes import Recipe
-from jepa_core.report.story import Story
+from jepa_core.report.summary import Story
+from jepa_core.settings.recipe import Recipe
 
 COUNTED = 4
 """Images of the step that is counted."""

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from jepa_core.evaluate.table import EvalResult
-from jepa_core.pictures import Cell, Outline, Scale, Sheet
+from jepa_core.plots.sheets import Cell, Outline, Scale, Sheet
 from jepa_core.report.charts import map_figure, map_keys, png
 
 SMALL = 64

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_core.pictures import Cell, Sheet
-from jepa_core.report.looks import Look, thumb_pixels
+from jepa_core.plots.sheets import Cell, Sheet
+from jepa_core.report.embeddings import Look, thumb_pixels
 
 K = 7
 """Neighbours that are shown of each image."""

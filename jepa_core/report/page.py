@@ -7,14 +7,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jepa_core import __version__
-from jepa_core.curves import COUNTS, SERIES, constants, panels, title
-from jepa_core.report import html, words
+from jepa_core._version import __version__
+from jepa_core.plots.curves import COUNTS, SERIES, constants, panels, title
+from jepa_core.report import html
+from jepa_core.report import text as words
 from jepa_core.report.charts import curve_svg
-from jepa_core.report.choices import base_of, choices
 from jepa_core.report.comparison import choices_that_differ, outcomes
-from jepa_core.report.shown import Shown
-from jepa_core.report.story import Story
+from jepa_core.report.figures import Shown
+from jepa_core.report.settings_table import base_of, choices
+from jepa_core.report.summary import Story
 
 Part = tuple[Story, Shown]
 """One run: what its files tell, and what there is to see."""

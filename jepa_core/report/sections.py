@@ -24,7 +24,7 @@ from jepa_core.report.charts import THEMED, png, themed_svg
 if TYPE_CHECKING:
     from jepa_core.jepa import JEPA
     from jepa_core.protocols import Source
-    from jepa_core.recipes import Recipe
+    from jepa_core.settings.recipe import Recipe
 
 log = logging.getLogger("jepa")
 
@@ -33,8 +33,8 @@ log = logging.getLogger("jepa")
 class Section:
     """A heading, what is to be seen, and a figure about 7 inches wide.
 
-    `draw` makes the figure. Drawn in the colours `INK`, `FAINT`, `GRID` and `SERIES` of `jepa_core.curves` it
-    follows the page into the dark.
+    `draw` makes the figure. Drawn in the colours `INK`, `FAINT`, `GRID` and `SERIES` of
+    `jepa_core.plots.curves` it follows the page's light or dark style.
     """
 
     title: str

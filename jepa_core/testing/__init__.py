@@ -12,6 +12,7 @@ does not hold. `examine` and `examine_plugin` return all properties one by one, 
 
 from jepa_core.testing.outcomes import Failed as Failed
 from jepa_core.testing.outcomes import Outcome as Outcome
+from jepa_core.testing.plugin import examine_plugin as examine_plugin
 from jepa_core.testing.suites import check_encoder as check_encoder
 from jepa_core.testing.suites import check_masker as check_masker
 from jepa_core.testing.suites import check_objective as check_objective
@@ -23,7 +24,6 @@ from jepa_core.testing.suites import check_target_update as check_target_update
 from jepa_core.testing.suites import check_variant as check_variant
 from jepa_core.testing.suites import examine as examine
 from jepa_core.testing.suites import examine_recipe as examine_recipe
-from jepa_core.testing.whole import examine_plugin as examine_plugin
 
 __all__ = [
     "Failed",

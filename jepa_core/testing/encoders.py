@@ -15,10 +15,11 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.protocols import Encoder
-from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
-from jepa_core.testing.parts import pick, pick_tokens, ragged, with_fillers
-from jepa_core.types import Grid, IndexSet, Tokens, grid_size
+from jepa_core.testing.small_parts import pick, pick_tokens, ragged, with_fillers
+from jepa_core.testing.subject import Subject
+from jepa_core.types.index_set import Grid, IndexSet, grid_size
+from jepa_core.types.tokens import Tokens
 
 CLOSE = 1e-4
 """How far fp32 sums in another order may lie apart, of the largest value."""

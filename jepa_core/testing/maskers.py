@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.settings import MaskerSettings
-from jepa_core.testing.common import Subject
+from jepa_core.settings.base import MaskerSettings
 from jepa_core.testing.outcomes import NotAsked, require, require_same, untouched_randomness
-from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
+from jepa_core.testing.subject import Subject
+from jepa_core.types.index_set import Grid, IndexSet, grid_size
+from jepa_core.types.mask_plan import MaskPlan
 
 GRIDS: tuple[Grid, ...] = (
     (1,), (2,), (16,), (31,), (1, 1), (2, 3), (4, 4), (5, 9), (14, 14), (2, 3, 4), (4, 6, 6)

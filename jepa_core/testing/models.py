@@ -6,130 +6,17 @@ Axes: B samples, D width.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from jepa_core.assembly import build_model, sample_masks
-from jepa_core.jepa import JEPA, Output
-from jepa_core.objectives import SmoothL1
-from jepa_core.optim import TrainingStep, check_coverage, parameter_groups
-from jepa_core.recipes import Recipe
-from jepa_core.settings import OptimizerSettings, SourceSettings, TrainSettings
-from jepa_core.target_updates import Ema
-from jepa_core.testing.common import Subject
+from jepa_core.assembly import sample_masks
+from jepa_core.jepa import JEPA
+from jepa_core.testing.distributed import two_processes
+from jepa_core.testing.model_case import BATCH, STEPS, ModelCase
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, require_same, untouched_randomness
-from jepa_core.testing.pair import PROCESSES
-from jepa_core.testing.parts import SmallEncoder, SmallMasker, SmallPredictor
-from jepa_core.testing.together import two_processes
-from jepa_core.types import Batch, MaskPlan
-
-STEPS, BATCH = 4, 4
-
-Batches = Callable[[int, torch.Generator], Batch]
-"""A batch of so many samples, drawn from a generator."""
-
-
-@dataclass(frozen=True)
-class ModelCase:
-    """A model as its recipe trains it, on random inputs."""
-
-    recipe: Recipe
-    build: Callable[[int], JEPA]
-    """The model, its weights drawn from a seed."""
-    batches: Batches | None = None
-    """Batches of the variant's own; by default one view of normal random numbers."""
-
-    def batch(self, model: JEPA, step: int = 0) -> Batch:
-        """The batch of a step."""
-        draw = torch.Generator().manual_seed(step)
-        if self.batches is not None:
-            return self.batches(BATCH, draw)
-        return Batch.of(torch.randn(BATCH, *model.encoder.view_shape(), generator=draw))
-
-    def forward(self) -> tuple[JEPA, Output]:
-        """A model in training, and its output of the first batch."""
-        model = self.build(0).train()
-        return model, model(self.batch(model), sample_masks(model, BATCH))
-
-    def training(self, seed: int = 0) -> TrainingStep:
-        """The training step of a fresh model: fp32, on the CPU."""
-        return TrainingStep(self.build(seed), self.plain_recipe(), STEPS, 0)
-
-    def plain_recipe(self) -> Recipe:
-        """The recipe, to be trained in fp32 without guards."""
-        train = self.recipe.train.model_copy(
-            update={"precision": "fp32", "compile": False, "spike_guard": None, "on_nonfinite": "stop"}
-        )
-        return replace(self.recipe, train=train)
-
-    def micro_batches(self, steps: int = 2) -> list[list[tuple[Batch, MaskPlan]]]:
-        """For each of so many steps the batch and the masks of each rank of two."""
-        model = self.build(0)
-        return [
-            [
-                (self.batch(model, step * PROCESSES + rank), sample_masks(model, BATCH, step=step, rank=rank))
-                for rank in range(PROCESSES)
-            ]
-            for step in range(steps)
-        ]
-
-    def steps(self, step: TrainingStep, until: int) -> list[Tensor]:
-        """Trains up to so many steps; the losses."""
-        losses = []
-        while step.done < until:
-            plan = sample_masks(step.model, BATCH, step=step.done)
-            losses.append(step(self.batch(step.model, step.done), plan).loss.detach())
-        return losses
-
-
-def of_recipe(recipe: Recipe, batches: Batches | None = None) -> ModelCase:
-    """The recipe's own model."""
-    return ModelCase(recipe, lambda seed: build_model(recipe, seed=seed), batches)
-
-
-def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
-    """The variant with a small encoder, predictor and masker, EMA and smooth L1.
-
-    Raises UserError where it wants other parts: its recipes are then what can be checked.
-    """
-    configs: dict[str, Any] = {
-        "encoder": SmallEncoder.Config(name="small"),
-        "predictor": SmallPredictor.Config(name="small"),
-        "masker": SmallMasker.Config(name="small"),
-        "target_update": Ema.Config(name="ema"),
-        "objective": SmoothL1.Config(name="smooth_l1"),
-    }
-    recipe = Recipe(
-        name=subject.name,
-        seed=0,
-        variant=subject.config,
-        data=SourceSettings(name="none"),
-        transform=None,  # type: ignore[arg-type]  # nothing is read
-        optimizer=OptimizerSettings(),
-        train=TrainSettings(steps=STEPS, batch_size=BATCH, device="cpu"),
-        **configs,
-    )
-
-    def build(seed: int) -> JEPA:
-        torch.manual_seed(seed)
-        encoder: Any = SmallEncoder(configs["encoder"])
-        model: JEPA = subject.component(
-            subject.config,
-            encoder=encoder,
-            predictor=SmallPredictor(configs["predictor"], encoder, encoder.width),
-            masker=SmallMasker(configs["masker"]),
-            target_update=Ema(configs["target_update"]),
-            objectives={"prediction": SmoothL1(configs["objective"])},
-        )
-        return model
-
-    with torch.random.fork_rng(devices=[]):
-        build(0)
-    return ModelCase(recipe, build, batches)
+from jepa_core.training.optimizer import check_coverage, parameter_groups
 
 
 def finite_loss(case: ModelCase) -> None:

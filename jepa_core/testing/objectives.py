@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_core.capacity import sets_of
-from jepa_core.protocols import Step
-from jepa_core.ranks import Ranks
-from jepa_core.settings import ObjectiveSettings
-from jepa_core.testing.common import Subject
+from jepa_core.runtime.distributed import Ranks
+from jepa_core.settings.base import ObjectiveSettings
 from jepa_core.testing.outcomes import NotAsked, require, require_equal
-from jepa_core.testing.pair import PROCESSES, on_both
-from jepa_core.testing.parts import pick, pick_tokens, ragged, with_fillers
-from jepa_core.types import IndexSet, MaskPlan, Tokens
+from jepa_core.testing.process_pair import PROCESSES, on_both
+from jepa_core.testing.small_parts import pick, pick_tokens, ragged, with_fillers
+from jepa_core.testing.subject import Subject
+from jepa_core.training.plan_buckets import sets_of
+from jepa_core.types.index_set import IndexSet
+from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.step import Step
+from jepa_core.types.tokens import Tokens
 
 BATCH, GRID, WIDTH, CLOSE = 8, (3, 5), 16, 1e-4
 

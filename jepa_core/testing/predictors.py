@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
-from jepa_core.testing.parts import SmallEncoder, pick, pick_tokens, ragged, with_fillers
-from jepa_core.types import Grid, MaskPlan, Tokens, grid_size
+from jepa_core.testing.small_parts import SmallEncoder, pick, pick_tokens, ragged, with_fillers
+from jepa_core.testing.subject import Subject
+from jepa_core.types.index_set import Grid, grid_size
+from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.tokens import Tokens
 
 GRIDS: tuple[Grid, ...] = ((7,), (3, 5), (2, 3, 4))
 BATCH, TARGET_WIDTH, CLOSE = 3, 24, 1e-4

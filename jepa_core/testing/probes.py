@@ -18,8 +18,8 @@ from einops import repeat
 from torch import Tensor
 
 from jepa_core.protocols import TokenProbe
-from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import require, require_equal, untouched_randomness
+from jepa_core.testing.subject import Subject
 
 CLASSES, WIDTH, TRAIN, HELD_OUT = 4, 16, 240, 400
 

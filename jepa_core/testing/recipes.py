@@ -14,10 +14,12 @@ import torch
 
 from jepa_core import plugins
 from jepa_core.assembly import build
-from jepa_core.describe import describe
-from jepa_core.recipe_files import find
-from jepa_core.recipe_text import read_head
-from jepa_core.recipes import Recipe, load_recipe, read, with_overrides
+from jepa_core.recipes.annotate import read_head
+from jepa_core.recipes.files import find
+from jepa_core.recipes.load import load_recipe, read, with_overrides
+from jepa_core.recipes.resolve import resolve
+from jepa_core.settings.describe import describe
+from jepa_core.settings.recipe import Recipe
 from jepa_core.testing.outcomes import require
 
 SMALL = 5_000_000
@@ -69,7 +71,7 @@ def told(case: RecipeCase) -> None:
 def resolves(case: RecipeCase) -> None:
     """Every section and setting is known, and what it resolves to is the same recipe again."""
     table = tomllib.loads(case.recipe.to_toml())
-    require(Recipe.resolve(table) == case.recipe, "written out and read again it is another recipe")
+    require(resolve(table) == case.recipe, "written out and read again it is another recipe")
 
 
 def fits(case: RecipeCase) -> None:

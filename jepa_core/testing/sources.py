@@ -18,11 +18,11 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from jepa_core.data import CorruptSample
+from jepa_core.data.images import CorruptSample
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording, Samples
-from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, untouched_randomness
+from jepa_core.testing.subject import Subject
 
 LOOK = 16
 FRAMES = 2

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from jepa_core.errors import unknown
-from jepa_core.protocols import KINDS
+from jepa_core.plugins import KINDS
 from jepa_core.testing import (
-    common,
     encoders,
     maskers,
+    model_case,
     models,
     objectives,
     predictors,
@@ -19,9 +19,10 @@ from jepa_core.testing import (
     sources,
     target_updates,
 )
-from jepa_core.testing.common import Subject
-from jepa_core.testing.models import Batches
+from jepa_core.testing import subject as common
+from jepa_core.testing.model_case import Batches
 from jepa_core.testing.outcomes import Outcome, demand, outcomes
+from jepa_core.testing.subject import Subject
 
 Suite = tuple[Callable[[Subject], Any], Iterable[Callable[[Any], None]]]
 
@@ -33,7 +34,7 @@ SUITES: dict[str, Suite] = {
     "objective": (objectives.ObjectiveCase, objectives.CHECKS),
     "data": (sources.SourceCase, sources.CHECKS),
     "probe": (probes.ProbeCase, probes.CHECKS),
-    "variant": (models.of_variant, models.CHECKS),
+    "variant": (model_case.of_variant, models.CHECKS),
 }
 """What a case of each kind is made of, and what is asked of it; other kinds are asked for their settings."""
 
@@ -77,7 +78,7 @@ def examine_recipe(name: str, *overrides: str, batches: Batches | None = None) -
     if case.parameters > recipes.SMALL:
         said = f"{case.parameters / 1e6:.0f} million parameters; small recipes are trained"
         return [*found, Outcome("recipe", name, "training", "not asked", said)]
-    return [*found, *outcomes("recipe", name, models.CHECKS, models.of_recipe(case.recipe, batches))]
+    return [*found, *outcomes("recipe", name, models.CHECKS, model_case.of_recipe(case.recipe, batches))]
 
 
 def check_encoder(component: type | str, **settings: Any) -> None:
@@ -141,7 +142,7 @@ def check_variant(component: type | str, *, batches: Batches | None = None, **se
     subject = Subject.of("variant", component, settings)
     subject.config.check()
     demand(settings_outcomes(subject))
-    demand(outcomes("variant", subject.name, models.CHECKS, models.of_variant(subject, batches)))
+    demand(outcomes("variant", subject.name, models.CHECKS, model_case.of_variant(subject, batches)))
 
 
 def check_recipe(name: str, *overrides: str, batches: Batches | None = None) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa_core.testing.common import Subject
 from jepa_core.testing.outcomes import NotAsked, require, require_same, untouched_randomness
-from jepa_core.testing.parts import SmallEncoder
+from jepa_core.testing.small_parts import SmallEncoder
+from jepa_core.testing.subject import Subject
 
 STEPS = 6
 

@@ -27,7 +27,8 @@ from timm.models.vision_transformer import Block, ParallelThingsBlock, ResPostBl
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
-from jepa_core.attention import (
+from jepa_core.errors import UserError
+from jepa_core.nn.attention import (
     PackedAttention,
     Residual,
     check_layers,
@@ -35,11 +36,10 @@ from jepa_core.attention import (
     run_blocks,
     to_residual,
 )
-from jepa_core.errors import UserError
-from jepa_core.exchange.parts import TimmModel
-from jepa_core.init import draw_weights, rescale_depth
-from jepa_core.patches import patch_grid
-from jepa_core.positions import check_width, sincos
+from jepa_core.nn.patch_grid import patch_grid
+from jepa_core.nn.sincos import check_width, sincos
+from jepa_core.nn.timm_model import TimmModel
+from jepa_core.nn.weight_init import draw_weights, rescale_depth
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid, IndexSet, Tokens
 

@@ -20,9 +20,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from jepa_core.errors import UserError
-from jepa_core.exchange.parts import Export, Preprocessing, Weights
-from jepa_core.exchange.source import Source, are_tensors, as_fp32, misfits, stored_as
-from jepa_core.positions import scale_of
+from jepa_core.formats.base import Export, Preprocessing, Weights
+from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, misfits, stored_as
+from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
 
 TABLE = "embeddings.position_embeddings"

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.exchange.source import Source, are_tensors, as_fp32, misfits
-from jepa_core.positions import sincos
+from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, misfits
+from jepa_core.nn.sincos import sincos
 from jepa_core.types import Grid, grid_size
 from jepa_ijepa.encoder import VisionTransformer
 from jepa_ijepa.predictor import VitPredictor

@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.exchange.parts import Export, Weights
-from jepa_core.exchange.source import Source, stored_as
-from jepa_core.positions import scale_of
+from jepa_core.formats.base import Export, Weights
+from jepa_core.formats.weight_file import Source, stored_as
+from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid
 from jepa_ijepa import official

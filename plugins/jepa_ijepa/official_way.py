@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jepa_core.devices import use_bf16
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
-from jepa_core.positions import sincos
+from jepa_core.nn.sincos import sincos
 from jepa_core.recipes import Recipe
+from jepa_core.runtime.devices import use_bf16
 from jepa_core.types import Batch, MaskPlan
 from jepa_ijepa.encoder import VisionTransformer
 from jepa_ijepa.predictor import VitPredictor

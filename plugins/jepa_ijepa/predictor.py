@@ -1,13 +1,13 @@
-"""I-JEPA's predictor: one mask token for every hidden place. What it does stands in `jepa_core.predictor`."""
+"""I-JEPA's predictor: one mask token for every hidden place. See `jepa_core.nn.packed_predictor`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from jepa_core.init import rescale_depth
-from jepa_core.packing import Mode
-from jepa_core.predictor import PackedPredictor
+from jepa_core.nn.packed_predictor import PackedPredictor
+from jepa_core.nn.packing import Mode
+from jepa_core.nn.weight_init import rescale_depth
 from jepa_core.protocols import Encoder
 from jepa_core.types import MaskPlan
 

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from jepa_core.protocols import Step
+from jepa_core.types.step import Step
 
 On = Literal["projections", "context"]
 

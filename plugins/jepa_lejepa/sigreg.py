@@ -16,10 +16,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jepa_core.data.randomness import step_generator
 from jepa_core.objectives import LossTerm
-from jepa_core.protocols import Step
-from jepa_core.ranks import summed, world_size
+from jepa_core.runtime.distributed import summed, world_size
+from jepa_core.runtime.seeding import step_generator
+from jepa_core.types.step import Step
 from jepa_lejepa.projections import On, views_of
 
 

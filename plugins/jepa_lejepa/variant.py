@@ -21,12 +21,13 @@ from einops import rearrange, repeat
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from jepa_core.bare import NoMasks, NoPredictor
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Views
-from jepa_core.protocols import Step
+from jepa_core.maskers.none import NoMasks
+from jepa_core.nn.identity import NoPredictor
 from jepa_core.settings import Settings
 from jepa_core.types import Batch, IndexSet, MaskPlan, Tokens
+from jepa_core.types.step import Step
 
 
 class ProjectorSettings(Settings):

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.objectives import LossTerm
-from jepa_core.protocols import Step
-from jepa_core.ranks import summed, world_size
+from jepa_core.runtime.distributed import summed, world_size
+from jepa_core.types.step import Step
 from jepa_lejepa.projections import On, views_of
 
 EPSILON = 1e-4

@@ -19,10 +19,10 @@ from pydantic import Field, PositiveInt
 
 from jepa_core.data import BaseSamples
 from jepa_core.data.cache import cache_folder
-from jepa_core.data.folder import FolderSource
+from jepa_core.data.sources.folder import FolderSource
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError
-from jepa_core.evaluate.features import FeatureMap, FeatureModel, Role
+from jepa_core.protocols import FeatureMap, FeatureModel, Role
 from jepa_vjepa.decoding import EXTENSIONS
 from jepa_vjepa.films import Clips, Share, WholeFiles
 from jepa_vjepa.labels import TASKS, Windows, controls

@@ -23,7 +23,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_core.attention import (
+from jepa_core.errors import UserError
+from jepa_core.nn.attention import (
     PackedAttention,
     Residual,
     check_layers,
@@ -31,11 +32,10 @@ from jepa_core.attention import (
     run_blocks,
     to_residual,
 )
-from jepa_core.errors import UserError
-from jepa_core.init import draw_weights
-from jepa_core.patches import patch_grid
-from jepa_core.positions import check_width, sincos
-from jepa_core.rotary import check_head_width, rotary
+from jepa_core.nn.patch_grid import patch_grid
+from jepa_core.nn.rotary import check_head_width, rotary
+from jepa_core.nn.sincos import check_width, sincos
+from jepa_core.nn.weight_init import draw_weights
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid, IndexSet, Tokens, grid_size
 

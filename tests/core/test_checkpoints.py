@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from jepa_core import UserError, build_model, checkpoints, load_recipe, sample_masks, training_step
-from jepa_core.optim import TrainingStep
+from jepa_core import UserError, build_model, load_recipe, sample_masks, training_step
+from jepa_core.runs import checkpoints
+from jepa_core.training.step import TrainingStep
 
 
 def training(recipe: Path, *overrides: str) -> TrainingStep:

@@ -13,7 +13,7 @@ import pytest
 
 import jepa_core
 from jepa_core import UserError, hookimpl, observers, plugins
-from jepa_core.metrics import read_metrics
+from jepa_core.runs.metrics_file import read_metrics
 
 PATTERNS = {
     "aimv2_*": "aimv2_large_patch14_224",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jepa_core import load_recipe
-from jepa_core.recipe_files import names
-from jepa_core.recipe_text import Head, commented, explain, read_head
+from jepa_core.recipes.annotate import Head, commented, explain, read_head
+from jepa_core.recipes.files import names
 
 SHIPPED = {name: path for name, path in names().items() if name.startswith("ijepa/")}
 

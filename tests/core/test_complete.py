@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from jepa_core.cli import complete, known
+from jepa_core.cli import completion as complete
+from jepa_core.cli import completion_index as known
 from jepa_core.errors import UserError
 from jepa_core.plugins import Plugins, get
 
@@ -203,7 +204,9 @@ def test_what_was_kept_serves_until_a_changed_plugin_is_read_anew(
     state[0][2] = "1.1"
     assert known.known() == before
     assert known.known() == before
-    assert started == [[sys.executable, "-m", "jepa_core.cli.known"]], "once, while it is under way"
+    assert started == [[sys.executable, "-m", "jepa_core.cli.completion_index"]], (
+        "once, while it is under way"
+    )
     known.write()
     assert known.known() == before
     assert len(started) == 1

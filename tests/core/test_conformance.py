@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jepa_core import UserError, plugins
-from jepa_core.protocols import KINDS
-from jepa_core.recipe_files import names
+from jepa_core.plugins import KINDS
+from jepa_core.recipes.files import names
 from jepa_core.testing import check_recipe, examine, examine_recipe
 from jepa_core.testing.outcomes import demand
 

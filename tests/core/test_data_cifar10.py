@@ -20,7 +20,8 @@ import pytest
 import torchvision
 from PIL import Image
 
-from jepa_core.data import Cifar10Source, cifar10
+from jepa_core.data import Cifar10Source
+from jepa_core.data.sources import cifar10
 from jepa_core.errors import UserError
 
 COUNTS = {"train": 50, "test": 20}

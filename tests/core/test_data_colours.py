@@ -12,8 +12,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from jepa_core.data import TransformSettings, train_transform
-from jepa_core.data.batched import augment
-from jepa_core.data.colours import Jitter, blur, blurred, hue, jittered, kernel_size, random_jitter
+from jepa_core.data.batched_transforms import augment
+from jepa_core.data.colour_jitter import Jitter, blur, blurred, hue, jittered, kernel_size, random_jitter
 
 THEIRS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 

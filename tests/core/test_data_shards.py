@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jepa_core.data import CorruptSample, HuggingFaceSource, WebDatasetSource
-from jepa_core.data.shards import braces
+from jepa_core.data.sources.webdataset import braces
 from jepa_core.errors import UserError
 
 
@@ -73,7 +73,7 @@ def test_shards_split_by_path_or_by_holding_out(shards: Path) -> None:
 
 
 def test_the_index_is_built_once_and_again_when_the_shard_changes(shards: Path, monkeypatch) -> None:
-    from jepa_core.data import shards as module
+    from jepa_core.data.sources import webdataset as module
 
     built: list[Path] = []
     build = module.build_index

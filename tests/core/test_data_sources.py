@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from jepa_core.data import SOURCES, FolderSource, NpzSource, TorchvisionSource, eval_loader
-from jepa_core.data.settings import HeldOutSettings, SourceSettings, TransformSettings
-from jepa_core.data.splits import hold_out
+from jepa_core.data.splits import HeldOutSettings, hold_out
 from jepa_core.errors import UserError
 from jepa_core.settings import parse
+from jepa_core.settings.sections import SourceSettings, TransformSettings
 
 
 def write(path: Path, colour: tuple[int, int, int] = (1, 2, 3)) -> None:

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from jepa_core.data import TransformSettings, eval_transform, train_transform
-from jepa_core.data.batched import Boxes, applies, augment, random_boxes, resized_crop
+from jepa_core.data.batched_transforms import Boxes, applies, augment, random_boxes, resized_crop
 from jepa_core.errors import UserError
 from jepa_core.settings import parse
 

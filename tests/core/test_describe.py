@@ -10,9 +10,9 @@ import pytest
 from pydantic import Field, PositiveInt
 
 from jepa_core import ComponentSettings
-from jepa_core.describe import bounds, describe, summary, toml
-from jepa_core.protocols import KINDS
+from jepa_core.plugins import KINDS
 from jepa_core.settings import Settings
+from jepa_core.settings.describe import bounds, describe, summary, toml
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

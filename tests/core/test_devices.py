@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jepa_core.devices import pick_device, usable_device, use_bf16
+from jepa_core.runtime.devices import pick_device, usable_device, use_bf16
 
 
 @pytest.fixture
@@ -34,5 +34,5 @@ def test_a_device_that_is_gone_is_replaced_aloud(
 def test_precision_is_a_word_or_left_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for fast in (False, True):
-        monkeypatch.setattr("jepa_core.devices.fast_bf16", lambda _, fast=fast: fast)
+        monkeypatch.setattr("jepa_core.runtime.devices.fast_bf16", lambda _, fast=fast: fast)
         assert [use_bf16(word, cpu) for word in ("auto", "fp32", "bf16")] == [fast, False, True]

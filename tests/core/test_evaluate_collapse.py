@@ -17,8 +17,8 @@ from jepa_core.evaluate import (
     prediction_retrieval,
     rankme,
 )
-from jepa_core.protocols import Step
 from jepa_core.types import IndexSet, MaskPlan, Tokens
+from jepa_core.types.step import Step
 
 BATCH, GRID, WIDTH = 16, (3, 4), 24
 TOKENS = 12

@@ -21,7 +21,7 @@ from jepa_core.evaluate import (
     model_features,
     raw_pixels,
 )
-from jepa_core.evaluate.models import evaluate_model
+from jepa_core.evaluate.model import evaluate_model
 
 CLASSES = 4
 

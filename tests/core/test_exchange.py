@@ -12,15 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jepa_core import UserError, checkpoints, plugins
-from jepa_core.bare import NoMasks, NoPredictor
-from jepa_core.exchange.exporting import export_run
-from jepa_core.exchange.importing import import_run
-from jepa_core.exchange.parts import Preprocessing
-from jepa_core.exchange.source import Source
-from jepa_core.journal import read_events
-from jepa_core.protocols import Format
-from jepa_core.run import open_model
+from jepa_core import UserError, plugins
+from jepa_core.formats.base import Format, Preprocessing
+from jepa_core.formats.exporting import export_run
+from jepa_core.formats.importing import import_run
+from jepa_core.formats.weight_file import Source
+from jepa_core.maskers.none import NoMasks
+from jepa_core.nn.identity import NoPredictor
+from jepa_core.runs import checkpoints
+from jepa_core.runs.events_file import read_events
+from jepa_core.runs.load import open_model
 from jepa_core.types import IndexSet, MaskPlan, Tokens
 from tests.made_runs import error_of, images, make_run
 
@@ -250,7 +251,7 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, run, file, monkeypatch)
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jepa_core.exchange.safetensors_format.save_file", fail)
+    monkeypatch.setattr("jepa_core.formats.safetensors.save_file", fail)
     with pytest.raises(UserError, match="cannot be written: No space left on device"):
         export_run(run, "safetensors", overwrite=True)
     assert file.read_bytes() == before

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from jepa_core import UserError, load_recipe
-from jepa_core.exchange import onnx_format
-from jepa_core.exchange.exporting import export_run
-from jepa_core.exchange.parts import Export
+from jepa_core.formats import onnx as onnx_format
+from jepa_core.formats.base import Export
+from jepa_core.formats.exporting import export_run
 from tests.made_runs import error_of, images, make_run
 
 

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from jepa_core import IndexSet, UserError
-from jepa_core.capacity import Room
-from jepa_core.exchange.exporting import export_run
-from jepa_core.exchange.importing import import_run
-from jepa_core.exchange.timm_vit import TimmVit, with_prefix
-from jepa_core.positions import scale_of, sincos
+from jepa_core.formats.exporting import export_run
+from jepa_core.formats.importing import import_run
+from jepa_core.nn.sincos import scale_of, sincos
+from jepa_core.nn.timm_vit import TimmVit, with_prefix
 from jepa_core.recipes import with_overrides
-from jepa_core.run import open_model
+from jepa_core.runs.load import open_model
+from jepa_core.training.plan_buckets import Room
 from tests.made_runs import error_of, images, make_run
 
 SIZES = {"img_size": [32, 48], "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from jepa_core import build_model, load_recipe, sample_masks, training_step
-from jepa_core.guards import WINDOW, StepGuard, StepRefused
 from jepa_core.jepa import JEPA
-from jepa_core.optim import TrainingStep
 from jepa_core.settings import TrainSettings
+from jepa_core.training.step import TrainingStep
+from jepa_core.training.step_guard import WINDOW, StepGuard, StepRefused
 
 FINE = torch.tensor(1.0)
 

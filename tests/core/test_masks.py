@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jepa_core import IndexSet, MaskPlan, build_model, load_recipe, sample_masks
-from jepa_core.masks import joined
+from jepa_core.maskers.multi_mask import joined
 
 
 def as_lists(sets: tuple[IndexSet, ...]) -> list[list[list[int]]]:

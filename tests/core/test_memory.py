@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jepa_core.memory import keep_freed_blocks
+from jepa_core.runtime.malloc import keep_freed_blocks
 
 CODE = """
 import resource, torch

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jepa_core import UserError
-from jepa_core.metrics import keep_until, read_metrics, to_line
+from jepa_core.runs.metrics_file import keep_until, read_metrics, to_line
 
 
 def test_what_is_written_is_read_back() -> None:

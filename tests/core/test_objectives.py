@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepa_core import IndexSet, MaskPlan, Tokens
 from jepa_core.objectives import L1, MSE, Cosine, SmoothL1, VarianceCovariance
-from jepa_core.protocols import Step
+from jepa_core.types.step import Step
 
 RAGGED = [[[0, 1, 2], [5]], [[3], [0, 4]]]
 """Token sets of two targets, two samples each."""

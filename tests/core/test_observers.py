@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from jepa_core import hookimpl, load_recipe, plugins, train
-from jepa_core.journal import read_events
-from jepa_core.metrics import METRICS, read_metrics, to_line
-from jepa_core.observers import CollapseAlarm, Journal, MetricsWriter, Terminal, standard
+from jepa_core.observers.standard import CollapseAlarm, Journal, MetricsWriter, Terminal, standard
 from jepa_core.recipes import names
-from jepa_core.run import Run
+from jepa_core.runs.events_file import read_events
+from jepa_core.runs.metrics_file import METRICS, read_metrics, to_line
+from jepa_core.runs.run import Run
 
 
 class StopsAt:

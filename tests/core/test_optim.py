@@ -20,7 +20,9 @@ from jepa_core import (
     sample_masks,
     training_step,
 )
-from jepa_core.optim import TrainingStep, check_coverage, parameter_groups, steps_of
+from jepa_core.recipes.duration import steps_of
+from jepa_core.training.optimizer import check_coverage, parameter_groups
+from jepa_core.training.step import TrainingStep
 
 
 def images(batch: int = 8, seed: int = 0) -> Tensor:

@@ -6,8 +6,8 @@ from timm.layers import Attention, LayerNorm
 from timm.models.vision_transformer import Block
 
 from jepa_core import build_model, load_recipe
-from jepa_core.attention import PackedAttention, choose_implementation, run_blocks
 from jepa_core.errors import UserError
+from jepa_core.nn.attention import PackedAttention, choose_implementation, run_blocks
 from jepa_kernels import Layout
 
 LENGTHS = [3, 1, 6]

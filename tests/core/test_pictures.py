@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from jepa_core.curves import constants, draw_curves, known_panels, panels, thin
 from jepa_core.errors import UserError
-from jepa_core.pictures import Cell, Sheet, draw_masks, draw_sheet, outline, unnormalise
+from jepa_core.plots.curves import constants, draw_curves, known_panels, panels, thin
+from jepa_core.plots.masks import draw_masks, outline
+from jepa_core.plots.sheets import Cell, Sheet, draw_sheet, unnormalise
 from jepa_core.types import IndexSet, MaskPlan
 
 GRID = (4, 4)

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from jepa_core import ComponentSettings, UserError, hookimpl, hookspecs, plugins
-from jepa_core.plugins import Catalogue, Listeners, Plugins, discover
+from jepa_core.observers.listeners import Listeners
+from jepa_core.plugins import Catalogue, Plugins, discover
 
 Install = Callable[..., None]
 
@@ -33,7 +34,7 @@ class B:
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
     """Plugins by name: their modules' source, found as entry points beside core's own."""
-    points = [EntryPoint("core", "jepa_core.components", "jepa")]
+    points = [EntryPoint("core", "jepa_core.builtin", "jepa")]
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugins, "entry_points", lambda group: list(points))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jepa_core.errors import UserError
-from jepa_core.positions import sincos
+from jepa_core.nn.sincos import sincos
 
 
 def wave(position: int, share: int) -> list[float]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from jepa_core import __version__, provenance
-from jepa_core.provenance import environment, git_state
+from jepa_core import __version__
+from jepa_core.runtime import environment as provenance
+from jepa_core.runtime.environment import environment, git_state
 
 
 def git(folder: Path, *words: str) -> str:

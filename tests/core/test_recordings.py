@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from jepa_core.data import BaseSamples, CorruptSample, TransformSettings, eval_loader, make_loader
-from jepa_core.data.settings import ViewSettings
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording
+from jepa_core.settings.sections import ViewSettings
 
 PLAIN = TransformSettings(crop_scale=(1.0, 1.0), mean=(0, 0, 0), std=(1, 1, 1))
 

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from jepa_core import UserError, load_recipe, train
-from jepa_core.journal import record
-from jepa_core.observers import CollapseAlarm, Journal, MetricsWriter
+from jepa_core.observers.standard import CollapseAlarm, Journal, MetricsWriter
 from jepa_core.report import write_report
 from jepa_core.report.page import render
-from jepa_core.report.writing import gather
+from jepa_core.report.write import gather
+from jepa_core.runs.events_file import record
 from tests.conftest import Said
 
 PICTURES = ["curves", "map", "masks", "neighbours", "pca", "similarity"]

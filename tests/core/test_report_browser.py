@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from jepa_core import load_recipe, train
-from jepa_core.observers import Journal, MetricsWriter
+from jepa_core.observers.standard import Journal, MetricsWriter
 from jepa_core.report import write_report
 
 WIDTH = 420

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from jepa_core import build_model, load_recipe
 from jepa_core.evaluate.table import EvalResult, Row
-from jepa_core.report import charts, choices, comparison, cost, neighbours, patches, story, words
-from jepa_core.report.looks import Look
-from jepa_core.report.story import Story
+from jepa_core.report import charts, comparison, cost, neighbours
+from jepa_core.report import patch_maps as patches
+from jepa_core.report import settings_table as choices
+from jepa_core.report import summary as story
+from jepa_core.report import text as words
+from jepa_core.report.embeddings import Look
+from jepa_core.report.summary import Story
 
 
 def told(**given: Any) -> Story:

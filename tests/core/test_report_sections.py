@@ -11,13 +11,13 @@ import torch
 from matplotlib.figure import Figure
 
 from jepa_core import UserError, hookimpl, load_recipe, plugins, train
-from jepa_core.curves import SERIES
-from jepa_core.observers import MetricsWriter, Pictures
-from jepa_core.report.looks import _thumbs
+from jepa_core.observers.standard import MetricsWriter, Pictures
+from jepa_core.plots.clips import by_step, masks_over, middle_frames, plan_by_step
+from jepa_core.plots.curves import SERIES
+from jepa_core.report.embeddings import _thumbs
 from jepa_core.report.sections import Section, sections
-from jepa_core.report.writing import write_report
-from jepa_core.run import open_model
-from jepa_core.timesteps import by_step, masks_over, middle_frames, plan_by_step
+from jepa_core.report.write import write_report
+from jepa_core.runs.load import open_model
 from jepa_core.types import IndexSet, MaskPlan
 
 

@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from jepa_core import Run, UserError, checkpoints, hookimpl, load_recipe, train
-from jepa_core import run as runs
-from jepa_core.journal import read_events
-from jepa_core.metrics import read_metrics
-from jepa_core.observers import MetricsWriter, Terminal
+from jepa_core import Run, UserError, hookimpl, load_recipe, train
+from jepa_core.observers.standard import MetricsWriter, Terminal
+from jepa_core.runs import checkpoints
+from jepa_core.runs import start as runs
+from jepa_core.runs.events_file import read_events
+from jepa_core.runs.metrics_file import read_metrics
 
 
 class Watcher:

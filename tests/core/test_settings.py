@@ -10,8 +10,8 @@ import pytest
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from jepa_core import ComponentSettings, UserError
-from jepa_core.describe import describe
 from jepa_core.settings import Settings, TrainSettings, parse
+from jepa_core.settings.describe import describe
 
 
 class Inner(Settings):
@@ -150,8 +150,8 @@ def test_the_text_under_a_field_is_shown_to_users() -> None:
 
 def test_every_setting_of_every_component_and_of_the_engine_says_what_it_means() -> None:
     from jepa_core import plugins
-    from jepa_core.protocols import KINDS
-    from jepa_core.recipes import ENGINE
+    from jepa_core.plugins import KINDS
+    from jepa_core.settings.recipe import ENGINE
 
     offered = [cls.Config for kind in KINDS for cls in plugins.get().catalogue(kind).classes.values()]
     silent = [

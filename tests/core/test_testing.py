@@ -16,12 +16,12 @@ from torch import distributed as dist
 from torch import nn
 
 from jepa_core import JEPA, ComponentSettings, IndexSet, MaskPlan, UserError, testing
-from jepa_core.bare import NoPredictor
+from jepa_core.nn.identity import NoPredictor
 from jepa_core.objectives import LossTerm, SmoothL1, VarianceCovariance, paired
 from jepa_core.settings import MaskerSettings
 from jepa_core.target_updates import Ema, frozen_copy
 from jepa_core.testing import Failed, examine, examine_recipe, suites
-from jepa_core.testing.parts import SmallEncoder, SmallMasker, SmallPredictor
+from jepa_core.testing.small_parts import SmallEncoder, SmallMasker, SmallPredictor
 
 BROKEN: dict[tuple[str, str], type] = {}
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from jepa_core import testing
-from jepa_core.data import CorruptSample, cifar10
+from jepa_core.data import CorruptSample
+from jepa_core.data.sources import cifar10
 from jepa_core.data.splits import check_split
 from jepa_core.evaluate import KNN
 from jepa_core.settings import SourceSettings

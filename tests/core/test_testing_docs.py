@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from jepa_core.testing import common, recipes, suites
+from jepa_core.testing import recipes, suites
+from jepa_core.testing import subject as common
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from jepa_core import UserError, build_model, load_recipe
 from jepa_core.assembly import noise
 from jepa_core.data import ArraySamples, BaseSamples, Loaded, TransformSettings, eval_loader, make_loader
-from jepa_core.data.batched import augment
-from jepa_core.data.randomness import step_generator
+from jepa_core.data.batched_transforms import augment
 from jepa_core.data.samples import Selection
-from jepa_core.recipe_text import Head, commented
 from jepa_core.recipes import Recipe, with_overrides
+from jepa_core.recipes.annotate import Head, commented
+from jepa_core.runtime.seeding import step_generator
 from jepa_core.settings import parse
 
 VIEWS = {

@@ -6,7 +6,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.library import opcheck
 
-from jepa_core.attention import PackedAttention
+from jepa_core.nn.attention import PackedAttention
 from jepa_kernels import Layout, block_attention
 from jepa_kernels.attention_opaque import padded_attention
 from tests.kernels.attention_cases import both_ways, fresh, packed

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from jepa_core.data.transforms import eval_transform
-from jepa_core.exchange import timm_format
-from jepa_core.exchange.exporting import export_run
-from jepa_core.run import open_model
+from jepa_core.formats import timm as timm_format
+from jepa_core.formats.exporting import export_run
+from jepa_core.runs.load import open_model
 from tests.made_runs import error_of, make_run
 
 pytest.importorskip("transformers")

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from jepa_core import UserError
 from jepa_core.data.transforms import eval_transform
-from jepa_core.exchange.exporting import export_run
-from jepa_core.exchange.importing import import_run
-from jepa_core.run import open_model
+from jepa_core.formats.exporting import export_run
+from jepa_core.formats.importing import import_run
+from jepa_core.runs.load import open_model
 from tests.made_runs import error_of, images, make_run
 from tests.plugins import reference_ijepa as reference
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from jepa_core import UserError
-from jepa_core.exchange.exporting import export_run
-from jepa_core.exchange.importing import import_run
-from jepa_core.run import open_model
+from jepa_core.formats.exporting import export_run
+from jepa_core.formats.importing import import_run
+from jepa_core.runs.load import open_model
 from jepa_ijepa import official_format
 from tests.made_runs import error_of, images, make_run
 from tests.plugins import reference_ijepa as reference

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from jepa_core import Batch, MaskPlan, Recipe, UserError, build_model, load_recipe, sample_masks, train
-from jepa_core.metrics import read_metrics
-from jepa_core.optim import training_step
-from jepa_core.recipe_text import read_head
 from jepa_core.recipes import with_overrides
-from jepa_core.run import open_model
+from jepa_core.recipes.annotate import read_head
+from jepa_core.runs.load import open_model
+from jepa_core.runs.metrics_file import read_metrics
+from jepa_core.training.build import training_step
 from jepa_lejepa.sigreg import SIGReg
 
 SMALL = ("encoder.width=32", "encoder.depth=2", "encoder.heads=2", "variant.projector.hidden=24",

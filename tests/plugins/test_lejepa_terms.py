@@ -15,7 +15,7 @@ from scipy import integrate
 from torch import Tensor
 
 from jepa_core import IndexSet, MaskPlan, Tokens
-from jepa_core.protocols import Step
+from jepa_core.types.step import Step
 from jepa_lejepa.sigreg import SIGReg, unit_slices
 from jepa_lejepa.vicreg import VICReg, invariance
 

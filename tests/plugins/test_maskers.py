@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_core.errors import UserError
-from jepa_core.mask_blocks import BlockLaw
+from jepa_core.maskers.blocks import BlockLaw
 from jepa_core.protocols import Masker
 from jepa_core.settings import parse
 from jepa_ijepa.maskers import Block, Multiblock, Random, Rasterised, Union

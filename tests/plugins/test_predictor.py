@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from jepa_core import IndexSet, MaskPlan, Tokens
 from jepa_core.errors import UserError
-from jepa_core.packing import Source, pack
+from jepa_core.nn.packing import Source, pack
 from jepa_core.protocols import Predictor
 from jepa_ijepa.encoder import VisionTransformer
 from jepa_ijepa.predictor import VitPredictor

@@ -8,7 +8,7 @@ import torch
 import jepa_core
 from jepa_core import IndexSet, MaskPlan, Tokens
 from jepa_core.errors import UserError
-from jepa_core.rotary import rotary
+from jepa_core.nn.rotary import rotary
 from jepa_kernels import Layout
 from jepa_vjepa.encoder import SIZES, TubeletEncoder
 from jepa_vjepa.predictor import PairPredictor

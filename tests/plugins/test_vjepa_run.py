@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jepa_core import observers
-from jepa_core.metrics import read_metrics
+from jepa_core.runs.metrics_file import read_metrics
 from tests.plugins.made_clips import numbered, write_video
 
 ENCODERS = [f"vjepa_{size}" for size in ("tiny", "small", "base", "large", "huge", "giant")]

@@ -2,7 +2,7 @@
 `union`, for small grids.
 
 All work on token grids of rank 1, 2 and 3, draw for the whole batch at once, and take every random
-number from the generator they are given. `jepa_core.mask_blocks` holds what they share.
+number from the generator they are given. `jepa_core.maskers.blocks` holds what they share.
 """
 
 from jepa_ijepa.maskers.multiblock import Multiblock

@@ -21,9 +21,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from jepa_core import mask_blocks as blocks
 from jepa_core.errors import UserError
-from jepa_core.mask_blocks import BlockLaw, PositiveRange, Rounding, ShareRange
+from jepa_core.maskers import blocks as blocks
+from jepa_core.maskers.blocks import BlockLaw, PositiveRange, Rounding, ShareRange
 from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan
 

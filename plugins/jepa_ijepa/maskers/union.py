@@ -14,9 +14,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator
 
-from jepa_core import mask_blocks as blocks
 from jepa_core.errors import UserError
-from jepa_core.mask_blocks import BlockLaw, PositiveRange, ShareRange
+from jepa_core.maskers import blocks as blocks
+from jepa_core.maskers.blocks import BlockLaw, PositiveRange, ShareRange
 from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
 

@@ -15,9 +15,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Generator, Tensor
 
-from jepa_core import mask_blocks as blocks
 from jepa_core.errors import UserError
-from jepa_core.mask_blocks import BlockLaw, PositiveRange, Rounding, ShareRange
+from jepa_core.maskers import blocks as blocks
+from jepa_core.maskers.blocks import BlockLaw, PositiveRange, Rounding, ShareRange
 from jepa_core.settings import MaskerSettings, Settings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jepa_core import load_recipe, train
-from jepa_core.observers import MetricsWriter
+from jepa_core.observers.standard import MetricsWriter
 from tests.conftest import TINY, Said
 from tests.core.bad_input import files
 

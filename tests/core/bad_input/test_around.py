@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from jepa_core import plugins
-from jepa_core.data import cifar10, workers
-from jepa_core.evaluate import runs
+from jepa_core.data import workers
+from jepa_core.data.sources import cifar10
+from jepa_core.evaluate import run as runs
 from tests.conftest import Said
 from tests.core.bad_input.conftest import Answer, agrees
 
@@ -205,7 +206,7 @@ def test_too_little_memory_is_a_line_with_what_helps(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("jepa_core.run.build_model", full)
+    monkeypatch.setattr("jepa_core.runs.start.build_model", full)
     first, hint = answer("jepa train tiny.toml").splitlines()
     assert first == f"there is not enough memory{size}"
     assert hint.startswith("try train.micro_batch, ")

@@ -1,0 +1,90 @@
+"""Core's own components, offered through the same hooks as everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jepa_core.hookspecs import hookimpl
+
+
+@hookimpl
+def jepa_variants() -> Mapping[str, type]:
+    from jepa_core.jepa import JEPA
+
+    return {"jepa": JEPA}
+
+
+@hookimpl
+def jepa_encoders() -> Mapping[str, type]:
+    from jepa_core.nn.timm_vit import TimmVit
+
+    return {"timm_vit": TimmVit}
+
+
+@hookimpl
+def jepa_predictors() -> Mapping[str, type]:
+    from jepa_core.nn.identity import NoPredictor
+
+    return {"none": NoPredictor}
+
+
+@hookimpl
+def jepa_maskers() -> Mapping[str, type]:
+    from jepa_core.maskers.none import NoMasks
+
+    return {"none": NoMasks}
+
+
+@hookimpl
+def jepa_target_updates() -> Mapping[str, type]:
+    from jepa_core import target_updates as t
+
+    return {"ema": t.Ema, "none": t.NoTarget, "frozen": t.Frozen, "copy": t.PeriodicCopy}
+
+
+@hookimpl
+def jepa_objectives() -> Mapping[str, type]:
+    from jepa_core import objectives as o
+
+    return {
+        "smooth_l1": o.SmoothL1,
+        "l1": o.L1,
+        "mse": o.MSE,
+        "cosine": o.Cosine,
+        "variance_covariance": o.VarianceCovariance,
+    }
+
+
+@hookimpl
+def jepa_data() -> Mapping[str, type]:
+    from jepa_core.data.sources.cifar10 import Cifar10Source
+    from jepa_core.data.sources.folder import FolderSource
+    from jepa_core.data.sources.huggingface import HuggingFaceSource
+    from jepa_core.data.sources.npz import NpzSource
+    from jepa_core.data.sources.torchvision import TorchvisionSource
+    from jepa_core.data.sources.webdataset import WebDatasetSource
+
+    return {
+        "cifar10": Cifar10Source,
+        "folder": FolderSource,
+        "huggingface": HuggingFaceSource,
+        "npz": NpzSource,
+        "torchvision": TorchvisionSource,
+        "webdataset": WebDatasetSource,
+    }
+
+
+@hookimpl
+def jepa_probes() -> Mapping[str, type]:
+    from jepa_core.evaluate.probes import KNN, LinearProbe
+
+    return {"knn": KNN, "linear": LinearProbe}
+
+
+@hookimpl
+def jepa_formats() -> Mapping[str, type]:
+    from jepa_core.formats.onnx import Onnx
+    from jepa_core.formats.safetensors import Safetensors
+    from jepa_core.formats.timm import Timm
+
+    return {"timm": Timm, "safetensors": Safetensors, "onnx": Onnx}

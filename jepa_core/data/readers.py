@@ -1,0 +1,134 @@
+"""Samples read and transformed into a step's views: whole batches from memory, or one sample at a time.
+
+A corrupt sample is passed over: its batch takes the next good one in the epoch's order.
+
+Axes: B samples, V crops of each, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from einops import rearrange
+from PIL.Image import Image
+from torch import Tensor
+
+from jepa_core.data import batched_transforms as batched
+from jepa_core.data.crops import Crops, crops
+from jepa_core.data.images import ODD, CorruptSample, Skipped
+from jepa_core.data.samples import InMemory
+from jepa_core.data.transforms import image_size, train_transform
+from jepa_core.errors import UserError
+from jepa_core.protocols import Recording, Samples
+from jepa_core.settings.sections import TransformSettings
+
+ENOUGH_SEEN = 100
+"""Samples after which the share of corrupt ones is judged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Views by name (see `Crops`), labels int64 [B], and what was passed over or unusual."""
+
+    views: Mapping[str, Tensor]
+    labels: Tensor
+    skipped: tuple[Skipped, ...] = ()
+    odd: tuple[str, ...] = ()
+
+
+Reader = Callable[[Iterator[int], int, torch.Generator], Picked]
+"""(samples in the epoch's order from this step on, B, randomness) to the step's views."""
+
+
+def reader(
+    samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
+) -> Reader:
+    """Whole batches where the samples are small images in memory, else one by one."""
+    groups = crops(settings, view_shape)
+    if isinstance(samples, InMemory) and len(view_shape) == 3:
+        before = samples.tensors()[0].shape
+        if all(batched.applies(before, group.shape) for group in groups.values()):
+            return ArrayReader(samples, groups)
+    return OneByOne(samples, groups, max_corrupt)
+
+
+class ArrayReader:
+    """Batches of samples in memory, transformed together, a group of crops at a time."""
+
+    def __init__(self, samples: InMemory, groups: Mapping[str, Crops]) -> None:
+        images, self.labels = samples.tensors()
+        self.images = rearrange(images, "n c h w -> n h w c")
+        self.groups = groups
+        self.sizes = {name: image_size(group.shape) for name, group in groups.items()}
+
+    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
+        rows = torch.tensor(list(islice(indices, batch_size)))
+        images = self.images.index_select(0, rows)
+        views = {}
+        for name, group in self.groups.items():
+            repeated = images.repeat_interleave(group.each, 0) if group.each > 1 else images
+            augmented = batched.augment(repeated, group.settings, self.sizes[name], generator)
+            views[name] = group.grouped(augmented)
+        return Picked(views, self.labels.index_select(0, rows))
+
+
+class OneByOne:
+    """Batches of images or clips read and transformed one by one."""
+
+    def __init__(self, samples: Samples, groups: Mapping[str, Crops], max_corrupt: float) -> None:
+        self.samples, self.groups, self.max_corrupt = samples, groups, max_corrupt
+        self.transforms = {name: train_transform(g.settings, g.shape) for name, g in groups.items()}
+
+    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
+        views: dict[str, list[Tensor]] = {name: [] for name in self.groups}
+        labels: list[int] = []
+        skipped: list[Skipped] = []
+        odd: list[str] = []
+        with global_randomness(generator):
+            for index in indices:
+                try:
+                    sample, label = self.samples[index]
+                    made = {name: self._views(name, sample) for name in self.groups}
+                except CorruptSample as error:
+                    skipped.append(error.record)
+                    check_corrupt(skipped, len(labels) + len(skipped), self.max_corrupt)
+                    continue
+                if isinstance(sample, Image):
+                    odd += sample.info.get(ODD, ())
+                for name in self.groups:
+                    views[name] += made[name]
+                labels.append(label)
+                if len(labels) == batch_size:
+                    stacked = {name: g.grouped(torch.stack(views[name])) for name, g in self.groups.items()}
+                    return Picked(stacked, torch.tensor(labels), tuple(skipped), tuple(odd))
+        raise UserError(
+            f"only {len(labels)} of {len(labels) + len(skipped)} samples can be read, and a batch needs "
+            f"{batch_size}; the first that cannot: {skipped[0]}"
+        )
+
+    def _views(self, name: str, sample: Image | Tensor | Recording) -> list[Tensor]:
+        """A group's views of one sample; a recording is read here."""
+        return [self.transforms[name](sample) for _ in range(self.groups[name].each)]
+
+
+@contextmanager
+def global_randomness(generator: torch.Generator) -> Iterator[None]:
+    """torch's global CPU randomness (all that torchvision v2 draws from) starts as `generator`'s, and is
+    put back after. `torch.manual_seed` would reseed the GPUs as well."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        yield
+
+
+def check_corrupt(reports: Sequence[Skipped], seen: int, most: float, corrupt: int | None = None) -> None:
+    """Raises UserError where more than the share `most` of the `seen` samples is corrupt."""
+    corrupt = len(reports) if corrupt is None else corrupt
+    if seen >= ENOUGH_SEEN and corrupt > most * seen:
+        raise UserError(
+            f"{corrupt} of {seen} samples cannot be read ({corrupt / seen:.0%}; data.max_corrupt allows "
+            f"{most:.0%}); the last: {reports[-1]}"
+        )

@@ -1,0 +1,121 @@
+"""`huggingface`: a data set of the Hugging Face hub, or one saved with `save_to_disk`.
+
+Needs the package `datasets` (the extra `data`). Images are decoded here and not there, so that odd
+and corrupt ones are treated as everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+from torch import Tensor
+
+from jepa_core.data.images import CorruptSample, read_image
+from jepa_core.data.samples import BaseSamples
+from jepa_core.data.splits import HeldOutSettings, SplitSource
+from jepa_core.errors import UserError, unknown
+
+_NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
+
+
+class HuggingFaceSource(SplitSource):
+    """A Hugging Face data set with a column of images."""
+
+    class Config(HeldOutSettings):
+        """Settings of the Hugging Face data set."""
+
+        path: str
+        """A name on the hub (`uoft-cs/cifar10`), or a folder written by `save_to_disk`."""
+        subset: str | None = None
+        """The configuration, where the data set has several."""
+        image_column: str | None = None
+        """Column of the images; by default the first one of that type."""
+        label_column: str | None = None
+        """Column of the labels; by default the first one of class labels, if any."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.config = config
+
+    @cached_property
+    def _splits(self) -> dict[str, Any]:
+        """The data set's splits under our names; `train` is always among them."""
+        found = _load(self.config)
+        if not isinstance(found, dict):
+            return {"train": found}
+        ours = {ours: found[name] for ours, names in _NAMES.items() for name in names if name in found}
+        if "train" not in ours:
+            raise UserError(f"data set {self.config.path!r} has no split 'train'; known: {', '.join(found)}")
+        return ours
+
+    def own_splits(self) -> Collection[str]:
+        """Those the data set has, by their usual names."""
+        return self._splits.keys()
+
+    def load(self, name: str) -> HuggingFaceSamples:
+        """One of the data set's splits. Raises UserError where it has no images."""
+        data = self._splits[name]
+        image = _column(data, self.config.image_column, "Image")
+        if image is None:
+            raise UserError(
+                f"data set {self.config.path!r} has no image column; columns: {', '.join(data.features)}"
+            )
+        label = _column(data, self.config.label_column, "ClassLabel")
+        return HuggingFaceSamples(data, image, label, f"Hugging Face {self.config.path}, {name}")
+
+
+class HuggingFaceSamples(BaseSamples):
+    """Rows of a Hugging Face data set."""
+
+    def __init__(self, data: Any, image: str, label: str | None, note: str) -> None:
+        import datasets
+
+        self.data = data.cast_column(image, datasets.Image(decode=False))
+        self.image, self.label, self.note = image, label, note
+        feature = data.features[label] if label else None
+        self.classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
+        row = self.data[int(index)]
+        where = f"row {index} of {self.note}"
+        if row[self.image] is None:
+            raise CorruptSample(where, "it has no image", "empty")
+        content = row[self.image]["bytes"] or row[self.image]["path"]
+        return read_image(content, where), -1 if self.label is None else int(row[self.label])
+
+
+def _load(config: HuggingFaceSource.Config) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            "the source 'huggingface' needs the package datasets: pip install 'jepa-core[data]'"
+        ) from None
+    folder = Path(config.path).expanduser()
+    saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    try:
+        return datasets.load_from_disk(folder) if saved else datasets.load_dataset(config.path, config.subset)
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"Hugging Face data set {config.path!r} cannot be loaded: {said} (data.path is a name on the "
+            "hub, or a folder written by save_to_disk)"
+        ) from None
+
+
+def _column(data: Any, wanted: str | None, kind: str) -> str | None:
+    import datasets
+
+    if wanted is None:
+        feature = getattr(datasets, kind)
+        return next((name for name, found in data.features.items() if isinstance(found, feature)), None)
+    if wanted not in data.features:
+        raise unknown("column", wanted, data.features)
+    return wanted

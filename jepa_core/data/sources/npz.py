@@ -1,0 +1,133 @@
+"""`npz`: arrays in one .npz file.
+
+Either `images` (and `labels`), or `train_images`, `train_labels`, `val_images`, … (the layout of
+MedMNIST). Images are uint8 [n, h, w], [n, h, w, 1] or [n, h, w, 3], labels integers [n] or [n, 1].
+
+Axes: n samples, h, w pixels, c channels.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from jepa_core.data.samples import ArraySamples
+from jepa_core.data.splits import SPLITS, HeldOutSettings, SplitSource
+from jepa_core.errors import UserError
+
+Array = np.ndarray[Any, Any]
+
+MOST_CLASSES = 1_000_000
+"""Numbers from here on are taken for something else than classes, such as ids of the images."""
+
+
+class NpzSource(SplitSource):
+    """Arrays of images and labels in a .npz file."""
+
+    class Config(HeldOutSettings):
+        """Settings of the .npz file."""
+
+        path: Path
+        """The .npz file, with `images` and `labels`, or `train_images`, `train_labels`, `val_images`, …"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.path = config.path.expanduser()
+
+    def own_splits(self) -> Collection[str]:
+        """Those with arrays of their own."""
+        names = _names(self.path)
+        own = [split for split in SPLITS if f"{split}_images" in names]
+        if "images" not in names and "train" not in own:
+            known = ", ".join(sorted(names)) or "none"
+            raise UserError(f"{self.path} has no array 'images' or 'train_images'; arrays in it: {known}")
+        return own if "train" in own else ["train"]
+
+    def load(self, name: str) -> ArraySamples:
+        """The arrays of one split. Raises UserError for shapes or types that are not images."""
+        prefix = f"{name}_" if f"{name}_images" in _names(self.path) else ""
+        key, of = f"{prefix}labels", f" of {self.path}"
+        images = channels_first(_array(self.path, f"{prefix}images"), f"array '{prefix}images'{of}")
+        labels = _array(self.path, key) if key in _names(self.path) else np.full(len(images), -1)
+        numbers = label_numbers(labels, len(images), f"array {key!r}{of}")
+        return ArraySamples(images, numbers, numbered(numbers), f"{prefix}images of {self.path}")
+
+
+def channels_first(images: Array, name: str) -> Tensor:
+    """uint8 [n, h, w], [n, h, w, 1] or [n, h, w, 3] as uint8 [n, 3, h, w], a view.
+
+    Raises UserError, which begins with the `name`, for other types and shapes.
+    """
+    if images.dtype != np.uint8:
+        raise UserError(f"{name} is {images.dtype}; expected uint8 (0 to 255)")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"{name} is {list(images.shape)}; expected [n, h, w], [n, h, w, 1] or [n, h, w, 3], channels last"
+        )
+    if 0 in images.shape:
+        raise UserError(f"{name} is {list(images.shape)}: it holds no images")
+    return rearrange(torch.from_numpy(images), "n h w c -> n c h w").expand(-1, 3, -1, -1)
+
+
+def label_numbers(labels: Array, count: int, name: str) -> Tensor:
+    """Integers [n] or [n, 1], -1 for none, as int64 [n].
+
+    Raises UserError, which begins with the `name`, for several labels an image, a misfit, or numbers that
+    cannot be classes.
+    """
+    if labels.dtype.kind not in "iub":
+        raise UserError(f"{name} is {labels.dtype}; expected whole numbers")
+    if labels.size != count or labels.ndim not in (1, 2):
+        raise UserError(f"{name} is {list(labels.shape)}; expected one label for each of {count} images")
+    least, most = int(labels.min()), int(labels.max())
+    if least < -1 or most >= MOST_CLASSES:
+        raise UserError(
+            f"{name} holds {least} to {most}; expected classes numbered from 0, below {MOST_CLASSES:,}, "
+            "and -1 where there is no label"
+        )
+    return torch.from_numpy(labels.reshape(-1).astype(np.int64))
+
+
+def numbered(labels: Tensor) -> list[str] | None:
+    """Class names "0", "1", …; None where there are no labels."""
+    most = int(labels.max())
+    return None if most < 0 else [str(number) for number in range(most + 1)]
+
+
+def _names(path: Path) -> list[str]:
+    if path.is_dir():
+        raise UserError(
+            f"data.path {str(path)!r} is a folder; expected a .npz file (for images: data.name=folder)"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except FileNotFoundError:
+        raise UserError(f"data.path {str(path)!r} does not exist") from None
+    except zipfile.BadZipFile:
+        hint = "; a single array becomes one by np.savez(file, images=array)" if path.suffix == ".npy" else ""
+        raise UserError(f"data.path {str(path)!r} is not a .npz file, or is damaged{hint}") from None
+    except OSError as error:
+        raise UserError(f"data.path {str(path)!r} cannot be read: {error.strerror}") from None
+
+
+def _array(path: Path, name: str) -> Array:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = archive[name]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        said = "it holds Python objects, not numbers" if "allow_pickle" in str(error) else error
+        raise UserError(f"array {name!r} of {path} cannot be read: {said}") from None
+    if not isinstance(found, np.ndarray):  # numpy gives the bytes of a member that has not its format
+        raise UserError(f"array {name!r} of {path} is not in numpy's format")
+    return found

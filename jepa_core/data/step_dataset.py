@@ -1,0 +1,94 @@
+"""One training step's batch and masks, as a function of the step's number.
+
+An epoch is a permutation of all samples, drawn from (seed, epoch). Rank r of w takes every w-th from r
+on; what does not fill a whole batch on every rank is left out of that epoch (drop last).
+
+Axes: B samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.data import Dataset
+
+from jepa_core.data.images import Skipped
+from jepa_core.data.readers import Reader
+from jepa_core.data.samples import Indices
+from jepa_core.data.workers import one_thread
+from jepa_core.maskers.step_masks import StepMasks
+from jepa_core.runtime.seeding import step_generator
+from jepa_core.types.batch import Batch, Device
+from jepa_core.types.mask_plan import MaskPlan
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """One step's batch, its masks (None without a masker), and what was passed over or unusual."""
+
+    step: int
+    batch: Batch
+    plan: MaskPlan | None
+    skipped: tuple[Skipped, ...] = ()
+    odd: tuple[str, ...] = ()
+    """For each unusual image of the batch, in which way (see `images.ODD`)."""
+
+    def to(self, device: Device, non_blocking: bool = False) -> Loaded:
+        """The same on another device."""
+        plan = self.plan.to(device, non_blocking) if self.plan is not None else None
+        return replace(self, batch=self.batch.to(device, non_blocking), plan=plan)
+
+    def pin_memory(self) -> Loaded:
+        """The same in page-locked memory; called by torch's DataLoader."""
+        return replace(
+            self,
+            batch=self.batch.pin_memory(),
+            plan=self.plan.pin_memory() if self.plan is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which samples each of `world` ranks sees at which step."""
+
+    samples: int
+    batch_size: int
+    seed: int
+    world: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches that every rank has in an epoch."""
+        return self.samples // self.world // self.batch_size
+
+    def epoch(self, number: int) -> Indices:
+        """int64 [samples]: all samples of an epoch, in order."""
+        return torch.randperm(self.samples, generator=step_generator(self.seed, 0, number, "order")).numpy()
+
+
+class Steps(Dataset[Loaded]):
+    """`steps[s, r]` is rank r's batch of step s. One epoch's order is kept, for its steps share it."""
+
+    def __init__(self, order: Order, read: Reader, masks: StepMasks | None) -> None:
+        self.order, self.read, self.masks = order, read, masks
+        self._epoch: tuple[int, Indices] | None = None
+
+    def __getitem__(self, item: tuple[int, int]) -> Loaded:
+        step, rank = item
+        generator = step_generator(self.order.seed, rank, step, "transform")
+        with one_thread():
+            picked = self.read(self._from(step, rank), self.order.batch_size, generator)
+        plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
+        batch = Batch(picked.views, labels=picked.labels, step=step)
+        return Loaded(step, batch, plan, picked.skipped, picked.odd)
+
+    def _from(self, step: int, rank: int) -> Iterator[int]:
+        """The rank's samples of the epoch from this step's first on, and round to the one before it."""
+        epoch, position = divmod(step, self.order.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = (epoch, self.order.epoch(epoch))
+        start, share = position * self.order.batch_size, self.order.samples // self.order.world
+        own = self._epoch[1][rank :: self.order.world]
+        return (int(own[(start + k) % share]) for k in range(share))

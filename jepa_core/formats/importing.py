@@ -1,0 +1,186 @@
+"""Weights to a run's folder: find the format, make the recipe, load strictly, write a checkpoint.
+
+What is unusual: a file that holds only an encoder becomes a run of only an encoder (no masker, no
+predictor, no second encoder), which `eval`, `report` and `export` take; nothing is made up. With a recipe
+the encoder goes into that recipe's model, whose predictor is then drawn from the seed, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_core import plugins
+from jepa_core.assembly import build_model
+from jepa_core.errors import UserError, nearest
+from jepa_core.formats.base import Format, Preprocessing, Weights
+from jepa_core.formats.weight_file import Source, misfits
+from jepa_core.jepa import JEPA
+from jepa_core.recipes.load import read, with_overrides
+from jepa_core.recipes.resolve import resolve
+from jepa_core.runs import checkpoints
+from jepa_core.runs.events_file import record
+from jepa_core.runs.folder import RECIPE, clear
+from jepa_core.settings.recipe import Recipe
+
+ALONE: Mapping[str, Any] = {
+    "data": {"name": "cifar10"},
+    "masker": {"name": "none"},
+    "predictor": {"name": "none"},
+    "target_update": {"name": "none"},
+}
+"""The recipe around an encoder of which nothing else is known."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A run that was made of somebody's weights."""
+
+    folder: Path
+    recipe: Recipe
+    format: str
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+    """What was left out, or taken for granted."""
+
+
+def import_run(
+    name: str,
+    folder: Path | None = None,
+    *,
+    format: str | None = None,
+    recipe: str | None = None,
+    overrides: tuple[str, ...] | list[str] = (),
+    overwrite: bool = False,
+) -> Imported:
+    """Makes a run's folder (by default `runs/import-NAME`) of a file, a folder or a model's name.
+
+    `format` names the format where it is not to be detected; `recipe` is what the encoder goes into, and
+    `overrides` are `section.key=value`. Raises UserError for what cannot be read, does not fit wholly, or
+    names a format, recipe or folder that cannot be used; nothing is written then.
+    """
+    source = Source(name)
+    chosen = find_format(source, format)
+    given = with_overrides({}, overrides).get("encoder", {})
+    weights = build_format(chosen).read(source, given)
+    resolved = resolve(with_overrides(_around(weights, recipe, source), overrides))
+    folder = folder or Path("runs") / f"import-{stem(source)}"
+    _check_free(folder, overwrite)
+    model = build_model(resolved)
+    notes = [*weights.notes, *load(model, weights, name)]
+    if recipe is None and not any(text.startswith("data") for text in overrides):
+        notes.append(f"data: {resolved.data.name}, as none was named (data.name=folder data.path=…)")
+    if resolved.predictor.name == "none":
+        notes.append("an encoder alone, to be looked at; to train it further, import it with --recipe")
+    if any(p.requires_grad for p in model.predictor.parameters()) and "predictor" not in weights.parts:
+        notes.append(f"the predictor is fresh, drawn from seed {resolved.seed}: the file has none")
+    facts = {"file": name, "format": chosen, "sha256": source.sha256(), "parts": sorted(weights.parts)}
+    _write(folder, resolved, model)
+    record(folder, "imported", 0, **facts, notes=notes)
+    shape = model.encoder.view_shape()
+    images = Preprocessing.of(resolved.transform, (shape[1], shape[2]))
+    return Imported(folder, resolved, chosen, images, tuple(notes))
+
+
+def build_format(name: str) -> Format:
+    """The format of this name. Raises UserError when there is none."""
+    offered = plugins.get().catalogue("format").find(name)
+    form: Format = offered(offered.Config(name=name))
+    return form
+
+
+def find_format(source: Source, name: str | None) -> str:
+    """The format that is named, or the one that recognises the source.
+
+    Raises UserError for an unknown name, and where no format or more than one recognises it.
+    """
+    catalogue = plugins.get().catalogue("format")
+    if name is not None:
+        catalogue.find(name)
+        return name
+    if source.path is None and source.looks_like_a_path:
+        raise UserError(f"no file or folder {source.name!r}")
+    known = sorted(catalogue.classes)
+    found = [name for name in known if build_format(name).recognises(source)]
+    if len(found) > 1:
+        raise UserError(f"{source.name} may be {' or '.join(found)}; say which: --format {found[0]}")
+    if not found and source.path is None:
+        raise _no_such_model(source.name)
+    if source.path is not None and not found and (source.path / RECIPE).is_file():
+        raise UserError(f"{source.name} is a run already: jepa eval and jepa export take it as it is")
+    if not found:
+        raise UserError(f"{source.name} is of no known format; known: {', '.join(known)}. --format names one")
+    return found[0]
+
+
+def _no_such_model(name: str) -> UserError:
+    import timm
+
+    close = nearest(name, timm.list_models(module="vision_transformer"))
+    return UserError(f"{name!r} is no file, no folder, and no model that timm knows.{close}")
+
+
+def load(model: JEPA, weights: Weights, name: str) -> list[str]:
+    """Puts every part into the model, or none: raises UserError listing all that does not fit.
+
+    Returns what a user should know. A single encoder is the target encoder's start as well.
+    """
+    parts, notes = dict(weights.parts), []
+    if model.target_encoder is None and "target_encoder" in parts:
+        raise UserError(
+            f"{name} holds a target_encoder, and the recipe's model has none; set target_update.name=ema"
+        )
+    if model.target_encoder is not None and "target_encoder" not in parts:
+        parts["target_encoder"] = parts["encoder"]
+        notes.append("the file's one encoder is both context and target encoder")
+    modules = {part: model.get_submodule(part) for part in parts}
+    complaints = [
+        f"{part}: {phrase}"
+        for part, module in modules.items()
+        for phrase in misfits(parts[part], module.state_dict())
+    ]
+    if complaints:
+        raise UserError(f"{name} does not fit this model: {'; '.join(complaints)}")
+    for part, module in modules.items():
+        module.load_state_dict(dict(parts[part]))
+    return notes
+
+
+def stem(source: Source) -> str:
+    """The source's name without folder and ending: `IN1K-vit.h.14-300e` of a .pth.tar."""
+    name = (source.path or Path(source.name)).resolve().name
+    for ending in (".safetensors", ".pth.tar", ".pth", ".pt", ".bin"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def _around(weights: Weights, recipe: str | None, source: Source) -> dict[str, Any]:
+    """The recipe's table: what the file speaks for goes before the rest."""
+    if recipe is None:
+        table = {**ALONE, **weights.sections}
+        return {**table, "name": f"import-{stem(source)}"}
+    table = read(recipe)
+    own = {"encoder", "predictor"} & weights.parts.keys()
+    named = {part: dict(weights.sections[part]) for part in own}
+    transform = {**table.get("transform", {}), **weights.sections.get("transform", {})}
+    return {**table, **named, "transform": transform}
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    if (folder / RECIPE).exists():
+        if not overwrite:
+            raise UserError(
+                f"{str(folder)!r} holds a run already; --overwrite it, or name another with --run"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{str(folder)!r} is there and is no run; name another folder with --run")
+
+
+def _write(folder: Path, recipe: Recipe, model: JEPA) -> None:
+    if (folder / RECIPE).exists():
+        clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(folder, 0, model.state_dict(), None, keep=1)
+    (folder / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")

@@ -1,0 +1,63 @@
+"""The format `safetensors`: one encoder of any kind in one file, with everything that is needed to use it.
+
+The tensors have the names of the encoder's own state dict. The header's entry `jepa_core` is a JSON object
+with the encoder's settings, its preprocessing and where it comes from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from jepa_core.errors import UserError
+from jepa_core.formats.base import Export, Weights
+from jepa_core.formats.weight_file import Source, as_fp32, stored_as
+from jepa_core.settings.base import ComponentSettings
+
+ENTRY = "jepa_core"
+
+
+class Safetensors:
+    """One encoder and its preprocessing in a .safetensors file; read and written."""
+
+    class Config(ComponentSettings):
+        """It has no settings."""
+
+    suffix = ".safetensors"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def recognises(self, source: Source) -> bool:
+        """A .safetensors file whose header has our entry."""
+        return ENTRY in source.metadata
+
+    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+        """The encoder under the name and with the settings it was written with."""
+        if not self.recognises(source):
+            raise UserError(
+                f"{source.name} has no entry {ENTRY!r} in a .safetensors header: it was not written by "
+                "jepa export --to safetensors"
+            )
+        about = json.loads(source.metadata[ENTRY])
+        sections = {"encoder": about["encoder"], "transform": about["transform"]}
+        said = f"the {about['role']} encoder of step {about['step']:,} of {about['recipe']}"
+        return Weights(sections, {"encoder": as_fp32(source.content)}, (said, *stored_as(source.content)))
+
+    def write(self, export: Export, path: Path) -> Sequence[str]:
+        """A single file."""
+        about = {
+            "recipe": export.recipe.name,
+            "role": export.role,
+            "step": export.step,
+            "encoder": export.recipe.encoder.model_dump(mode="json", exclude_none=True),
+            "transform": export.preprocessing.section(),
+            "image_size": list(export.preprocessing.image_size),
+        }
+        tensors = {name: value.contiguous().cpu() for name, value in export.encoder.state_dict().items()}
+        save_file(tensors, path, {"format": "pt", ENTRY: json.dumps(about)})
+        return [export.encoder_name]

@@ -1,0 +1,181 @@
+"""The format `timm`: plain vision transformers, as a folder that timm opens, a bare file, or a model's name.
+
+    timm.create_model("local-dir:FOLDER", pretrained=True)      what a written folder is for
+
+A bare state dict does not say how many heads it has, nor its activation or its norm's epsilon, so the
+architecture has to be named: by config.json beside it, or by the user (`encoder.model=…`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jepa_core.errors import UserError
+from jepa_core.formats.base import Export, Preprocessing, Weights
+from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, stored_as
+from jepa_core.nn.sincos import scale_of
+from jepa_core.nn.timm_model import FEATURES
+from jepa_core.nn.timm_vit import TimmVit
+from jepa_core.settings.base import ComponentSettings
+from jepa_core.settings.parse import parse
+
+HEAD = ("head.", "fc_norm.", "attn_pool.")
+"""Tensors of classifiers and of poolings: no part of the encoder."""
+NESTED = ("state_dict", "model")
+
+
+class Timm:
+    """timm's plain ViTs; read (folder, file, or name of pretrained weights) and written (folder)."""
+
+    class Config(ComponentSettings):
+        """It has no settings."""
+
+    suffix = ""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def recognises(self, source: Source) -> bool:
+        """A folder with timm's config.json, a state dict with a ViT's names, or a model that timm knows."""
+        if source.path is None:
+            return not source.looks_like_a_path and _is_model(source.name)
+        if source.path.is_dir():
+            return "architecture" in source.config
+        ours = "jepa_core" in source.metadata
+        return source.holds_tensors and not ours and "patch_embed.proj.weight" in _flat(source.content)
+
+    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+        """The encoder `timm_vit`, with the model's preprocessing where it is known."""
+        if source.path is None:
+            model, arguments, about, tensors = _pretrained(source.name)
+        else:
+            model, arguments, about = _architecture(source, given)
+            tensors = _flat(source.content)
+        if "patch_embed.proj.weight" not in tensors:
+            raise UserError(f"{source.name} holds no state dict of a timm vision transformer")
+        left = sorted(name for name in tensors if name.startswith(HEAD))
+        tensors = {name: value for name, value in tensors.items() if name not in left}
+        notes = [*stored_as(tensors)]
+        if left:
+            notes.append(f"left out, as no part of the encoder: {', '.join(left)}")
+        if "norm.weight" not in tensors:
+            arguments["final_norm"] = False
+            notes.append("it has no norm after its blocks: features are the last block's output")
+        encoder = _encoder(model, arguments, tensors)
+        if encoder["positions"] == "sincos":
+            del tensors["pos_embed"]
+        transform, said = _transform(about)
+        sections = {"encoder": encoder, "transform": transform}
+        return Weights(sections, {"encoder": as_fp32(tensors)}, (*notes, *said))
+
+    def write(self, export: Export, path: Path) -> Sequence[str]:
+        """A folder with model.safetensors and timm's config.json."""
+        model = export.timm(self.config.name)
+        path.mkdir(parents=True)
+        tensors = {name: value.contiguous().cpu() for name, value in model.tensors.items()}
+        save_file(tensors, path / "model.safetensors", {"format": "pt"})
+        config = {
+            "architecture": model.architecture,
+            "num_classes": 0,
+            "num_features": export.encoder.width,
+            "global_pool": FEATURES["global_pool"],
+            "model_args": {**model.arguments, **FEATURES},
+            "pretrained_cfg": _pretrained_cfg(export.preprocessing),
+        }
+        (path / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        return [export.encoder_name]
+
+
+def _is_model(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name))
+
+
+def _flat(content: Any) -> dict[str, Tensor]:
+    """The state dict of a file, or of its entry `state_dict` or `model`; empty where there is none."""
+    for value in (content, *(content.get(key) for key in NESTED if isinstance(content, Mapping))):
+        if are_tensors(value):
+            return {name.removeprefix("module."): tensor for name, tensor in value.items()}
+    return {}
+
+
+def _pretrained(name: str) -> tuple[str, dict[str, Any], Mapping[str, Any], dict[str, Tensor]]:
+    """A named model's pretrained weights, from timm's cache or from where timm gets them."""
+    import timm
+
+    try:
+        model: Any = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(
+            f"the weights of timm model {name!r} are not in its cache and cannot be fetched: {said}"
+        ) from None
+    return name, {}, model.pretrained_cfg, model.state_dict()
+
+
+def _architecture(source: Source, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
+    """(model, its arguments, what config.json says of its images) of a file or folder."""
+    config = source.config if "architecture" in source.config else {}
+    model = given.get("model", config.get("architecture"))
+    if not isinstance(model, str):
+        raise UserError(
+            f"{source.name} does not say which timm model it is of, and tensors do not show heads and "
+            "activation; name it: encoder.model=vit_small_patch16_224"
+        )
+    arguments = {**config.get("model_args", {}), **given.get("arguments", {})}
+    arguments = {k: v for k, v in arguments.items() if k not in FEATURES and v is not None}
+    return model, arguments, config.get("pretrained_cfg", {})
+
+
+def _encoder(model: str, arguments: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Settings of `timm_vit`. A table that is the sine-cosine one is computed from now on."""
+    encoder: dict[str, Any] = {
+        "name": "timm_vit",
+        "model": model,
+        "arguments": arguments,
+        "positions": "stored",
+    }
+    with torch.device("meta"):
+        outline = TimmVit(parse(TimmVit.Config, encoder, "encoder"))
+    encoder["image_size"] = list(outline.view_shape()[1:])
+    table = tensors.get("pos_embed")
+    if table is not None and table.dim() == 3 and not outline.prefix:
+        scale = scale_of(table[0], outline.grid(outline.view_shape()))
+        if scale is not None:
+            encoder |= {"positions": "sincos", "position_scale": scale}
+    return encoder
+
+
+def _transform(about: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The recipe's section, from a `pretrained_cfg`; and what had to be taken for granted."""
+    if "mean" not in about:
+        return {}, ["it does not say how its images were prepared: taken from the recipe (transform.mean=…)"]
+    mode, notes = about.get("interpolation", "bicubic"), []
+    if mode not in ("bilinear", "bicubic"):
+        notes, mode = [f"its images were resized by {mode!r}; taken as bicubic"], "bicubic"
+    section: dict[str, Any] = {"mean": list(about["mean"]), "std": list(about["std"]), "interpolation": mode}
+    return {**section, "eval_crop": about.get("crop_pct", 1.0)}, notes
+
+
+def _pretrained_cfg(images: Preprocessing) -> dict[str, Any]:
+    return {
+        "input_size": [3, *images.image_size],
+        "mean": list(images.mean),
+        "std": list(images.std),
+        "interpolation": images.interpolation,
+        "crop_pct": images.crop,
+        "crop_mode": "center",
+        "num_classes": 0,
+        "pool_size": None,
+        "fixed_input_size": True,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }

@@ -1,0 +1,156 @@
+"""Where weights come from: a file, a folder, or a name. Read strictly, and each file once.
+
+What is unusual: nothing in a file is run (`weights_only=True`, safetensors), files of torch.save are mapped
+into memory and not read whole, and tensors stay in the type they were stored in until a format has
+compared the position tables, whose tolerance depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from jepa_core.errors import UserError
+from jepa_core.runs.checkpoints import sha256
+
+FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+SHOWN = 3
+
+
+class Source:
+    """What the user named: `path` where it is a file or a folder, else only a `name`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = Path(name) if Path(name).exists() else None
+
+    @property
+    def looks_like_a_path(self) -> bool:
+        """Whether a name that is not there was meant as a file."""
+        return "/" in self.name or Path(self.name).suffix in (".safetensors", ".pth", ".bin", ".tar", ".pt")
+
+    @cached_property
+    def file(self) -> Path | None:
+        """The file that holds the tensors: the path itself, or the one of that name in the folder."""
+        if self.path is None or self.path.is_file():
+            return self.path
+        return next((self.path / name for name in FOLDER_WEIGHTS if (self.path / name).is_file()), None)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """config.json of the folder, or beside the file; empty where there is none."""
+        return self.json("config.json")
+
+    def json(self, name: str) -> Mapping[str, Any]:
+        """A JSON object that lies in the folder, or beside the file; empty where there is none."""
+        if self.path is None:
+            return {}
+        path = (self.path.parent if self.path.is_file() else self.path) / name
+        if not path.is_file():
+            return {}
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is not valid JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{path} is a {type(value).__name__}; expected a JSON object")
+        return value
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """The text entries of a .safetensors file's header."""
+        if self.file is None or self.file.suffix != ".safetensors":
+            return {}
+        with _opened(self.file) as file:
+            return file.metadata() or {}
+
+    @cached_property
+    def holds_tensors(self) -> bool:
+        """Whether the file's name or first bytes are those of tensors (safetensors, torch.save)."""
+        if self.file is None or self.file.suffix == ".safetensors":
+            return self.file is not None
+        with self.file.open("rb") as file:
+            return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
+
+    @cached_property
+    def content(self) -> Any:
+        """What the file holds: tensors by name, or whatever torch.save was given; as it was stored.
+
+        Raises UserError for a file that is not there, damaged, or holds more than tensors and plain values.
+        """
+        if self.file is None:
+            where = f"no {' or '.join(FOLDER_WEIGHTS)} in folder" if self.path else "no file or folder"
+            raise UserError(f"{where} {self.name!r}")
+        if self.file.suffix == ".safetensors":
+            with _opened(self.file) as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        return _unpickled(self.file)
+
+    def sha256(self) -> str | None:
+        """SHA-256 of the file with the tensors; None for a name."""
+        return None if self.file is None else sha256(self.file)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is not a whole .safetensors file: {error}") from None
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle fails in any way: a KeyError for a file of text
+        raise UserError(f"{path} is not read: {_reason(path, error)}") from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What is wrong with a file; torch's own words advise to load it unsafely."""
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked:
+        return f"it asks for {asked[1]}, and only tensors and plain values are loaded"
+    return f"it is not a whole file of torch.save ({path.stat().st_size:,} bytes)"
+
+
+def are_tensors(value: Any) -> bool:
+    """Whether this is a state dict: tensors by name, at least one."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def as_fp32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors; floating ones in fp32."""
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def stored_as(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A sentence on tensors that were stored in a type other than fp32, if there are any."""
+    types = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
+    return (f"stored as {', '.join(sorted(types))}, read as float32",) if types != {"float32"} else ()
+
+
+def misfits(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """A phrase each for tensors that are missing, left over or of another shape: how many, the first few."""
+    found = {
+        "missing": [name for name in wanted if name not in stored],
+        "unexpected": [name for name in stored if name not in wanted],
+        "of another shape": [
+            f"{name} {list(stored[name].shape)} for {list(value.shape)}"
+            for name, value in wanted.items()
+            if name in stored and stored[name].shape != value.shape
+        ],
+    }
+    return [f"{len(names)} {what} ({_first(names)})" for what, names in found.items() if names]
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")

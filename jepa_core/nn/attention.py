@@ -1,0 +1,124 @@
+"""Self-attention over packed ragged sequences, for the blocks of timm's vision transformers.
+
+What is unusual: tokens are packed [S, D], all samples one after another, and the `Layout` that says
+where each sequence starts travels in the place of timm's attention mask:
+
+    vit = timm.create_model("vit_tiny_patch16_224", attn_layer=PackedAttention)
+    x = vit.blocks[0](x, attn_mask=layout)          # x [S, D]
+
+A `Rotary` (rotary positions, and the layout) may stand there as well. Everything else in a block is
+token-wise, so timm's blocks serve as they are. Parameters keep timm's names (`qkv`, `proj`, `q_norm`,
+`k_norm`), so state dicts load unchanged.
+
+Axes: S packed tokens, D width, H heads, E dimensions of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from timm.layers import Attention
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from jepa_core.errors import UserError, unknown
+from jepa_core.nn.rotary import Rotary
+from jepa_kernels import ATTENTION_IMPLS, Layout, block_attention
+
+
+class PackedAttention(Attention):
+    """timm's `Attention` with tokens [S, D] and a `jepa_kernels.Layout`; pass it as `attn_layer=`.
+
+    `impl` names the implementation that `jepa_kernels.block_attention` runs (`auto`: the best usable).
+    Raises UserError for what it does not compute: dropout of attention weights, and timm's output gate.
+    """
+
+    impl: str = "auto"
+
+    def __init__(self, *args: Any, attn_drop: float = 0.0, gated: bool = False, **kwargs: Any) -> None:
+        if attn_drop or gated:
+            raise UserError(
+                f"packed attention has no dropout and no gate; got attn_drop={attn_drop}, gated={gated}, "
+                "expected 0 and False"
+            )
+        super().__init__(*args, **kwargs)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, attn_mask: Layout | Rotary | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """[S, D] to [S, D]: each sequence of the layout attends to itself.
+
+        Raises UserError without a layout, for tokens that are not packed, and for `is_causal`.
+        """
+        layout = attn_mask.layout if isinstance(attn_mask, Rotary) else attn_mask
+        if not isinstance(layout, Layout) or x.dim() != 2 or is_causal:
+            raise UserError(
+                "packed attention takes tokens [S, D], a jepa_kernels.Layout as attn_mask and no is_causal; "
+                f"got {list(x.shape)}, {type(attn_mask).__name__}, is_causal={is_causal}"
+            )
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        if not isinstance(self.q_norm, nn.Identity):
+            query, key, value = qkv.unbind(1)
+            normed = [part.to(value.dtype) for part in (self.q_norm(query), self.k_norm(key))]
+            qkv = torch.stack([*normed, value], dim=1)
+        if isinstance(attn_mask, Rotary):
+            qkv = attn_mask.turn(qkv)
+        mixed = self.norm(block_attention(qkv, layout, scale=self.scale, impl=self.impl).flatten(1))
+        return self.proj_drop(self.proj(mixed))
+
+
+def choose_implementation(module: nn.Module, impl: str, instead_of: str | None = None) -> None:
+    """Sets the implementation that each `PackedAttention` inside `module` uses, or those set to `instead_of`.
+
+    Raises UserError for a name that `jepa_kernels` does not know.
+    """
+    known = ("auto", *ATTENTION_IMPLS)
+    if impl not in known:
+        raise unknown("attention implementation", impl, known)
+    for part in module.modules():
+        if isinstance(part, PackedAttention) and instead_of in (None, part.impl):
+            part.impl = impl
+
+
+Residual = Literal["auto", "fp32", "autocast"]
+"""In which type tokens are added up from block to block, where autocast computes in a lower precision:
+`fp32`, as I-JEPA's released code does on a GPU; `autocast`, the lower precision throughout, a tenth faster
+on a CPU; `auto`, the one on a GPU and the other on a CPU."""
+
+
+def to_residual(x: Tensor, choice: Residual) -> Tensor:
+    """`x` in the type that the residual stream is to have. Without autocast, as it is."""
+    device = x.device.type
+    low = choice == "autocast" or (choice == "auto" and device == "cpu")
+    return x.to(torch.get_autocast_dtype(device)) if low and torch.is_autocast_enabled(device) else x
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    x: Tensor,
+    places: Layout | Rotary,
+    *,
+    recompute: bool = False,
+    layers: Sequence[int] = (),
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`blocks` in turn on packed tokens [S, D]; also what those in `layers` (counted from 1) give out.
+
+    With `recompute` activations are made again in the backward pass.
+    """
+    taken: dict[int, Tensor] = {}
+    for number, block in enumerate(blocks, 1):
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(block, x, places, use_reentrant=False)
+        else:
+            x = block(x, attn_mask=places)
+        if number in layers:
+            taken[number] = x
+    return x, tuple(taken[layer] for layer in layers)
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Raises UserError for a layer that is not one of the `depth` blocks, counted from 1."""
+    if not all(1 <= layer <= depth for layer in layers):
+        raise UserError(f"layers count from 1 to {depth}, the depth; got {list(layers)}")

@@ -1,0 +1,195 @@
+"""Core's observers: metrics file, journal, terminal, TensorBoard, collapse alarm, pictures.
+
+They use the three observer hooks and nothing else, so each can be left out, and anyone's stands beside
+them. `train(..., watch=[*standard(), mine])` adds an object for one run; a plugin's hooks watch every run.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from math import nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+
+from jepa_core import plugins
+from jepa_core.hookspecs import hookimpl
+from jepa_core.observers.progress_bar import Terminal as Terminal
+from jepa_core.runs.events_file import read_events, record
+from jepa_core.runs.metrics_file import METRICS, to_line
+from jepa_core.runs.run import Run
+from jepa_core.runtime.environment import environment
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class MetricsWriter:
+    """Appends one line a logged step to metrics.jsonl (see `metrics`)."""
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = None
+
+    @hookimpl
+    def jepa_run_started(self, run: Run) -> None:
+        self._file = (run.folder / METRICS).open("a", encoding="utf-8")
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
+        if metrics and self._file is not None:
+            self._file.write(to_line(step, metrics))
+            self._file.flush()
+
+    @hookimpl
+    def jepa_run_ended(self, run: Run) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class TensorBoard:
+    """The same metrics as TensorBoard events in the run's folder."""
+
+    def __init__(self) -> None:
+        self._writer: SummaryWriter | None = None
+
+    @hookimpl
+    def jepa_run_started(self, run: Run) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step + 1)
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
+        for name, value in metrics.items():
+            if self._writer is not None and isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+
+    @hookimpl
+    def jepa_run_ended(self, run: Run) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class Journal:
+    """A `started` and a `stopped` event in events.jsonl for each process that works on the run.
+
+    Why it stopped is what the loop left in `run.notes["stopped"]`, or `finished`.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    @hookimpl
+    def jepa_run_started(self, run: Run) -> None:
+        self._since = time.monotonic()
+        record(run.folder, "started", run.step, **_facts(run))
+
+    @hookimpl
+    def jepa_run_ended(self, run: Run) -> None:
+        if self._since is not None:
+            seconds = round(time.monotonic() - self._since, 1)
+            record(run.folder, "stopped", run.step, why=_why(run), seconds=seconds)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """What a report needs to know of a run without opening its data or its model."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "resumed": bool(read_events(run.folder, "started")),
+        "total_steps": run.total_steps,
+        "images": len(run.samples),
+        "data": run.samples.note,
+        "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        "device": str(run.training.device),
+        "processes": run.training.ranks.world,
+        "precision": "bf16" if run.training.bf16 else "fp32",
+        "environment": environment(),
+    }
+
+
+def _why(run: Run) -> str:
+    early = "finished" if run.step == run.total_steps else "stopped early"
+    return str(run.notes.get("stopped", early))
+
+
+class CollapseAlarm:
+    """Says once, in one line, when RankMe, feature spread or prediction retrieval speak of a collapse.
+
+    A resumed run is judged by its whole log, as if it had never stopped.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._looks: list[Any] = []
+        self._said = False
+
+    @hookimpl
+    def jepa_run_started(self, run: Run) -> None:
+        for line in run.metrics():
+            self._look(line["step"], line)
+
+    @hookimpl
+    def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
+        from jepa_core.evaluate.collapse import AlarmSettings, collapse_warning
+
+        self._look(step, metrics)
+        warning = collapse_warning(self._looks, AlarmSettings()) if metrics else None
+        if warning and not self._said:
+            self._said = True
+            run.notes.setdefault("alarms", []).append(warning)
+            record(run.folder, "alarm", step, text=warning)
+            self.console.print(f"[bold yellow]alarm[/] {warning}", highlight=False)
+
+    def _look(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Keeps what was measured; the log has null for a number that was not finite."""
+        from jepa_core.evaluate.collapse import Look
+
+        if "rankme" in metrics:
+            rank, spread = (
+                nan if metrics[key] is None else metrics[key] for key in ("rankme", "feature_std")
+            )
+            self._looks.append(Look(step, rank, spread, metrics.get("retrieval")))
+
+
+class Pictures:
+    """masks.png when a run starts, curves.png when it ends, and in pictures/ what plugins draw of it then."""
+
+    SHOWN = 8
+    """Images in masks.png, or time steps of clips."""
+
+    @hookimpl
+    def jepa_run_started(self, run: Run) -> None:
+        from jepa_core.assembly import sample_masks
+        from jepa_core.data.eval_loader import eval_loader
+        from jepa_core.plots.clips import masks_over
+        from jepa_core.plots.sheets import draw_sheet, unnormalise
+
+        encoder: Any = run.model.encoder
+        shape = encoder.view_shape()
+        views, _ = next(
+            iter(eval_loader(run.samples, run.recipe.transform, shape, self.SHOWN, 0, self.SHOWN))
+        )
+        plan = sample_masks(run.model, len(views), run.recipe.seed)
+        if len(run.model.grid()) in (2, 3) and not plan.empty:
+            shown = unnormalise(views, run.recipe.transform.mean, run.recipe.transform.std)
+            draw_sheet(masks_over(shown, plan, run.model.grid(), self.SHOWN), run.folder / "masks.png")
+
+    @hookimpl
+    def jepa_run_ended(self, run: Run) -> None:
+        from jepa_core.plots.curves import draw_curves
+
+        if len(run.metrics()) > 1:
+            draw_curves(run.folder / METRICS, run.folder / "curves.png")
+        if run.notes.get("stopped") == "finished" and plugins.get().sections():
+            from jepa_core.report.sections import draw_sections
+
+            draw_sections(run.recipe, run.model, run.folder / "pictures")
+
+
+def standard() -> list[object]:
+    """Core's observers of one run."""
+    return [MetricsWriter(), Journal(), TensorBoard(), CollapseAlarm(), Pictures(), Terminal()]

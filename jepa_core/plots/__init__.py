@@ -1,0 +1,1 @@
+"""Drawings: sheets of small images, masks over images, curves."""

@@ -1,0 +1,166 @@
+"""Recipes for people: the head comment of a recipe file, and a resolved recipe with every setting explained.
+
+The head of a recipe file, which `jepa recipes` shows:
+
+    # ijepa/demo: what it is, in one line
+    # cost: time and machine
+    # expected: the result, and who measured it
+    # data: what is needed and how it comes
+    #
+    # Free text.
+
+A line that begins with `#` and two or more blanks goes on with the one above. The names are the keys of
+`Head`; of all but the first line any may be missing.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa_core import plugins
+from jepa_core.settings.base import Settings
+from jepa_core.settings.describe import bounds, describe, summary, toml
+from jepa_core.settings.recipe import ENGINE, MANY, ONE, Recipe
+
+WIDTH = 100
+OWN = {
+    "name": "What the run is called in tables and in the name of its folder.",
+    "seed": "Of initial weights, samples, crops and masks: the same seed gives the same run.",
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head comment of a recipe file; what it does not say is empty."""
+
+    what: str = ""
+    cost: str = ""
+    expected: str = ""
+    data: str = ""
+
+
+def read_head(path: Path) -> Head:
+    """The head comment of a recipe file."""
+    found: dict[str, str] = {}
+    last = ""
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()):
+        text = line.removeprefix("#")
+        if text == line or not text.strip():
+            break
+        if last and text.startswith("  "):
+            found[last] += f" {text.strip()}"
+            continue
+        key, _, said = text.strip().partition(": ")
+        last = "what" if number == 0 else key
+        found[last] = said
+    return Head(**{key: said for key, said in found.items() if key in Head.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One setting of a resolved recipe."""
+
+    path: str
+    """As an override names it, `masker.target_scale`."""
+    value: Any
+    """A plain value; None where it is not set."""
+    default: Any
+    changed: bool
+    """It differs from the default of its component."""
+    allowed: str
+    means: str
+
+    @property
+    def key(self) -> str:
+        """The name inside its table."""
+        return self.path.rpartition(".")[2]
+
+
+def explain(recipe: Recipe) -> list[Explained]:
+    """Every setting of a resolved recipe, in the order of `to_table`."""
+    return [setting for _, _, settings in _sections(recipe) for setting in settings]
+
+
+def to_json(recipe: Recipe, head: Head) -> dict[str, Any]:
+    """The recipe as a table, its head, and every setting explained, as plain values."""
+    settings = [asdict(setting) for setting in explain(recipe)]
+    return {"name": recipe.name, **asdict(head), "recipe": recipe.to_table(), "settings": settings}
+
+
+def commented(recipe: Recipe, head: Head) -> str:
+    """The resolved recipe as TOML that loads again, with what each setting means above it."""
+    lines = [f"# {recipe.name}, resolved{f': {head.what}' if head.what else ''}"]
+    said = {key: text for key, text in asdict(head).items() if key != "what" and text}
+    lines += [line for key, text in said.items() for line in _comment(f"{key}: {text}", hang=2)]
+    lines += ["#", "# Behind a setting that differs from its component's default stands that default.", ""]
+    for key, means in OWN.items():
+        lines += [f"# {means}", f"{key} = {toml(getattr(recipe, key))}"]
+    for section, what, settings in _sections(recipe):
+        lines += ["", *_comment(what), f"[{section}]", *_lines(section, settings)]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Explained]]]:
+    """(name of the table, what it is, its settings) for each section of a recipe."""
+    for section in (*ONE, *ENGINE):
+        settings = getattr(recipe, section)
+        yield section, _what(section, settings), list(_explained(section, settings))
+    for section, kind in MANY.items():
+        for name, settings in getattr(recipe, section).items():
+            path = f"{section}.{name}"
+            yield path, _what(kind, settings), list(_explained(path, settings))
+
+
+def _what(kind: str, settings: Settings) -> str:
+    """What a section sets, from the docstring of its component or of the engine's settings."""
+    if kind in ENGINE:
+        return summary(type(settings))
+    name: str = settings.name  # type: ignore[attr-defined]  # every component's settings have it
+    return summary(plugins.get().catalogue(kind).find(name))
+
+
+def _explained(section: str, settings: Settings) -> Iterator[Explained]:
+    table = settings.model_dump(mode="json")
+    for setting in describe(type(settings)):
+        value: Any = table
+        for part in setting.name.split("."):
+            value = value[part]
+        changed = not setting.required and value != setting.default
+        path = f"{section}.{setting.name}"
+        yield Explained(path, value, setting.default, changed, setting.allowed, setting.means)
+
+
+def _lines(section: str, settings: list[Explained]) -> Iterator[str]:
+    """The lines of a table; what is not set is a comment, and a nested table follows the plain settings."""
+    table = section
+    for setting in settings:
+        inside = setting.path.rpartition(".")[0]
+        if inside != table:
+            yield from ("", f"[{inside}]")
+            table = inside
+        if setting.path == f"{section}.name":
+            yield f"name = {toml(setting.value)}"
+            continue
+        yield from _comment(f"{setting.means}{bounds(setting.allowed, setting.means, setting.value)}")
+        if setting.value is None:
+            yield f"# {setting.key} =  (not set)"
+        else:
+            default = f"  # default: {toml(setting.default)}" if setting.changed else ""
+            yield f"{setting.key} = {toml(setting.value)}{default}"
+
+
+def _comment(text: str, hang: int = 0) -> list[str]:
+    clean = re.sub(r"\s+", " ", text)
+    return textwrap.wrap(
+        clean,
+        WIDTH,
+        initial_indent="# ",
+        subsequent_indent="# " + " " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,41 @@
+"""How long a recipe trains: optimizer steps in all, and of the warm-up."""
+
+from __future__ import annotations
+
+import math
+
+from jepa_core.errors import UserError
+from jepa_core.settings.recipe import Recipe
+
+
+def total_steps_of(recipe: Recipe, images: int | None = None) -> int:
+    """Optimizer steps of a recipe; `images` is the size of the training split.
+
+    Raises UserError where neither `train.steps` nor the size of an epoch is known.
+    """
+    train = recipe.train
+    images = train.epoch_images or images
+    if train.steps is not None:
+        return train.steps
+    if train.epochs is None or not images:
+        missing = "train.steps or train.epochs" if images else "train.epoch_images (or train.steps)"
+        raise UserError(f"the recipe does not say how long to train; give {missing}")
+    total = math.floor(train.epochs * (images // train.batch_size))
+    if total == 0:
+        raise UserError(
+            f"{train.epochs:g} epochs of {images} images do not fill one batch of {train.batch_size}; "
+            "raise train.epochs, or lower train.batch_size"
+        )
+    return total
+
+
+def steps_of(recipe: Recipe, images: int | None = None) -> tuple[int, int]:
+    """(optimizer steps, warm-up steps) of a recipe. Raises UserError as `total_steps_of` does, and where
+    the warm-up is given in epochs of unknown size."""
+    total, optimizer = total_steps_of(recipe, images), recipe.optimizer
+    images = recipe.train.epoch_images or images
+    if optimizer.warmup_steps is not None:
+        return total, optimizer.warmup_steps
+    if optimizer.warmup_epochs and not images:
+        raise UserError("optimizer.warmup_epochs needs the size of an epoch; give optimizer.warmup_steps")
+    return total, math.floor(optimizer.warmup_epochs * ((images or 0) // recipe.train.batch_size))

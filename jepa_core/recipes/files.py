@@ -1,0 +1,75 @@
+"""The files of recipes: by a plugin's name for them, by their path, beside the recipe that extends them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jepa_core import plugins
+from jepa_core.errors import UserError, unknown
+from jepa_core.settings.validation_errors import shown
+
+
+def names() -> dict[str, Path]:
+    """Every recipe of every plugin, by name."""
+    folders = plugins.get().recipe_folders()
+    return {
+        f"{plugin}/{file.stem}": file
+        for plugin, folder in sorted(folders.items())
+        for file in sorted(folder.glob("*.toml"))
+    }
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a recipe. Raises UserError when there is none."""
+    text = str(name_or_path)
+    if text.endswith(".toml"):
+        if not os.path.exists(text):
+            raise UserError(f"recipe file {text!r} does not exist")
+        if os.path.isdir(text):
+            raise UserError(f"recipe {text!r} is a folder; expected a file")
+        return Path(text)
+    known = names()
+    if text not in known:
+        raise _no_recipe(text, known)
+    return known[text]
+
+
+def _no_recipe(text: str, known: Mapping[str, Path]) -> UserError:
+    """The error for a word that is no recipe: it may be something else, or the short form of a name."""
+    if "=" in text:
+        return UserError(f"{text!r} is a setting; name a recipe before it (`jepa recipes` lists them)")
+    if os.path.isfile(os.path.join(text, "recipe.toml")):
+        return UserError(f"{text!r} is a run; go on with it: jepa train --resume {text}")
+    ends = [name for name in known if name.endswith(f"/{text}")]
+    files = [f"{text}.toml"] if text and os.path.isfile(f"{text}.toml") else []
+    error = str(unknown("recipe", text, known))
+    if (ends or files) and "Did you mean" not in error:
+        error += f" Did you mean {[*ends, *files][0]!r}?"
+    return UserError(f"{error}{plugins.left_out(plugins.get().found)}")
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    """The table in a recipe's file. Raises UserError for a file that is no TOML, or cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UserError(f"recipe {path} is not a text in UTF-8, as TOML is") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"recipe {path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"recipe {path} cannot be read: {error.strerror}") from None
+
+
+def base_of(path: Path, base: Any) -> Path:
+    """The file that the recipe in `path` extends: one beside it, or a recipe by name. Raises UserError."""
+    if not isinstance(base, str) or not base:
+        raise UserError(f"recipe {path}: extends is {shown(base)}; expected one recipe's name or file")
+    beside = path.parent / base
+    try:
+        return find(beside if beside.suffix == ".toml" else base)
+    except UserError as error:
+        raise UserError(f"recipe {path} extends {base!r}: {error}") from None

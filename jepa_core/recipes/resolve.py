@@ -1,0 +1,142 @@
+"""A recipe's table to a `Recipe`: every section becomes the settings of the component that it names.
+
+What is unusual: a recipe is resolved at once, so a mistake is found before anything is built. When an
+override swaps a component (`masker.name=random`), the settings given for the old one are dropped, except
+those the new one declares as `carried` (an image size, say, which belongs to the task and not to the
+component).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from jepa_core import plugins
+from jepa_core.errors import UserError, unknown
+from jepa_core.settings.base import ComponentSettings
+from jepa_core.settings.parse import parse
+from jepa_core.settings.recipe import ENGINE, MANY, ONE, Recipe, Table
+from jepa_core.settings.validation_errors import shown
+
+DEFAULTS: Table = {
+    "variant": {"name": "jepa"},
+    "target_update": {"name": "ema"},
+    "objective": {"name": "smooth_l1"},
+    "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
+}
+"""What a recipe may leave out: each section, and in a section the name."""
+
+
+def resolve(table: Table) -> Recipe:
+    """A recipe from a TOML table without `extends`. Raises UserError for the first thing that is wrong."""
+    known = [f.name for f in fields(Recipe)]
+    for key in table:
+        if key not in known:
+            raise unknown("section", key, known)
+    table = merge(DEFAULTS, table)
+    sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
+    for section in ONE:
+        sections[section] = _component(section, section, table.get(section))
+    for section, kind in MANY.items():
+        entries = {_entry(section, key): entry for key, entry in table.get(section, {}).items()}
+        sections[section] = {
+            key: _component(f"{section}.{key}", kind, entry) for key, entry in entries.items()
+        }
+    for section, model in ENGINE.items():
+        sections[section] = parse(model, _table(section, table.get(section, {})), section)
+    return Recipe(**sections)
+
+
+def merge(base: Table, changes: Table) -> Table:
+    """`base` with `changes` on top, table by table; a changed component drops the old one's settings."""
+    merged = dict(base)
+    for key, change in changes.items():
+        kind = key if key in ONE else None
+        if key in MANY:
+            merged[key] = dict(base.get(key, {}))
+            for entry, inner in _table(key, change).items():
+                merged[key][entry] = _merge_component(
+                    MANY[key], _named(merged[key].get(entry, {})), _named(inner)
+                )
+        elif kind:
+            merged[key] = _merge_component(kind, _named(base.get(key, {})), _named(change))
+        elif isinstance(change, dict):
+            merged[key] = _settings(_table(key, base.get(key, {})), change)
+        else:
+            merged[key] = change
+    return merged
+
+
+def _merge_component(kind: str, old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    name = new.get("name", old.get("name"))
+    if isinstance(name, str) and "name" in old and name != old["name"]:
+        carried = plugins.get().catalogue(kind).find(name).Config.carried
+        old = {key: value for key, value in old.items() if key in carried}
+    return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
+
+
+def _settings(old: Any, new: Any) -> Any:
+    """A setting that is a table itself (`encoder.arguments.depth=3`) keeps what is not named."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
+
+
+def _entry(section: str, name: str) -> str:
+    """The name of a term or probe: in a file of metrics it is a key, in a command a word."""
+    taken = {"terms": "prediction"}.get(section)
+    if name == taken:
+        raise UserError(f"[{section}.{name}]: this name is that of [objective]; choose another")
+    if not name.isidentifier():
+        raise UserError(f"[{section}.{name!r}]: expected a name of letters, digits and underscores")
+    if section == "terms" and _taken_by_torch(name):
+        raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
+    return name
+
+
+def _taken_by_torch(name: str) -> bool:
+    """Whether a module cannot have a part of this name, such as `train` or `forward`."""
+    from torch import nn
+
+    return hasattr(nn.ModuleDict(), name)
+
+
+def _component(section: str, kind: str, entry: Any) -> ComponentSettings:
+    if entry is None:
+        known = ", ".join(sorted(plugins.get().catalogue(kind).classes))
+        raise UserError(f"the recipe has no section [{section}]; it needs {section}.name, one of: {known}")
+    table = _table(section, _named(entry))
+    if "name" not in table:
+        known = ", ".join(sorted(plugins.get().catalogue(kind).classes))
+        raise UserError(f"section [{section}] has no name; known: {known}")
+    offered = plugins.get().catalogue(kind).find(str(table["name"]))
+    settings: ComponentSettings = parse(offered.Config, table, section)
+    settings.check()
+    return settings
+
+
+def _named(entry: Any) -> Any:
+    """`masker = "random"` is short for `masker.name = "random"`."""
+    return {"name": entry} if isinstance(entry, str) else entry
+
+
+def _table(section: str, value: Any) -> Table:
+    if not isinstance(value, Mapping):
+        raise UserError(f"section {section!r} is {shown(value)}; expected a table of settings")
+    return dict(value)
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise UserError(f"setting 'seed' is {shown(value)}; expected a whole number from 0, below 2^63")
+    return value
+
+
+def _title(value: Any) -> str:
+    """The name of a recipe; an override gives a bare number or date as such."""
+    if not str(value).strip() or isinstance(value, list | dict):
+        raise UserError(f"setting 'name' is {shown(value)}; expected a text")
+    return str(value)

@@ -1,0 +1,4 @@
+"""What `jepa report` does unless somebody asks for something else."""
+
+IMAGES = 2000
+"""Images of each split that are looked at."""

@@ -1,0 +1,107 @@
+"""A second look at the images: their features and their thumbnails, taken in one pass.
+
+Images are those that evaluation sees (resized, centre-cropped), evenly spaced over a split, and everything
+after the one forward pass is arithmetic on what it gave. In fp32, whatever the run trained in.
+
+Axes: n images, D width, N tokens of the grid, C channels, h × w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jepa_core.data.eval_loader import eval_loader
+from jepa_core.evaluate.features import extract, model_features
+from jepa_core.jepa import JEPA
+from jepa_core.plots.clips import middle_frames
+from jepa_core.plots.sheets import unnormalise
+from jepa_core.protocols import Role, Samples
+from jepa_core.runtime.progress import Progress
+from jepa_core.settings.sections import TransformSettings
+
+THUMB = 96
+"""Pixels of a thumbnail's longer side, at most."""
+BATCH = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the encoder makes of some images of a split."""
+
+    split: str
+    values: Tensor
+    """Mean-pooled features, float32 [n, D]."""
+    labels: Tensor
+    """int64 [n], -1 for none."""
+    thumbs: Tensor
+    """uint8 [n, 3, h, w]."""
+    classes: Sequence[str] | None
+
+    def class_of(self, index: int) -> str | None:
+        """The name of an image's class, or None."""
+        return self.classes[int(self.labels[index])] if self.classes else None
+
+
+def look(
+    model: JEPA,
+    samples: Samples,
+    transform: TransformSettings,
+    split: str,
+    role: Role,
+    limit: int,
+    progress: Progress,
+) -> Look:
+    """Features and thumbnails of `limit` evenly spaced images. Raises UserError where none can be read."""
+    loader = eval_loader(samples, transform, model.encoder.view_shape(), BATCH, 0, limit)
+    progress.begin(f"features of the {split} split", loader.images)
+    thumbs: list[Tensor] = []
+    device = next(model.parameters()).device
+    kept = _keeping(loader, transform, thumbs)
+    found = extract([model_features(model, "shown", role)], kept, device, None, progress)[0]
+    return Look(split, found.values, found.labels, torch.cat(thumbs), samples.classes)
+
+
+def _keeping(
+    loader: Iterable[tuple[Tensor, Tensor]], transform: TransformSettings, thumbs: list[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loader's batches, each leaving its thumbnails in `thumbs`."""
+    for images, labels in loader:
+        thumbs.append(_thumbs(unnormalise(images, transform.mean, transform.std)))
+        yield images, labels
+
+
+def _thumbs(images: Tensor) -> Tensor:
+    """uint8 [B, 3, h, w] of images [B, C, h, w] from 0 to 1, or of the middle frames of clips."""
+    images = middle_frames(images, 1) if images.dim() == 5 else images
+    share = THUMB / max(images.shape[2:])
+    if share < 1:
+        size = [max(1, round(side * share)) for side in images.shape[2:]]
+        images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+def few_images(model: JEPA, samples: Samples, transform: TransformSettings, count: int) -> Tensor:
+    """`count` evenly spaced images, normalised, float32 [count, C, h, w]: for maps of single patches."""
+    loader = eval_loader(samples, transform, model.encoder.view_shape(), count, 0, count)
+    images: Tensor = next(iter(loader))[0]
+    return images
+
+
+@torch.no_grad()
+def patch_features(model: JEPA, images: Tensor, role: Role) -> Tensor:
+    """Features of every patch, float32 [n, N, D], after the encoder's final norm."""
+    device = next(model.parameters()).device
+    chunks = [model.features(part.to(device), role=role, pool=None) for part in images.split(BATCH)]
+    return torch.cat(chunks).float().cpu()
+
+
+def thumb_pixels(thumb: Tensor) -> np.ndarray:
+    """uint8 [3, h, w] as [h, w, 3]."""
+    pixels: np.ndarray = thumb.permute(1, 2, 0).contiguous().numpy()
+    return pixels

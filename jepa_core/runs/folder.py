@@ -1,0 +1,63 @@
+"""A run's folder: the names of its files, the recipe in it, and what may be removed from it.
+
+recipe.toml      the resolved recipe          metrics.jsonl   one JSON object a logged step
+checkpoints/     see checkpoints.py           events.jsonl    starts, stops, alarms (events_file.py)
+masks.png        masks over real images       curves.png      the metrics drawn
+tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
+pictures/        what plugins draw at the end
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from jepa_core.errors import UserError
+from jepa_core.recipes.load import load_recipe
+from jepa_core.runs.events_file import EVENTS
+from jepa_core.runs.input_log import CORRUPT_FILES
+from jepa_core.runs.metrics_file import METRICS
+from jepa_core.settings.recipe import Recipe
+
+RECIPE = "recipe.toml"
+
+OWN_FILES = (
+    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, "masks.png", "curves.png", "eval.json"),
+    "report.html",
+)
+
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures")
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raises UserError for a folder that holds a run already, or files that a run would mix with its own."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the run's folder {str(folder)!r} is a file; name another")
+    if (folder / RECIPE).exists():
+        if not overwrite:
+            raise UserError(
+                f"{str(folder)!r} holds a run already; resume it, overwrite it, or name another folder"
+            )
+        return
+    taken = [name for name in (*OWN_FILES, *OWN_FOLDERS) if (folder / name).exists()]
+    if taken:
+        raise UserError(
+            f"{str(folder)!r} is not a run (it holds no {RECIPE}), but has {', '.join(taken)}, which a run "
+            "would write to; name another folder"
+        )
+
+
+def recipe_of(folder: Path, *overrides: str) -> Recipe:
+    """The recipe a run was started with, `overrides` on top. Raises UserError for a folder that is no run."""
+    if not (folder / RECIPE).is_file():
+        raise UserError(f"{str(folder)!r} is not a run: it holds no {RECIPE}")
+    return load_recipe(folder / RECIPE, *overrides)
+
+
+def clear(folder: Path) -> None:
+    """Removes a run's own files from its folder, and nothing else; the recipe, which makes it a run, last."""
+    for name in OWN_FOLDERS:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+    for name in reversed(OWN_FILES):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,52 @@
+"""A run: its folder, and what is live of it while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jepa_core.jepa import JEPA
+from jepa_core.protocols import Samples
+from jepa_core.runs.input_log import InputCounts
+from jepa_core.runs.metrics_file import METRICS, read_metrics
+from jepa_core.settings.recipe import Recipe
+from jepa_core.training.step import TrainingStep
+
+
+@dataclass
+class Run:
+    """One training run. Observers read it; only the loop writes it."""
+
+    folder: Path
+    recipe: Recipe
+    training: TrainingStep
+    samples: Samples
+    """The training split."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What observers leave for whoever looks at the run afterwards, such as `alarms`."""
+
+    inputs: InputCounts = field(init=False)
+    """What was passed over, or found unusual, in the data."""
+
+    def __post_init__(self) -> None:
+        self.inputs = InputCounts(self.folder)
+
+    @property
+    def model(self) -> JEPA:
+        """The model in training."""
+        return self.training.model
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done so far."""
+        return self.training.done
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.training.total_steps
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What has been logged, a dictionary a line, oldest first."""
+        return read_metrics(self.folder / METRICS)

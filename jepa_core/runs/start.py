@@ -1,0 +1,157 @@
+"""A run about to take its next step: a fresh one, or one resumed from its newest whole checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jepa_core.assembly import build, build_model
+from jepa_core.errors import UserError, unknown
+from jepa_core.recipes.duration import steps_of
+from jepa_core.runs import checkpoints
+from jepa_core.runs.events_file import record
+from jepa_core.runs.folder import RECIPE, check_free, clear, recipe_of
+from jepa_core.runs.metrics_file import METRICS, keep_until, replace_file
+from jepa_core.runs.run import Run
+from jepa_core.runtime.devices import pick_device
+from jepa_core.runtime.distributed import Ranks
+from jepa_core.settings.recipe import Recipe, flat
+from jepa_core.training.build import make_step
+
+log = logging.getLogger("jepa.run")
+
+FREE_TO_CHANGE = (
+    *(f"train.{key}" for key in ("log_every", "eval_every", "checkpoint_every", "keep", "device")),
+    *("train.on_nonfinite", "train.max_skipped", "name", "data.workers", "data.path", "probes"),
+)
+"""Settings, and a section, that may differ when a run is resumed: none changes what is learned."""
+
+
+def begin(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    overwrite: bool = False,
+    allow: Sequence[str] = (),
+    ranks: Ranks | None = None,
+) -> Run:
+    """A run about to take its next step: a fresh one, or where its newest whole checkpoint stands.
+
+    A run that was stopped before its first checkpoint goes on from its start. `allow` names settings that
+    may differ from the run's. Raises UserError for a folder in use, unless it is to be overwritten, and
+    whatever keeps the run from starting; nothing is written before all is well, and then by the main
+    process alone.
+    """
+    ranks = ranks or Ranks()
+    checkpoint: Path | None = None
+    damages: list[str] = []
+    changed: list[str] = []
+    if resume:
+        changed = _check_unchanged(recipe, recipe_of(folder), allow)
+        checkpoint, damages = checkpoints.newest_good(folder)
+    else:
+        check_free(folder, overwrite)
+    if not ranks.main:
+        ranks.wait()  # the main process downloads what is to be downloaded
+    samples = build("data", recipe.data).split("train")
+    if ranks.main:
+        ranks.wait()
+    model = build_model(recipe).to(pick_device(recipe.train.device, ranks.local))
+    steps, warmup = steps_of(recipe, len(samples))
+    if warmup > steps:
+        log.warning(
+            "a warm-up of %d steps in a run of %d: its peak learning rate is not reached", warmup, steps
+        )
+    training = make_step(model, recipe, steps, warmup, ranks)
+    run = Run(folder, recipe, training, samples)
+    if checkpoint is not None:
+        _restore(run, checkpoint, allow)
+    ranks.wait()
+    if resume and ranks.main:
+        _take_up(run, damages, changed)
+    return run
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """What a checkpoint holds besides the weights."""
+    return {
+        "training": run.training.state_dict(),
+        "inputs": run.inputs.state_dict(),
+        "images": len(run.samples),
+    }
+
+
+def _restore(run: Run, checkpoint: Path, allow: Sequence[str]) -> None:
+    """Puts a checkpoint into the run, to go on as if nothing had happened.
+
+    One of step 0 without a state is imported weights, from which training begins.
+    """
+    if checkpoints.step_of(checkpoint) == 0 and not (checkpoint / checkpoints.STATE).exists():
+        return checkpoints.load_weights(checkpoint, run.model)
+    state = checkpoints.load_state(checkpoint)
+    if state["images"] != len(run.samples) and not any(key.split(".")[0] == "data" for key in allow):
+        raise UserError(
+            f"the training split has {len(run.samples):,} images, but {state['images']:,} when the run "
+            f"began; give it the same data, or --allow-change data"
+        )
+    checkpoints.load_weights(checkpoint, run.model)
+    run.training.load_state_dict(state["training"])
+    run.inputs.load_state_dict(state["inputs"])
+
+
+def _take_up(run: Run, damages: list[str], changed: list[str]) -> None:
+    """Makes the folder's files what they were at the step where the run goes on."""
+    checkpoints.set_aside(run.folder, run.step)
+    keep_until(run.folder / METRICS, run.step)
+    for damage in damages:
+        record(run.folder, "checkpoint_damaged", run.step, what=damage)
+        run.notes.setdefault("damaged", []).append(damage)
+    if changed:
+        record(run.folder, "recipe_changed", run.step, what=changed)
+    replace_file(run.folder / RECIPE, run.recipe.to_toml())
+
+
+def make_folder(run: Run) -> None:
+    """Writes the recipe into the run's folder, in place of an earlier run.
+
+    The last thing before the first step, so that a run that cannot start leaves nothing behind and
+    removes nothing. Raises UserError where the folder cannot be written.
+    """
+    try:
+        if (run.folder / RECIPE).exists():
+            clear(run.folder)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(run.folder / RECIPE, run.recipe.to_toml())
+    except OSError as error:
+        raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None
+
+
+def _check_unchanged(asked: Recipe, written: Recipe, allow: Sequence[str]) -> list[str]:
+    """The settings that differ, as text. Raises UserError for one that is neither free nor allowed."""
+    new, old = flat(asked.to_table()), flat(written.to_table())
+    changed = {
+        key: f"{key} ({_shown(old.get(key))} → {_shown(new.get(key))})"
+        for key in sorted(new.keys() | old.keys())
+        if new.get(key) != old.get(key)
+    }
+    refused = [text for key, text in changed.items() if not _within(key, (*FREE_TO_CHANGE, *allow))]
+    if refused:
+        raise UserError(
+            f"the recipe is not the run's: {', '.join(refused)}. Resume it unchanged, start a new run, or "
+            "name what may change with --allow-change"
+        )
+    for key in allow:
+        if not any(_within(setting, (key,)) for setting in new.keys() | old.keys()):
+            raise unknown("setting", key, new)
+    return list(changed.values())
+
+
+def _within(key: str, settings: Sequence[str]) -> bool:
+    """Whether a setting is one of these, or stands in a section that is."""
+    return any(f"{key}.".startswith(f"{setting}.") for setting in settings)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else repr(value)

@@ -1,0 +1,1 @@
+"""Where a process runs: devices, ranks, signals, memory, environment, seeds, progress."""

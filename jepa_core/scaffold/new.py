@@ -1,0 +1,88 @@
+"""Writes a new plugin from the templates beside this file."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+from unicodedata import normalize
+
+from jepa_core import plugins
+from jepa_core.errors import UserError, unknown
+from jepa_core.recipes.files import names
+
+MADE = ("masker", "objective", "variant")
+"""The kinds of component that there is a template for."""
+
+
+def new_plugin(name: str, kind: str, folder: Path) -> list[Path]:
+    """Writes the distribution `jepa-NAME` with one component into a folder; returns the files.
+
+    Raises UserError for a name that is no plugin's name or is taken, an unknown kind, a folder with
+    something in it, and where no installed plugin has a recipe to start from.
+    """
+    if kind not in MADE:
+        raise unknown("kind of plugin", kind, MADE)
+    _check_name(name, kind)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and not an empty folder; choose another with --folder")
+    words = {"name": name, "Class": _class_name(name), "kind": kind, "base": _base()}
+    root = files("jepa_core.scaffold") / "templates"
+    return [
+        _write(source, folder / Template(path).substitute(words), words)
+        for path, source in (*_templates(root / "both"), *_templates(root / kind))
+    ]
+
+
+def _check_name(name: str, kind: str) -> None:
+    """Raises UserError unless a package `jepa_NAME` and a component NAME can be made."""
+    if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
+        plain = normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        better = re.sub(r"[^a-z0-9]+", "_", plain.removeprefix("jepa")).strip("_")
+        usable = better and better[0].isalpha() and not keyword.iskeyword(better)
+        hint = f"; {better} would do" if usable else ""
+        raise UserError(
+            f"plugin name {name!r}: expected lower-case letters, digits and underscores between them, "
+            f"a letter first{hint}"
+        )
+    if name.startswith("jepa"):
+        raise UserError(f"plugin name {name!r}: leave the jepa out, the package will be called jepa_NAME")
+    if name in {plugin.name for plugin in plugins.get().found} or find_spec(f"jepa_{name}"):
+        raise UserError(f"plugin name {name!r} is taken: a package jepa_{name} is installed; choose another")
+    catalogue = plugins.get().catalogue(kind)
+    if name in catalogue.classes:
+        raise UserError(
+            f"plugin {catalogue.owners[name]!r} already has the {kind} {name!r}; choose another name"
+        )
+
+
+def _base() -> str:
+    """The recipe that the new plugin's extends."""
+    known = [name for name in names() if name.endswith("/selftest")]
+    if not known:
+        raise UserError("no installed plugin has a recipe called selftest to start from; see `jepa plugins`")
+    return known[0]
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _templates(folder: Traversable, above: str = "") -> Iterator[tuple[str, Traversable]]:
+    """(path below the new folder, template), with what is below deeper folders."""
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.is_dir():
+            yield from _templates(entry, f"{above}{entry.name}/")
+        elif entry.name.endswith(".template"):
+            yield f"{above}{entry.name.removesuffix('.template')}", entry
+
+
+def _write(source: Traversable, path: Path, words: dict[str, str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(Template(source.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
+    return path

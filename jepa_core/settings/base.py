@@ -1,0 +1,74 @@
+"""Settings: strict, frozen pydantic models, one nested in each component that uses it.
+
+Every default lives in exactly one of these. What the engine itself reads of a kind of component stands in the
+class that settings of this kind derive from.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: no unknown keys, no NaN or infinity, no change after construction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ComponentSettings(Settings):
+    """Settings of a component that a recipe picks by name."""
+
+    carried: ClassVar[frozenset[str]] = frozenset()
+    """Settings that speak of the task: kept when an override swaps the component for another."""
+
+    name: str
+    """The registered name (`jepa plugins` lists them)."""
+
+    def check(self) -> None:
+        """Raises UserError where the settings cannot work together; called when a recipe is read.
+
+        For what a type cannot say and costs little to find out. By default all is well.
+        """
+
+
+class SourceSettings(ComponentSettings):
+    """What every source of data has, whoever wrote it: how it is read."""
+
+    carried: ClassVar[frozenset[str]] = frozenset({"workers", "max_corrupt"})
+
+    workers: int = Field(0, ge=0, le=512)
+    """Processes that read and transform images; 0: the training process itself. Changes no batch."""
+    max_corrupt: float = Field(0.1, ge=0, lt=1)
+    """Share of unreadable images that is put up with; they are skipped, counted and reported."""
+
+
+class MaskerSettings(ComponentSettings):
+    """What maskers have that the engine can draw several times."""
+
+    carried: ClassVar[frozenset[str]] = frozenset({"sets"})
+    disjoint: ClassVar[bool] = True
+    """Whether no target is visible in a context it is predicted from; `jepa plugins check` asks for it."""
+
+    sets: int = Field(1, ge=1, le=64)
+    """Context and target sets of a sample, each paired with its own, over one pass of the target encoder
+    (V-JEPA: 2). A step then costs less for each pair, and more in all."""
+
+
+class ObjectiveSettings(ComponentSettings):
+    """What every loss term has, whoever wrote it."""
+
+    batchwise: ClassVar[bool] = False
+    """Whether the term looks at the batch as a whole (covariances, contrasts), so that its mean over ranks
+    or micro-batches is not its value on all of them; `jepa plugins check` asks where it is not said."""
+
+    capturable: ClassVar[bool] = False
+    """Whether the term may be part of a CUDA graph (`train.cuda_graph`): it looks at nothing on the host,
+    draws nothing from the step's number, and leaves out rows that are not `IndexSet.real`."""
+    summed: ClassVar[bool] = False
+    """Whether such a term adds up over processes (`jepa_core.runtime.distributed.summed`): its value in each
+    is that of all samples."""
+
+    weight: float = 1.0
+    """Factor of this term in the loss."""

@@ -1,0 +1,77 @@
+"""The record of a recipe: every section as the settings of the component it names.
+
+Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
+terms.* (further objectives) and probes.*, any number; transform, optimizer, train, kernels: the engine's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tomlkit
+
+from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
+from jepa_core.settings.sections import KernelSettings, OptimizerSettings, TrainSettings, TransformSettings
+
+Table = dict[str, Any]
+
+ONE = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
+
+MANY = {"terms": "objective", "probes": "probe"}
+
+ENGINE: dict[str, type[Settings]] = {
+    "transform": TransformSettings,
+    "optimizer": OptimizerSettings,
+    "train": TrainSettings,
+    "kernels": KernelSettings,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: every section is the settings object of the component it names."""
+
+    name: str
+    seed: int
+    variant: ComponentSettings
+    data: SourceSettings
+    encoder: ComponentSettings
+    predictor: ComponentSettings
+    masker: ComponentSettings
+    target_update: ComponentSettings
+    objective: ObjectiveSettings
+    transform: TransformSettings
+    optimizer: OptimizerSettings
+    train: TrainSettings
+    kernels: KernelSettings = field(default_factory=KernelSettings)
+    terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
+    probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+
+    def to_table(self) -> Table:
+        """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
+        table: Table = {"name": self.name, "seed": self.seed}
+        for section in (*ONE, *ENGINE):
+            table[section] = _plain(getattr(self, section))
+        for section in MANY:
+            table[section] = {key: _plain(entry) for key, entry in getattr(self, section).items()}
+        return table
+
+    def to_toml(self) -> str:
+        """The resolved recipe as a TOML document."""
+        return tomlkit.dumps(self.to_table())
+
+
+def _plain(settings: Settings) -> Table:
+    """TOML has no null: what is None is left out, and its default is None."""
+    return settings.model_dump(mode="json", exclude_none=True)
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        result.update(flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return result

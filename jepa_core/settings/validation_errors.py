@@ -1,0 +1,85 @@
+"""What is wrong with a setting, in one line: how a recipe spells it, what came, what it may be.
+
+What it may be is read off the settings class (`describe`), so that every mistake about a setting gets
+the whole answer: `2.5` and `-1` are both told `a whole number from 1`. A validator's own words go before;
+a `UserError` that it raises stands as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, time
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from jepa_core.errors import UserError, nearest
+from jepa_core.settings.describe import describe
+
+LONGEST_VALUE = 80
+"""Characters of a value that are shown."""
+
+
+def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any], section: str) -> str:
+    """The first thing that is wrong with `values` as settings of `model`, the table `section` of a recipe."""
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):
+        return str(cause)
+    owner, names = _holder(model, first["loc"])
+    path = ".".join((section, *names))
+    if first["type"] == "extra_forbidden":
+        key, known = str(first["loc"][-1]), owner.model_fields
+        full = f"{path}.{key}"
+        return f"unknown setting {full!r}; known: {', '.join(sorted(known))}.{nearest(key, known)}"
+    if not names:
+        return f"section [{section}]: expected {_own_words(first)}"
+    if first["type"] == "missing" and first["loc"][-1] == names[-1]:
+        return f"setting {path!r} is required: {owner.model_fields[names[-1]].description or 'no default'}"
+    value: Any = values
+    for name in names:
+        value = value[name]
+    return f"setting {path!r} is {shown(value)}; expected {_expected(first, owner, names[-1])}"
+
+
+def shown(value: Any) -> str:
+    """A plain value much as a recipe spells it, cut where it is long."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value) if isinstance(value, date | time) else repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _holder(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
+    """The innermost settings class that `loc` leads to, and the names that a recipe has for its way there.
+
+    pydantic goes on with positions in a list and names of the members of a union, which nobody types.
+    """
+    names: list[str] = []
+    leads_to: Any = model
+    for part in loc:
+        if get_origin(leads_to) is dict:
+            leads_to = get_args(leads_to)[1]
+        elif not (isinstance(leads_to, type) and issubclass(leads_to, BaseModel)):
+            break
+        elif part in leads_to.model_fields:
+            model, leads_to = leads_to, leads_to.model_fields[str(part)].annotation
+        else:
+            return leads_to, names
+        names.append(str(part))
+    return model, names
+
+
+def _expected(error: ErrorDetails, owner: type[BaseModel], name: str) -> str:
+    if error["type"] == "value_error":
+        return _own_words(error)
+    known = {setting.name: setting.allowed for setting in describe(owner)}
+    if name not in known:
+        return "a table of settings"
+    said = known[name] or _own_words(error)
+    return f"{said}, and finite" if error["type"] == "finite_number" else said
+
+
+def _own_words(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

@@ -1,0 +1,167 @@
+"""One whole training step: forward, backward, clip, optimizer, target update.
+
+Schedules are evaluated at the step's number, before the forward pass, as I-JEPA does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jepa_core.jepa import JEPA, Output
+from jepa_core.runtime.devices import use_bf16
+from jepa_core.runtime.distributed import Ranks
+from jepa_core.runtime.seeding import step_generator
+from jepa_core.schedules import between, warmup_cosine
+from jepa_core.settings.recipe import Recipe
+from jepa_core.training.optimizer import check_coverage, parameter_groups
+from jepa_core.training.step_guard import StepGuard
+from jepa_core.types.batch import Batch
+from jepa_core.types.mask_plan import MaskPlan
+
+
+class TrainingStep:
+    """`step(batch, plan) -> Output`: one optimizer step of a model, as the training loop does it.
+
+    Where several processes train together each has one, with its own micro-batches; `ranks` says which.
+    What components draw in their forward pass (dropout, drop path) follows from (seed, micro-batch, step),
+    like samples and masks, so no random state needs saving; the global one stays as it was.
+    """
+
+    def __init__(
+        self, model: JEPA, recipe: Recipe, total_steps: int, warmup_steps: int, ranks: Ranks | None = None
+    ) -> None:
+        self.model = model
+        self.ranks = ranks or Ranks()
+        if recipe.train.compile:
+            model.compile(dynamic=True)
+        self.wrapped = self.ranks.wrap(model)
+        self.seed = recipe.seed
+        self.settings = recipe.optimizer
+        self.total_steps, self.warmup_steps = total_steps, warmup_steps
+        self.device = next(model.parameters()).device
+        self.bf16 = use_bf16(recipe.train.precision, self.device)
+        self.optimizer = self.make_optimizer()
+        check_coverage(model, self.optimizer)
+        model.total_steps = total_steps
+        self.done = 0
+        """Optimizer steps so far, skipped ones too."""
+        self.guard = StepGuard(recipe.train)
+        self.objection: str | None = None
+        """Why the last step was skipped; None where it was taken."""
+        self.logged: dict[str, float | Tensor] = {}
+        """Learning rate, weight decay, momentum and gradient norm (before clipping) of the last step."""
+
+    def make_optimizer(self) -> torch.optim.AdamW:
+        """AdamW over the model's trainable parameters."""
+        return torch.optim.AdamW(
+            parameter_groups(self.model),
+            lr=self.settings.lr,
+            betas=self.settings.betas,
+            eps=self.settings.eps,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+
+    def __call__(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
+        """Forward, backward, optimizer and target update on one batch."""
+        return self.accumulate([(batch, plan)])
+
+    def accumulate(self, parts: Sequence[tuple[Batch | Tensor, MaskPlan | None]]) -> Output:
+        """One optimizer step over several micro-batches.
+
+        Returns the last one's output, with the loss and the terms of the whole step.
+        """
+        self.model.train()
+        self.set_schedules()
+        self.optimizer.zero_grad(set_to_none=True)
+        values = []
+        for number, (batch, plan) in enumerate(parts):
+            with self._last(number == len(parts) - 1), self.randomness(number, len(parts)):
+                output = self.forward(batch, plan)
+                (output.loss / len(parts)).backward()
+            values.append(torch.stack([output.loss, *output.terms.values()]).detach())
+        loss, *means = self.ranks.mean(torch.stack(values).mean(0))
+        output = replace(output, loss=loss, terms=dict(zip(output.terms, means, strict=True)))
+        norm = self.logged["grad_norm"] = self.clip()
+        self.objection = self.guard.objection(self.done + 1, loss, output.terms, norm, self.model)
+        if self.objection is None:
+            self.optimizer.step()
+            self.logged.update(self.model.update_target(self.done))
+        self.done += 1
+        return output
+
+    def clip(self) -> Tensor:
+        """The norm of the whole gradient, which is then scaled down to the limit."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if (limit := self.limit()) < math.inf:
+            nn.utils.clip_grads_with_norm_(trained, limit, norm)
+        return norm
+
+    def limit(self) -> float:
+        """The largest norm that the gradient of this step may have; infinite where it is not clipped."""
+        waits = self.settings.clip_after_warmup and self.done < self.warmup_steps
+        clip = self.settings.clip_grad
+        return math.inf if clip is None or waits else clip
+
+    def state_dict(self) -> dict[str, Any]:
+        """What another step needs besides the model's weights in order to go on alike."""
+        return {
+            "step": self.done,
+            "optimizer": self.optimizer.state_dict(),
+            "guard": self.guard.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.guard.load_state_dict(state["guard"])
+        self.done = state["step"]
+
+    def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:
+        """The model's output on the step's device and in its precision."""
+        plan = plan.to(self.device, non_blocking=True) if plan is not None else None
+        with self.autocast():
+            on_device = Batch.of(batch).to(self.device, non_blocking=True)
+            output: Output = self.wrapped(replace(on_device, step=self.done), plan)
+        return output
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _last(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over the processes once a step, in the last micro-batch's backward pass."""
+        if last or not isinstance(self.wrapped, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()
+
+    @contextmanager
+    def randomness(self, number: int, parts: int) -> Iterator[None]:
+        """torch's global randomness starts anew for this micro-batch, and is put back after."""
+        seed = step_generator(self.seed, self.ranks.rank * parts + number, self.done, "model").initial_seed()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
+    def set_schedules(self) -> None:
+        """Puts learning rate and weight decay of the step that comes into the optimizer and `logged`."""
+        lr, decay = self.schedules()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+            group["weight_decay"] = decay if group["decay"] else 0.0
+        self.logged = {"lr": lr, "weight_decay": decay}
+
+    def schedules(self) -> tuple[float, float]:
+        """Learning rate and weight decay of the step that comes."""
+        s = self.settings
+        total = round(s.schedule_scale * self.total_steps)
+        lr = warmup_cosine(self.done, total, self.warmup_steps, s.start_lr, s.lr, s.final_lr)
+        final = s.weight_decay if s.final_weight_decay is None else s.final_weight_decay
+        return lr, between(self.done + 1, total, s.weight_decay, final, "cosine")

@@ -1,0 +1,25 @@
+"""The values that travel between the stages: grids, ragged index sets, mask plans, tokens, batches, steps."""
+
+from jepa_core.types.batch import Batch as Batch
+from jepa_core.types.batch import Device as Device
+from jepa_core.types.index_set import Grid as Grid
+from jepa_core.types.index_set import IndexSet as IndexSet
+from jepa_core.types.index_set import grid_size as grid_size
+from jepa_core.types.mask_plan import MaskPlan as MaskPlan
+from jepa_core.types.padded_set import PaddedSet as PaddedSet
+from jepa_core.types.padded_set import real_rows as real_rows
+from jepa_core.types.step import Step as Step
+from jepa_core.types.tokens import Tokens as Tokens
+
+__all__ = [
+    "Batch",
+    "Device",
+    "Grid",
+    "IndexSet",
+    "MaskPlan",
+    "PaddedSet",
+    "Step",
+    "Tokens",
+    "grid_size",
+    "real_rows",
+]

@@ -1,0 +1,61 @@
+"""What is visible and what is to be predicted: the sets of one batch, and which is predicted from which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jepa_core.types.batch import Device
+from jepa_core.types.index_set import IndexSet
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPlan:
+    """What is visible and what is to be predicted, for one batch.
+
+    `pairs` lists (context i, target j) in the order of the predictor's output. Left out, every target
+    is predicted from every context, target-major: I-JEPA's order (row = ((j · contexts) + i) · B + b).
+    A plan may be empty: a method without masks.
+    """
+
+    contexts: tuple[IndexSet, ...] = ()
+    targets: tuple[IndexSet, ...] = ()
+    pairs: tuple[tuple[int, int], ...] = None  # type: ignore[assignment]  # filled in below
+
+    def __post_init__(self) -> None:
+        contexts, targets = tuple(self.contexts), tuple(self.targets)
+        pairs = self.pairs
+        if pairs is None:
+            pairs = tuple((i, j) for j in range(len(targets)) for i in range(len(contexts)))
+        for i, j in pairs:
+            if not (0 <= i < len(contexts) and 0 <= j < len(targets)):
+                raise ValueError(
+                    f"pair {(i, j)} is outside {len(contexts)} contexts and {len(targets)} targets"
+                )
+        sizes = {s.batch_size for s in (*contexts, *targets)}
+        if len(sizes) > 1:
+            raise ValueError(f"the sets of a plan speak of one batch; got batch sizes {sorted(sizes)}")
+        for name, value in (("contexts", contexts), ("targets", targets), ("pairs", tuple(pairs))):
+            object.__setattr__(self, name, value)
+
+    @property
+    def empty(self) -> bool:
+        """True for a method without masks."""
+        return len(self.contexts) + len(self.targets) == 0
+
+    @property
+    def batch_size(self) -> int | None:
+        """B, or None for an empty plan."""
+        return next((s.batch_size for s in (*self.contexts, *self.targets)), None)
+
+    def to(self, device: Device, non_blocking: bool = False) -> MaskPlan:
+        """The same plan on another device."""
+        return self.map(lambda one: one.to(device, non_blocking))
+
+    def pin_memory(self) -> MaskPlan:
+        """The same plan in page-locked memory; called by torch's DataLoader."""
+        return self.map(lambda one: one.pin_memory())
+
+    def map(self, change: Callable[[IndexSet], IndexSet]) -> MaskPlan:
+        """The plan with each of its sets changed."""
+        return MaskPlan(tuple(map(change, self.contexts)), tuple(map(change, self.targets)), self.pairs)

@@ -79,7 +79,7 @@ def _row(name: str, node: ast.FunctionDef) -> str:
 def _when(name: str) -> str:
     if _observes(name):
         return "while a run trains"
-    return "once, when the first of them is looked up" if name in protocols.KINDS.values() else "see below"
+    return "once, when the first of them is looked up" if name in plugins.KINDS.values() else "see below"
 
 
 def _observes(name: str) -> bool:
@@ -143,7 +143,7 @@ def _example(name: str) -> Iterator[str]:
 
 def _modules() -> list[ModuleType]:
     """Core's observers, and the modules of the loaded plugins that live in this repository."""
-    registered = [plugin for _, plugin in plugins.get().manager.list_name_plugin()]
+    registered = [plugin for _, plugin in plugins.registry().manager.list_name_plugin()]
     ours = [m for m in registered if isinstance(m, ModuleType) and ROOT in Path(m.__file__ or "").parents]
     return [observers, *ours]
 

@@ -10,7 +10,7 @@ from jepa_core import plugins
 from jepa_core.data.crops import crops
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA
-from jepa_core.maskers.multi_mask import SeveralSets
+from jepa_core.maskers.multi_mask import MultiMask
 from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.nn.attention import choose_implementation
 from jepa_core.protocols import Encoder
@@ -23,7 +23,7 @@ from jepa_core.types.mask_plan import MaskPlan
 
 def build(kind: str, config: Any, *arguments: Any, **named: Any) -> Any:
     """The component of `kind` that `config.name` names, built from its settings."""
-    return plugins.get().catalogue(kind).find(config.name)(config, *arguments, **named)
+    return plugins.registry().catalogue(kind).find(config.name)(config, *arguments, **named)
 
 
 def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
@@ -36,7 +36,7 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
         encoder = build("encoder", recipe.encoder)
         masker = build("masker", recipe.masker)
         if isinstance(recipe.masker, MaskerSettings) and recipe.masker.sets > 1:
-            masker = SeveralSets(masker, recipe.masker.sets)
+            masker = MultiMask(masker, recipe.masker.sets)
         masker.check(encoder.grid(encoder.view_shape()))
         _check_sizes(recipe, encoder)
         terms = {"prediction": recipe.objective, **recipe.terms}
@@ -68,7 +68,7 @@ def _check_sizes(recipe: Recipe, encoder: Encoder) -> None:
 def _check_views(recipe: Recipe, model: JEPA) -> None:
     """Raises UserError for groups of crops where the variant takes one view."""
     if recipe.transform.views and not model.config.several_views:
-        variants = plugins.get().catalogue("variant").classes.items()
+        variants = plugins.registry().catalogue("variant").classes.items()
         fit = sorted(name for name, variant in variants if variant.Config.several_views)
         raise UserError(
             f"variant {recipe.variant.name!r} takes one view of a sample; transform.views has "
@@ -76,7 +76,9 @@ def _check_views(recipe: Recipe, model: JEPA) -> None:
         )
 
 
-def noise(recipe: Recipe, model: JEPA, batch_size: int, generator: torch.Generator | None = None) -> Batch:
+def random_batch(
+    recipe: Recipe, model: JEPA, batch_size: int, generator: torch.Generator | None = None
+) -> Batch:
     """A batch of random pixels in the recipe's views, for what measures or tries a step without data."""
     groups = crops(recipe.transform, model.encoder.view_shape())
     return Batch(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.settings.base import ObjectiveSettings
-from jepa_core.types.padded_set import real_rows
+from jepa_core.types.padded_set import valid_rows
 from jepa_core.types.step import Step
 
 
@@ -69,9 +69,9 @@ class PredictionTerm(LossTerm, ABC):
         predictions, targets = paired(step)
         sets = [tokens.at for tokens in step.predictions]
         if self.config.average == "tokens":
-            return self._mean(predictions, targets, real_rows(sets))
+            return self._mean(predictions, targets, valid_rows(sets))
         lengths = [one.total for one in sets]
-        masks = [one.real for one in sets]
+        masks = [one.valid for one in sets]
         each = zip(predictions.split(lengths), targets.split(lengths), masks, strict=True)
         return torch.stack([self._mean(*pair) for pair in each]).mean()
 
@@ -147,7 +147,7 @@ class VarianceCovariance(LossTerm):
         if self.config.on == "mean":
             terms = [self._term(tokens.mean().float()) for tokens in step.contexts]
         else:
-            terms = [self._term(tokens.values.float(), tokens.at.real) for tokens in step.contexts]
+            terms = [self._term(tokens.values.float(), tokens.at.valid) for tokens in step.contexts]
         return torch.stack(terms).mean()
 
     def _term(self, features: Tensor, real: Tensor | None = None) -> Tensor:

@@ -54,7 +54,7 @@ SETTINGS: Mapping[str, type[ComponentSettings]] = {
 
 
 @dataclass
-class Found:
+class PluginStatus:
     """One plugin: where it comes from and what became of it."""
 
     name: str
@@ -66,10 +66,10 @@ class Found:
 
 @dataclass
 class Plugins:
-    """The loaded plugins. `get()` gives the one of this process; tests make their own."""
+    """The loaded plugins. `registry()` gives the one of this process; tests make their own."""
 
     manager: pluggy.PluginManager
-    found: list[Found] = field(default_factory=list)
+    found: list[PluginStatus] = field(default_factory=list)
     _catalogues: dict[str, Catalogue] = field(default_factory=dict)
 
     def register(self, plugin: object, name: str) -> None:
@@ -120,7 +120,7 @@ class Plugins:
             if plugin.name == name:
                 plugin.state, plugin.error = "set aside", error
                 return
-        self.found.append(Found(name, "registered by hand", "set aside", error))
+        self.found.append(PluginStatus(name, "registered by hand", "set aside", error))
 
     def peers(self) -> dict[str, Callable[..., Any]]:
         """Training steps written another way, by name (`hookspecs.jepa_peers`)."""
@@ -145,12 +145,12 @@ class Catalogue:
     kind: str
     classes: Mapping[str, Any]
     owners: Mapping[str, str]
-    found: Sequence[Found] = ()
+    found: Sequence[PluginStatus] = ()
     """The plugins, for the error that an unknown name gives: the one that has it may be set aside."""
 
     @classmethod
     def collect(
-        cls, kind: str, offers: Iterable[tuple[str, Mapping[str, type]]], found: Sequence[Found] = ()
+        cls, kind: str, offers: Iterable[tuple[str, Mapping[str, type]]], found: Sequence[PluginStatus] = ()
     ) -> Catalogue:
         """From (plugin, classes by name). Raises UserError where two offer one name."""
         classes: dict[str, Any] = {}
@@ -193,7 +193,7 @@ def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
     return dict(offered)
 
 
-def left_out(found: Iterable[Found]) -> str:
+def left_out(found: Iterable[PluginStatus]) -> str:
     """A sentence for each plugin that is not loaded: what a user looks for may be theirs."""
     absent = [plugin for plugin in found if plugin.state != "loaded"]
     return "".join(f" Plugin {p.name!r} is {p.state}{': ' if p.error else ''}{p.error}." for p in absent)
@@ -223,18 +223,18 @@ def discover() -> Plugins:
     return plugins
 
 
-def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> Found:
+def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
     origin = point.value + (f" ({point.dist.name} {point.dist.version})" if point.dist else "")
     if disabled:
-        return Found(point.name, origin, "disabled")
+        return PluginStatus(point.name, origin, "disabled")
     try:
         plugins.register(point.load(), point.name)
     except Exception as error:  # a plugin may fail in any way; the others must load
-        return Found(point.name, origin, "set aside", f"{type(error).__name__}: {error}")
-    return Found(point.name, origin, "loaded")
+        return PluginStatus(point.name, origin, "set aside", f"{type(error).__name__}: {error}")
+    return PluginStatus(point.name, origin, "loaded")
 
 
 @cache
-def get() -> Plugins:
+def registry() -> Plugins:
     """The plugins of this process, found at the first call."""
     return discover()

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from jepa_core import observers
 from jepa_core.data.images import Skipped
 from jepa_core.data.loader import make_loader
-from jepa_core.data.step_dataset import Loaded
+from jepa_core.data.step_dataset import StepBatch
 from jepa_core.data.workers import WorkerDied
 from jepa_core.errors import UserError
 from jepa_core.evaluate.online import OnlineKnn, measure
@@ -28,8 +28,8 @@ from jepa_core.runs import checkpoints
 from jepa_core.runs.events_file import record
 from jepa_core.runs.folder import RECIPE
 from jepa_core.runs.run import Run
-from jepa_core.runs.start import begin, make_folder, state_of
-from jepa_core.runtime.distributed import Ranks, joined
+from jepa_core.runs.start import make_folder, start_or_resume, state_of
+from jepa_core.runtime.distributed import Ranks, init_distributed
 from jepa_core.runtime.stop_signals import Stopped, StopSignals
 from jepa_core.settings.recipe import Recipe
 
@@ -54,33 +54,33 @@ def train(
     the run's, a step that is not finite, a checkpoint that cannot be written; `interruption.Stopped`, with
     the checkpoint saved, when a signal asks the run to stop.
     """
-    with joined(recipe.train.device) as ranks:
-        parts, folder = micro_batches(recipe, ranks), ranks.share(Path(run_dir))
+    with init_distributed(recipe.train.device) as ranks:
+        parts, folder = micro_batches(recipe, ranks), ranks.broadcast(Path(run_dir))
         going_on = (folder / RECIPE).is_file() if resume == "auto" else resume
-        run = begin(recipe, folder, going_on, overwrite, allow_change, ranks)
-        batches = begun(load(run, parts))
-        if not going_on and ranks.main:
+        run = start_or_resume(recipe, folder, going_on, overwrite, allow_change, ranks)
+        batches = draw_first(training_batches(run, parts))
+        if not going_on and ranks.is_main:
             make_folder(run)
         listeners = observers.standard() if watch is None else watch
         with (
-            said_where(run, OSError),
-            observers.watching(run, listeners) if ranks.main else nullcontext() as hook,
-            said_where(run, UserError),
+            with_step_in_error(run, OSError),
+            observers.watching(run, listeners) if ranks.is_main else nullcontext() as hook,
+            with_step_in_error(run, UserError),
             checkpoints.Writer(run.folder, recipe.train.keep) as writer,
             StopSignals() as signals,
-            noted(run),
+            record_outcome(run),
         ):
-            work = Work(run, hook, writer)
-            with outlived(work, signals):
+            trainer = Trainer(run, hook, writer)
+            with stop_if_workers_died(trainer, signals):
                 for loaded in batches:
-                    work.step(loaded)
+                    trainer.step(loaded)
                     if ranks.any(signals.asked is not None) and run.step < run.total_steps:
-                        work.stop(signals.asked or "of another process")
+                        trainer.stop(signals.asked or "of another process")
         return run
 
 
 @contextmanager
-def outlived(work: Work, signals: StopSignals) -> Iterator[None]:
+def stop_if_workers_died(trainer: Trainer, signals: StopSignals) -> Iterator[None]:
     """A SIGTERM to the whole process group ends the data workers: that is a stop too, after the last step."""
     try:
         yield
@@ -88,11 +88,11 @@ def outlived(work: Work, signals: StopSignals) -> Iterator[None]:
         time.sleep(0.2)  # the workers' end may be known before the signal
         if signals.asked is None:
             raise
-        work.stop(signals.asked, together=False)
+        trainer.stop(signals.asked, together=False)
 
 
 @contextmanager
-def noted(run: Run) -> Iterator[None]:
+def record_outcome(run: Run) -> Iterator[None]:
     """Leaves word for the observers of why the run ends, in `run.notes["stopped"]`."""
     try:
         yield
@@ -103,7 +103,7 @@ def noted(run: Run) -> Iterator[None]:
         raise
 
 
-class Work:
+class Trainer:
     """A run's steps: each trained, measured where that is due, told to the observers, and saved.
 
     Of several processes all train and the main one does the rest.
@@ -118,7 +118,7 @@ class Work:
         self._timed = time.monotonic(), run.step
         self._met: list[tuple[Sequence[Skipped], Sequence[str]]] = []
 
-    def step(self, loaded: Sequence[Loaded]) -> None:
+    def step(self, loaded: Sequence[StepBatch]) -> None:
         """One optimizer step on its micro-batches, and whatever is due after it."""
         output = self.run.training.accumulate([(part.batch, part.plan) for part in loaded])
         self._met += [(part.skipped, part.odd) for part in loaded]
@@ -126,7 +126,7 @@ class Work:
         saving = self._due(self.settings.checkpoint_every)
         if logging or saving:
             self._count_inputs()
-        if self.ranks.main:
+        if self.ranks.is_main:
             self._tell(self._measured(output) if logging else {})
         if saving:
             self.save()
@@ -135,8 +135,8 @@ class Work:
 
     def _tell(self, metrics: Mapping[str, Any]) -> None:
         run = self.run
-        if run.training.objection is not None:
-            record(run.folder, "step_skipped", run.step, why=run.training.objection)
+        if run.training.skip_reason is not None:
+            record(run.folder, "step_skipped", run.step, why=run.training.skip_reason)
         self.hook.jepa_step_ended(run=run, step=run.step, metrics=metrics)
         self.writer.check()
 
@@ -150,13 +150,13 @@ class Work:
         """Adds what every process met in its data since the last time."""
         everyones = self.ranks.gather(self._met)
         self._met = []
-        if self.ranks.main:
+        if self.ranks.is_main:
             for skipped, odd in chain.from_iterable(everyones):
                 self.run.inputs.add(skipped, odd)
 
     def save(self) -> None:
         """Hands the run's state to the writer, unless it has this step's."""
-        if self.ranks.main and self.writer.saved != self.run.step:
+        if self.ranks.is_main and self.writer.saved != self.run.step:
             self.writer.save(self.run.step, self.run.model.state_dict(), state_of(self.run))
 
     def stop(self, signal: str, together: bool = True) -> None:
@@ -178,7 +178,7 @@ class Work:
 
 
 @contextmanager
-def said_where(run: Run, kind: type[Exception]) -> Iterator[None]:
+def with_step_in_error(run: Run, kind: type[Exception]) -> Iterator[None]:
     """What ends a run is one line that says at which step, and which checkpoint is there to go on from.
 
     A disk that is full, or a folder that is gone, shows as an OSError of whoever writes: metrics,
@@ -207,21 +207,21 @@ def micro_batches(recipe: Recipe, ranks: Ranks) -> int:
     Raises UserError where the sizes do not divide.
     """
     size = recipe.train.batch_size
-    part = recipe.train.micro_batch or max(1, size // ranks.world)
+    part = recipe.train.micro_batch or max(1, size // ranks.world_size)
     if size % part:
         raise UserError(f"train.micro_batch {part} does not divide train.batch_size {size}")
-    if (size // part) % ranks.world:
+    if (size // part) % ranks.world_size:
         raise UserError(
             f"{size // part} micro-batches of {part} (train.batch_size {size}) cannot be shared evenly by "
-            f"{ranks.world} processes; change train.micro_batch or their number"
+            f"{ranks.world_size} processes; change train.micro_batch or their number"
         )
     return size // part
 
 
-def load(run: Run, parts: int) -> Iterator[list[Loaded]]:
+def training_batches(run: Run, parts: int) -> Iterator[list[StepBatch]]:
     """This process's micro-batches of each step still to do; micro-batch m is drawn as rank m of `parts`."""
     recipe, model, ranks = run.recipe, run.model, run.training.ranks
-    each = parts // ranks.world
+    each = parts // ranks.world_size
     flat = make_loader(
         run.samples,
         recipe.transform,
@@ -241,12 +241,12 @@ def load(run: Run, parts: int) -> Iterator[list[Loaded]]:
     return _grouped(iter(flat), each)
 
 
-def begun(batches: Iterator[list[Loaded]]) -> Iterator[list[Loaded]]:
+def draw_first(batches: Iterator[list[StepBatch]]) -> Iterator[list[StepBatch]]:
     """The same, with the first one drawn: data that cannot be used are found before anything is written."""
     first = list(islice(batches, 1))
     return chain(first, batches)
 
 
-def _grouped(flat: Iterator[Loaded], parts: int) -> Iterator[list[Loaded]]:
+def _grouped(flat: Iterator[StepBatch], parts: int) -> Iterator[list[StepBatch]]:
     while group := list(islice(flat, parts)):
         yield group

@@ -52,7 +52,7 @@ def test_the_readmes_plugin_masks_halves(tmp_path):
         import jepa_halves  # type: ignore[import-not-found]
     finally:
         sys.path.pop(0)
-    plugins.get().register(jepa_halves, "halves")
+    plugins.registry().register(jepa_halves, "halves")
     try:
         recipe = jepa_core.load_recipe("ijepa/demo", "masker.name=halves", "train.steps=1")
         model = jepa_core.build_model(recipe)
@@ -63,8 +63,8 @@ def test_the_readmes_plugin_masks_halves(tmp_path):
         )
         assert jepa_core.training_step(model, recipe)(torch.randn(4, 3, 32, 32), plan).loss.isfinite()
     finally:
-        plugins.get().manager.unregister(name="halves")
-        plugins.get().register(object(), "nothing")
+        plugins.registry().manager.unregister(name="halves")
+        plugins.registry().register(object(), "nothing")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -21,17 +21,17 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_hook_that_plugins_may_have_has_a_section_and_a_row() -> None:
-    hooks = vars(plugins.get().manager.hook)
+    hooks = vars(plugins.registry().manager.hook)
     known = {hook for hook in hooks if hook.startswith("jepa_")}
     assert set(re.findall(r"^## (\w+)$", TEXT, re.M)) == known
     assert set(re.findall(r"^\| \[`(\w+)`\]", TEXT, re.M)) == known
     assert all("```py\n@hookimpl\ndef " + hook in section(hook) for hook in known), "an example of each"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in protocols.KINDS if kind != "variant"])
+@pytest.mark.parametrize("kind", [kind for kind in plugins.KINDS if kind != "variant"])
 def test_what_a_component_must_do_stands_beside_its_hook(kind: str) -> None:
     """The methods that `jepa_core.protocols` asks for, looked up at run time rather than in the source."""
-    said = section(protocols.KINDS[kind])
+    said = section(plugins.KINDS[kind])
     protocol = getattr(protocols, re.findall(r"`protocols\.(\w+)`", said)[0])
     methods = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
     methods += ["__call__"] * ("__call__" in vars(protocol))

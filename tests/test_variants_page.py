@@ -54,14 +54,14 @@ def test_the_row_of_a_plugin_names_the_stages_that_its_variants_override(plugin:
     """Those of the variants that its recipes train."""
     trained = {RecipeCase(name).recipe.variant.name for name in names() if name.startswith(f"{plugin}/")}
     assert trained
-    catalogue = plugins.get().catalogue("variant")
+    catalogue = plugins.registry().catalogue("variant")
     found = set().union(*(overridden(catalogue.find(name)) for name in trained))
     assert found == stages_in(EXISTING[plugin][2])
 
 
 @pytest.mark.parametrize("plugin", EXISTING)
 def test_the_row_of_a_plugin_names_the_parts_that_it_supplies(plugin: str) -> None:
-    supplied = {kind for kind in KINDS if plugin in plugins.get().catalogue(kind).owners.values()}
+    supplied = {kind for kind in KINDS if plugin in plugins.registry().catalogue(kind).owners.values()}
     assert supplied == {part.replace(" ", "_") for part in EXISTING[plugin][3].split(", ")}
 
 

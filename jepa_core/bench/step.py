@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from jepa_core import plugins
-from jepa_core.assembly import build_model, noise, sample_masks
+from jepa_core.assembly import build_model, random_batch, sample_masks
 from jepa_core.bench.flops import count
 from jepa_core.bench.stages import split
 from jepa_core.errors import UserError
@@ -24,7 +24,7 @@ from jepa_core.runtime.devices import pick_device
 from jepa_core.settings.recipe import Recipe
 from jepa_core.training.build import make_step
 from jepa_core.training.cuda_graphs import WARM
-from jepa_core.training.plan_buckets import afresh
+from jepa_core.training.plan_buckets import without_cache
 from jepa_core.training.step import TrainingStep
 from jepa_core.types.batch import Batch
 from jepa_core.types.mask_plan import MaskPlan
@@ -67,7 +67,7 @@ class Inputs:
         self.model, self.device, self.seed = model, device, recipe.seed
         self.size = recipe.train.micro_batch or recipe.train.batch_size
         generator = torch.Generator().manual_seed(recipe.seed)
-        images = noise(recipe, model, self.size, generator)
+        images = random_batch(recipe, model, self.size, generator)
         self.host = images.pin_memory() if device.type == "cuda" else images
         self.drawn = 0
 
@@ -95,7 +95,7 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
     peer = _peer(recipe, model, plan) if official else None
     operations = count(model, lambda: training(batch, plan))
     stages = split(training, inputs.draw, steps)
-    calls: dict[str, Callable[[], Any]] = {"jepa-core": lambda: training(batch, afresh(plan))}
+    calls: dict[str, Callable[[], Any]] = {"jepa-core": lambda: training(batch, without_cache(plan))}
     if captured is not None:
         calls["jepa-core, CUDA graphs"] = lambda: captured(batch, plan)
     if peer is not None:
@@ -109,7 +109,7 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
 
 
 def _peer(recipe: Recipe, model: JEPA, plan: MaskPlan) -> Callable[[Batch, MaskPlan], Any]:
-    offered = plugins.get().peers()
+    offered = plugins.registry().peers()
     if OFFICIAL not in offered:
         raise UserError("no loaded plugin offers the released code's way of a step (hook jepa_peers)")
     step: Callable[[Batch, MaskPlan], Any] = offered[OFFICIAL](recipe, model, plan)

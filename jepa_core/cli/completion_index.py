@@ -95,9 +95,9 @@ def _collect() -> Known:
     from jepa_core.plugins import KINDS
     from jepa_core.recipes.files import names
     from jepa_core.recipes.resolve import DEFAULTS
-    from jepa_core.settings.recipe import ENGINE, MANY, ONE
+    from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS
 
-    found = plugins.get()
+    found = plugins.registry()
     return {
         "components": {
             kind: {name: _settings(of.Config) for name, of in found.catalogue(kind).classes.items()}
@@ -105,20 +105,20 @@ def _collect() -> Known:
         },
         "plugins": [plugin.name for plugin in found.found],
         "recipes": {name: _recipe(name, path) for name, path in names().items()},
-        "sections": {section: section for section in ONE},
-        "many": dict(MANY),
-        "engine": {section: _settings(model) for section, model in ENGINE.items()},
-        "defaults": named_components(DEFAULTS, tuple(MANY)),
+        "sections": {section: section for section in COMPONENT_SECTIONS},
+        "many": dict(COMPONENT_TABLES),
+        "engine": {section: _settings(model) for section, model in ENGINE_SECTIONS.items()},
+        "defaults": named_components(DEFAULTS, tuple(COMPONENT_TABLES)),
     }
 
 
 def _recipe(name: str, path: Path) -> KnownRecipe:
     from jepa_core.recipes.annotate import read_head
     from jepa_core.recipes.load import read, with_overrides
-    from jepa_core.settings.recipe import MANY
+    from jepa_core.settings.recipe import COMPONENT_TABLES
 
     table = with_overrides(read(name), ())
-    return {"what": read_head(path).what, "components": named_components(table, tuple(MANY))}
+    return {"what": read_head(path).what, "components": named_components(table, tuple(COMPONENT_TABLES))}
 
 
 def named_components(table: dict[str, Any], many: tuple[str, ...]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from jepa_core.cli import completion as complete
 from jepa_core.cli.console import AsJson, out, rows, title
 
 if TYPE_CHECKING:
-    from jepa_core.plugins import Catalogue, Found
+    from jepa_core.plugins import Catalogue, PluginStatus
     from jepa_core.testing.outcomes import Outcome
 
 app = typer.Typer(invoke_without_command=True)
@@ -47,7 +47,7 @@ def show_plugin(
     from jepa_core import plugins
     from jepa_core.errors import unknown
 
-    found = plugins.get()
+    found = plugins.registry()
     catalogues = _catalogues()
     named = [plugin for plugin in found.found if plugin.name == name]
     components = [
@@ -93,7 +93,7 @@ def _show(kind: str, name: str, component: type[Any], owner: str) -> None:
 def _list(as_json: bool) -> None:
     from jepa_core import plugins
 
-    catalogues, found = _catalogues(), plugins.get().found
+    catalogues, found = _catalogues(), plugins.registry().found
     if as_json:
         owners = {catalogue.kind: dict(catalogue.owners) for catalogue in catalogues}
         print(json.dumps({"plugins": [vars(p) for p in found], "components": owners}, indent=2))
@@ -110,7 +110,7 @@ def _catalogues() -> list[Catalogue]:
     from jepa_core import plugins
     from jepa_core.plugins import KINDS
 
-    return [plugins.get().catalogue(kind) for kind in KINDS]
+    return [plugins.registry().catalogue(kind) for kind in KINDS]
 
 
 def _matching(catalogue: Catalogue, name: str) -> list[str]:
@@ -121,7 +121,10 @@ def _matching(catalogue: Catalogue, name: str) -> list[str]:
 
 
 def _facts(
-    name: str, named: list[Found], components: list[tuple[str, type[Any], str]], catalogues: list[Catalogue]
+    name: str,
+    named: list[PluginStatus],
+    components: list[tuple[str, type[Any], str]],
+    catalogues: list[Catalogue],
 ) -> dict[str, Any]:
     """`jepa plugins show NAME --json`: a plugin's offers, and components of this name with their settings."""
     from jepa_core.settings.describe import describe, summary

@@ -108,11 +108,11 @@ def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[
 
 
 def _resumed(folder: Path, overrides: list[str]) -> Recipe:
-    from jepa_core.runs.folder import recipe_of
+    from jepa_core.runs.folder import read_run_recipe
 
     if overrides and "=" not in overrides[0]:
         raise UserError("--resume takes the recipe from the run; give no recipe")
-    return recipe_of(folder, *overrides)
+    return read_run_recipe(folder, *overrides)
 
 
 def _stopped(folder: Path, why: str) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jepa_core.data.sources.webdataset import WebDatasetSource as WebDatasetSource
     from jepa_core.data.splits import HeldOutSettings as HeldOutSettings
     from jepa_core.data.splits import SplitSource as SplitSource
-    from jepa_core.data.step_dataset import Loaded as Loaded
+    from jepa_core.data.step_dataset import StepBatch as StepBatch
     from jepa_core.data.transforms import eval_transform as eval_transform
     from jepa_core.data.transforms import train_transform as train_transform
     from jepa_core.runtime.seeding import step_generator as step_generator
@@ -43,7 +43,7 @@ _HOMES = {
     "FolderSource": "data.sources.folder",
     "HeldOutSettings": "data.splits",
     "HuggingFaceSource": "data.sources.huggingface",
-    "Loaded": "data.step_dataset",
+    "StepBatch": "data.step_dataset",
     "NpzSource": "data.sources.npz",
     "SourceSettings": "settings.base",
     "SplitSource": "data.splits",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_core.data.images import CorruptSample, Skipped
-from jepa_core.data.readers import Picked, check_corrupt
+from jepa_core.data.readers import ReadResult, check_corrupt
 from jepa_core.data.samples import InMemory
 from jepa_core.data.transforms import eval_transform
 from jepa_core.data.workers import iterate
@@ -45,7 +45,7 @@ class EvalLoader:
             raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
 
 
-class EvalBatches(Dataset[Picked]):
+class EvalBatches(Dataset[ReadResult]):
     """`batches[i]` is the i-th batch; images in memory are transformed together."""
 
     def __init__(
@@ -60,15 +60,15 @@ class EvalBatches(Dataset[Picked]):
         self.transform = eval_transform(settings, view_shape)
         self.together = isinstance(samples, InMemory) and len(view_shape) == 3
 
-    def __getitem__(self, number: int) -> Picked:
+    def __getitem__(self, number: int) -> ReadResult:
         rows = self.index[number * self.batch_size : (number + 1) * self.batch_size]
         if self.together:
             assert isinstance(self.samples, InMemory)
             images, labels = self.samples.tensors()
-            return Picked({"view": self.transform(images[rows])}, labels[rows])
+            return ReadResult({"view": self.transform(images[rows])}, labels[rows])
         return self._one_by_one(rows.tolist())
 
-    def _one_by_one(self, rows: list[int]) -> Picked:
+    def _one_by_one(self, rows: list[int]) -> ReadResult:
         views: list[Tensor] = []
         labels: list[int] = []
         skipped: list[Skipped] = []
@@ -82,7 +82,7 @@ class EvalBatches(Dataset[Picked]):
             views.append(view)
             labels.append(label)
         stacked = torch.stack(views) if views else torch.empty(0)
-        return Picked({"view": stacked}, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
+        return ReadResult({"view": stacked}, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
 
 
 def eval_loader(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from jepa_core.data.readers import check_corrupt, reader
-from jepa_core.data.step_dataset import Loaded, Order, Steps
+from jepa_core.data.step_dataset import EpochOrder, StepBatch, StepDataset
 from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
 from jepa_core.maskers.step_masks import StepMasks
@@ -20,14 +20,14 @@ from jepa_core.types.index_set import Grid
 
 
 class StepLoader:
-    """Iterates over `Loaded`, step after step and rank after rank; counts what it has `seen`, and `corrupt`.
+    """Iterates over `StepBatch`, step after step and rank after rank; counts samples `seen` and `corrupt`.
 
     Iterating again starts again. `steps_per_epoch` is the number of whole batches in an epoch.
     """
 
     def __init__(
         self,
-        dataset: Steps,
+        dataset: StepDataset,
         steps: range,
         ranks: range,
         workers: int,
@@ -42,7 +42,7 @@ class StepLoader:
     def __len__(self) -> int:
         return len(self.steps) * len(self.ranks)
 
-    def __iter__(self) -> Iterator[Loaded]:
+    def __iter__(self) -> Iterator[StepBatch]:
         self.seen = self.corrupt = 0
         items = ((step, rank) for step in self.steps for rank in self.ranks)
         for loaded in iterate(self.dataset, items, self.workers, self.pin_memory):
@@ -70,14 +70,14 @@ def make_loader(
     max_corrupt: float = 0.1,
     pin_memory: bool = False,
 ) -> StepLoader:
-    """Training batches for these steps: `Loaded` with views float32 [batch_size, *view_shape] and masks.
+    """Training batches for these steps: `StepBatch` with views float32 [batch_size, *view_shape] and masks.
 
     Args:
         samples: the training split. Small images in memory are transformed by the batch.
         view_shape: (3, H, W), or (3, T, H, W) of clips.
         batch_size: samples of one step of one rank.
         steps: numbers of the steps, from 0; `range(start, stop)` resumes at `start`.
-        ranks, world: the shares of a step that this process draws, one `Loaded` each, of `world` shares.
+        ranks, world: the shares of a step that this process draws, one `StepBatch` each, of `world` shares.
             On many devices each process takes its own; one device takes all of them, as micro-batches,
             and sees the same images and masks.
         workers: processes that read; they change no batch.
@@ -87,7 +87,7 @@ def make_loader(
     Raises UserError where there are fewer samples than one batch on each rank takes; while iterating,
     where too many samples are corrupt.
     """
-    order = Order(len(samples), batch_size, seed, world)
+    order = EpochOrder(len(samples), batch_size, seed, world)
     if order.steps_per_epoch == 0:
         each = f" on each of {world} ranks" if world > 1 else ""
         raise UserError(
@@ -98,4 +98,4 @@ def make_loader(
     if masker is not None:
         assert grid is not None, "a masker needs the grid it draws on"
         masks = StepMasks(masker, grid, total_steps if total_steps is not None else steps.stop, seed)
-    return StepLoader(Steps(order, read, masks), steps, ranks, workers, pin_memory, max_corrupt)
+    return StepLoader(StepDataset(order, read, masks), steps, ranks, workers, pin_memory, max_corrupt)

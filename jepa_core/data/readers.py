@@ -31,7 +31,7 @@ ENOUGH_SEEN = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Picked:
+class ReadResult:
     """Views by name (see `Crops`), labels int64 [B], and what was passed over or unusual."""
 
     views: Mapping[str, Tensor]
@@ -40,7 +40,7 @@ class Picked:
     odd: tuple[str, ...] = ()
 
 
-Reader = Callable[[Iterator[int], int, torch.Generator], Picked]
+Reader = Callable[[Iterator[int], int, torch.Generator], ReadResult]
 """(samples in the epoch's order from this step on, B, randomness) to the step's views."""
 
 
@@ -52,11 +52,11 @@ def reader(
     if isinstance(samples, InMemory) and len(view_shape) == 3:
         before = samples.tensors()[0].shape
         if all(batched.applies(before, group.shape) for group in groups.values()):
-            return ArrayReader(samples, groups)
-    return OneByOne(samples, groups, max_corrupt)
+            return InMemoryReader(samples, groups)
+    return SampleReader(samples, groups, max_corrupt)
 
 
-class ArrayReader:
+class InMemoryReader:
     """Batches of samples in memory, transformed together, a group of crops at a time."""
 
     def __init__(self, samples: InMemory, groups: Mapping[str, Crops]) -> None:
@@ -65,7 +65,7 @@ class ArrayReader:
         self.groups = groups
         self.sizes = {name: image_size(group.shape) for name, group in groups.items()}
 
-    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
+    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> ReadResult:
         rows = torch.tensor(list(islice(indices, batch_size)))
         images = self.images.index_select(0, rows)
         views = {}
@@ -73,17 +73,17 @@ class ArrayReader:
             repeated = images.repeat_interleave(group.each, 0) if group.each > 1 else images
             augmented = batched.augment(repeated, group.settings, self.sizes[name], generator)
             views[name] = group.grouped(augmented)
-        return Picked(views, self.labels.index_select(0, rows))
+        return ReadResult(views, self.labels.index_select(0, rows))
 
 
-class OneByOne:
+class SampleReader:
     """Batches of images or clips read and transformed one by one."""
 
     def __init__(self, samples: Samples, groups: Mapping[str, Crops], max_corrupt: float) -> None:
         self.samples, self.groups, self.max_corrupt = samples, groups, max_corrupt
         self.transforms = {name: train_transform(g.settings, g.shape) for name, g in groups.items()}
 
-    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> Picked:
+    def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> ReadResult:
         views: dict[str, list[Tensor]] = {name: [] for name in self.groups}
         labels: list[int] = []
         skipped: list[Skipped] = []
@@ -104,7 +104,7 @@ class OneByOne:
                 labels.append(label)
                 if len(labels) == batch_size:
                     stacked = {name: g.grouped(torch.stack(views[name])) for name, g in self.groups.items()}
-                    return Picked(stacked, torch.tensor(labels), tuple(skipped), tuple(odd))
+                    return ReadResult(stacked, torch.tensor(labels), tuple(skipped), tuple(odd))
         raise UserError(
             f"only {len(labels)} of {len(labels) + len(skipped)} samples can be read, and a batch needs "
             f"{batch_size}; the first that cannot: {skipped[0]}"

@@ -25,7 +25,7 @@ from jepa_core.types.mask_plan import MaskPlan
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class StepBatch:
     """One step's batch, its masks (None without a masker), and what was passed over or unusual."""
 
     step: int
@@ -35,12 +35,12 @@ class Loaded:
     odd: tuple[str, ...] = ()
     """For each unusual image of the batch, in which way (see `images.ODD`)."""
 
-    def to(self, device: Device, non_blocking: bool = False) -> Loaded:
+    def to(self, device: Device, non_blocking: bool = False) -> StepBatch:
         """The same on another device."""
         plan = self.plan.to(device, non_blocking) if self.plan is not None else None
         return replace(self, batch=self.batch.to(device, non_blocking), plan=plan)
 
-    def pin_memory(self) -> Loaded:
+    def pin_memory(self) -> StepBatch:
         """The same in page-locked memory; called by torch's DataLoader."""
         return replace(
             self,
@@ -50,7 +50,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Order:
+class EpochOrder:
     """Which samples each of `world` ranks sees at which step."""
 
     samples: int
@@ -68,21 +68,21 @@ class Order:
         return torch.randperm(self.samples, generator=step_generator(self.seed, 0, number, "order")).numpy()
 
 
-class Steps(Dataset[Loaded]):
+class StepDataset(Dataset[StepBatch]):
     """`steps[s, r]` is rank r's batch of step s. One epoch's order is kept, for its steps share it."""
 
-    def __init__(self, order: Order, read: Reader, masks: StepMasks | None) -> None:
+    def __init__(self, order: EpochOrder, read: Reader, masks: StepMasks | None) -> None:
         self.order, self.read, self.masks = order, read, masks
         self._epoch: tuple[int, Indices] | None = None
 
-    def __getitem__(self, item: tuple[int, int]) -> Loaded:
+    def __getitem__(self, item: tuple[int, int]) -> StepBatch:
         step, rank = item
         generator = step_generator(self.order.seed, rank, step, "transform")
         with one_thread():
             picked = self.read(self._from(step, rank), self.order.batch_size, generator)
         plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
         batch = Batch(picked.views, labels=picked.labels, step=step)
-        return Loaded(step, batch, plan, picked.skipped, picked.odd)
+        return StepBatch(step, batch, plan, picked.skipped, picked.odd)
 
     def _from(self, step: int, rank: int) -> Iterator[int]:
         """The rank's samples of the epoch from this step's first on, and round to the one before it."""

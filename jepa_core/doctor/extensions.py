@@ -15,7 +15,7 @@ from jepa_core.recipes.files import names
 def installed() -> Iterator[Check]:
     """One check a plugin, one for each clash of names, one for a name that cannot be disabled."""
     offers, clashes = _offers()
-    found = plugins.get().found
+    found = plugins.registry().found
     for plugin in found:
         details = {**vars(plugin), "offers": offers.get(plugin.name, {})}
         if plugin.state == "set aside":
@@ -40,7 +40,7 @@ def _offers() -> tuple[dict[str, dict[str, list[str]]], list[str]]:
     clashes = []
     for kind in KINDS:
         try:
-            owners = plugins.get().catalogue(kind).owners
+            owners = plugins.registry().catalogue(kind).owners
         except UserError as error:
             clashes.append(str(error))
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from jepa_core.assembly import build_model, noise, sample_masks
+from jepa_core.assembly import build_model, random_batch, sample_masks
 from jepa_core.doctor.check import Check
 from jepa_core.doctor.kernels import CASES, Case
 from jepa_core.recipes.files import names
@@ -90,7 +90,7 @@ def train(step: TrainingStep, recipe: Recipe) -> list[float]:
     size = recipe.train.batch_size
     losses = []
     for number in range(STEPS):
-        images = noise(recipe, step.model, size, generator)
+        images = random_batch(recipe, step.model, size, generator)
         losses.append(float(step(images, sample_masks(step.model, size, recipe.seed, number)).loss))
     return losses
 

@@ -2,7 +2,7 @@
 
 from jepa_core.evaluate.collapse import (
     AlarmSettings,
-    Look,
+    CollapseReading,
     collapse_warning,
     feature_std,
     prediction_retrieval,
@@ -17,11 +17,11 @@ from jepa_core.runtime.progress import NoProgress, Progress
 __all__ = [
     "KNN",
     "AlarmSettings",
+    "CollapseReading",
     "EvalResult",
     "FeatureMap",
     "Features",
     "LinearProbe",
-    "Look",
     "NoProgress",
     "Progress",
     "Row",

@@ -129,7 +129,7 @@ class AlarmSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Look:
+class CollapseReading:
     """What was measured at one logged step."""
 
     step: int
@@ -139,7 +139,7 @@ class Look:
     """Prediction retrieval, or None where the method has no predictions."""
 
 
-def collapse_warning(history: Sequence[Look], settings: AlarmSettings) -> str | None:
+def collapse_warning(history: Sequence[CollapseReading], settings: AlarmSettings) -> str | None:
     """What is wrong after the last look, in one line, or None. `history` runs from the first look on.
 
     Features that are not finite are reported at once; everything else after `settings.looks` looks.
@@ -155,13 +155,13 @@ def collapse_warning(history: Sequence[Look], settings: AlarmSettings) -> str | 
     return f"step {last.step}: the features may be collapsing: {'; '.join(found)}" if found else None
 
 
-def _std(history: Sequence[Look], settings: AlarmSettings) -> str | None:
+def _std(history: Sequence[CollapseReading], settings: AlarmSettings) -> str | None:
     if not _lasting(history, settings, lambda look: look.feature_std < settings.std_below):
         return None
     return f"feature std {history[-1].feature_std:.3f} is under {settings.std_below:g} (0 is a full collapse)"
 
 
-def _rank(history: Sequence[Look], settings: AlarmSettings) -> str | None:
+def _rank(history: Sequence[CollapseReading], settings: AlarmSettings) -> str | None:
     start = history[0].rankme
     if not _lasting(history, settings, lambda look: look.rankme < settings.rankme_share * start):
         return None
@@ -169,7 +169,7 @@ def _rank(history: Sequence[Look], settings: AlarmSettings) -> str | None:
     return f"RankMe {now:.1f} is under {share:.0%} of its {start:.1f} at the start"
 
 
-def _lost(history: Sequence[Look], settings: AlarmSettings) -> str | None:
+def _lost(history: Sequence[CollapseReading], settings: AlarmSettings) -> str | None:
     best = max((look.retrieval for look in history if look.retrieval is not None), default=0.0)
     lost = settings.retrieval_share * best if best >= 0.1 else 0.0
     if not _lasting(history, settings, lambda look: look.retrieval is not None and look.retrieval < lost):
@@ -178,6 +178,8 @@ def _lost(history: Sequence[Look], settings: AlarmSettings) -> str | None:
     return f"prediction retrieval {now:.1%} is under {share:.0%} of its best {best:.1%}"
 
 
-def _lasting(history: Sequence[Look], settings: AlarmSettings, bad: Callable[[Look], bool]) -> bool:
+def _lasting(
+    history: Sequence[CollapseReading], settings: AlarmSettings, bad: Callable[[CollapseReading], bool]
+) -> bool:
     recent = history[-settings.looks :]
     return len(recent) == settings.looks and all(bad(look) for look in recent)

@@ -22,7 +22,7 @@ from jepa_core.recipes.load import read, with_overrides
 from jepa_core.recipes.resolve import resolve
 from jepa_core.runs import checkpoints
 from jepa_core.runs.events_file import record
-from jepa_core.runs.folder import RECIPE, clear
+from jepa_core.runs.folder import RECIPE, remove_run_files
 from jepa_core.settings.recipe import Recipe
 
 ALONE: Mapping[str, Any] = {
@@ -86,7 +86,7 @@ def import_run(
 
 def build_format(name: str) -> Format:
     """The format of this name. Raises UserError when there is none."""
-    offered = plugins.get().catalogue("format").find(name)
+    offered = plugins.registry().catalogue("format").find(name)
     form: Format = offered(offered.Config(name=name))
     return form
 
@@ -96,7 +96,7 @@ def find_format(source: Source, name: str | None) -> str:
 
     Raises UserError for an unknown name, and where no format or more than one recognises it.
     """
-    catalogue = plugins.get().catalogue("format")
+    catalogue = plugins.registry().catalogue("format")
     if name is not None:
         catalogue.find(name)
         return name
@@ -180,7 +180,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 def _write(folder: Path, recipe: Recipe, model: JEPA) -> None:
     if (folder / RECIPE).exists():
-        clear(folder)
+        remove_run_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save(folder, 0, model.state_dict(), None, keep=1)
     (folder / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")

@@ -67,7 +67,7 @@ PositiveRange = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockLaw:
+class BlockSampler:
     """How large blocks are: scale and aspect (height / width) uniform in their ranges.
 
     `rounding="area"` takes, of the four ways to round both sides up or down, the one nearest in area,

@@ -17,7 +17,7 @@ from jepa_core.types.index_set import Grid
 from jepa_core.types.mask_plan import MaskPlan
 
 
-class SeveralSets:
+class MultiMask:
     """A masker that draws `sets` plans of another one; each set's targets belong to its own contexts."""
 
     Config: Any
@@ -32,10 +32,10 @@ class SeveralSets:
 
     def __call__(self, grid: Grid, batch_size: int, generator: Generator, progress: float = 0.0) -> MaskPlan:
         """The plans one after the other; the first is the one that the masker alone would draw."""
-        return joined([self.masker(grid, batch_size, generator, progress) for _ in range(self.sets)])
+        return concat_plans([self.masker(grid, batch_size, generator, progress) for _ in range(self.sets)])
 
 
-def joined(plans: Sequence[MaskPlan]) -> MaskPlan:
+def concat_plans(plans: Sequence[MaskPlan]) -> MaskPlan:
     """The plans of one batch as one: their contexts, their targets, and their pairs with new numbers."""
     pairs: list[tuple[int, int]] = []
     contexts, targets = 0, 0

@@ -55,7 +55,7 @@ class Listeners:
 @contextmanager
 def watching(run: TrainingRun, observers: Sequence[object]) -> Iterator[Any]:
     """The hook caller with `observers`, then all plugins, listening in this order while the run lasts."""
-    found = plugins.get()
+    found = plugins.registry()
     hook = Listeners(found)
     with ExitStack() as stack:
         for observer in reversed(observers):  # pluggy calls the newest first

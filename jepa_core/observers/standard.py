@@ -105,7 +105,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "data": run.samples.note,
         "parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         "device": str(run.training.device),
-        "processes": run.training.ranks.world,
+        "processes": run.training.ranks.world_size,
         "precision": "bf16" if run.training.bf16 else "fp32",
         "environment": environment(),
     }
@@ -146,13 +146,13 @@ class CollapseAlarm:
 
     def _look(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Keeps what was measured; the log has null for a number that was not finite."""
-        from jepa_core.evaluate.collapse import Look
+        from jepa_core.evaluate.collapse import CollapseReading
 
         if "rankme" in metrics:
             rank, spread = (
                 nan if metrics[key] is None else metrics[key] for key in ("rankme", "feature_std")
             )
-            self._looks.append(Look(step, rank, spread, metrics.get("retrieval")))
+            self._looks.append(CollapseReading(step, rank, spread, metrics.get("retrieval")))
 
 
 class Pictures:
@@ -184,7 +184,7 @@ class Pictures:
 
         if len(run.metrics()) > 1:
             draw_curves(run.folder / METRICS, run.folder / "curves.png")
-        if run.notes.get("stopped") == "finished" and plugins.get().sections():
+        if run.notes.get("stopped") == "finished" and plugins.registry().sections():
             from jepa_core.report.sections import draw_sections
 
             draw_sections(run.recipe, run.model, run.folder / "pictures")

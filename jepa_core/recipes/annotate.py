@@ -25,7 +25,7 @@ from typing import Any
 from jepa_core import plugins
 from jepa_core.settings.base import Settings
 from jepa_core.settings.describe import bounds, describe, summary, toml
-from jepa_core.settings.recipe import ENGINE, MANY, ONE, Recipe
+from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS, Recipe
 
 WIDTH = 100
 OWN = {
@@ -107,10 +107,10 @@ def commented(recipe: Recipe, head: Head) -> str:
 
 def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Explained]]]:
     """(name of the table, what it is, its settings) for each section of a recipe."""
-    for section in (*ONE, *ENGINE):
+    for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
         settings = getattr(recipe, section)
         yield section, _what(section, settings), list(_explained(section, settings))
-    for section, kind in MANY.items():
+    for section, kind in COMPONENT_TABLES.items():
         for name, settings in getattr(recipe, section).items():
             path = f"{section}.{name}"
             yield path, _what(kind, settings), list(_explained(path, settings))
@@ -118,10 +118,10 @@ def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Explained]]]:
 
 def _what(kind: str, settings: Settings) -> str:
     """What a section sets, from the docstring of its component or of the engine's settings."""
-    if kind in ENGINE:
+    if kind in ENGINE_SECTIONS:
         return summary(type(settings))
     name: str = settings.name  # type: ignore[attr-defined]  # every component's settings have it
-    return summary(plugins.get().catalogue(kind).find(name))
+    return summary(plugins.registry().catalogue(kind).find(name))
 
 
 def _explained(section: str, settings: Settings) -> Iterator[Explained]:

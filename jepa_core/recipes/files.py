@@ -15,7 +15,7 @@ from jepa_core.settings.validation_errors import shown
 
 def names() -> dict[str, Path]:
     """Every recipe of every plugin, by name."""
-    folders = plugins.get().recipe_folders()
+    folders = plugins.registry().recipe_folders()
     return {
         f"{plugin}/{file.stem}": file
         for plugin, folder in sorted(folders.items())
@@ -49,7 +49,7 @@ def _no_recipe(text: str, known: Mapping[str, Path]) -> UserError:
     error = str(unknown("recipe", text, known))
     if (ends or files) and "Did you mean" not in error:
         error += f" Did you mean {[*ends, *files][0]!r}?"
-    return UserError(f"{error}{plugins.left_out(plugins.get().found)}")
+    return UserError(f"{error}{plugins.left_out(plugins.registry().found)}")
 
 
 def parsed(path: Path) -> dict[str, Any]:

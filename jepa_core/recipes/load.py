@@ -9,7 +9,7 @@ from typing import Any
 from jepa_core.errors import UserError
 from jepa_core.recipes.files import base_of, find, parsed
 from jepa_core.recipes.resolve import DEFAULTS, merge, resolve
-from jepa_core.settings.recipe import MANY, ONE, Recipe, Table
+from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, Recipe, Table
 
 
 def load_recipe(name_or_path: str | Path, *overrides: str) -> Recipe:
@@ -52,7 +52,9 @@ def with_overrides(table: Table, overrides: tuple[str, ...] | list[str]) -> Tabl
 
 def _set(table: Table, path: list[str], value: Any, text: str) -> None:
     """Sets what one override says. `masker=random` is short for `masker.name=random`, beside others too."""
-    short = path[-1] in ONE if len(path) == 1 else len(path) == 2 and path[0] in MANY
+    short = (
+        path[-1] in COMPONENT_SECTIONS if len(path) == 1 else len(path) == 2 and path[0] in COMPONENT_TABLES
+    )
     if short and isinstance(value, str):
         path = [*path, "name"]
     for part in path[:-1]:

@@ -16,7 +16,7 @@ from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.parse import parse
-from jepa_core.settings.recipe import ENGINE, MANY, ONE, Recipe, Table
+from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS, Recipe, Table
 from jepa_core.settings.validation_errors import shown
 
 DEFAULTS: Table = {
@@ -36,14 +36,14 @@ def resolve(table: Table) -> Recipe:
             raise unknown("section", key, known)
     table = merge(DEFAULTS, table)
     sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
-    for section in ONE:
+    for section in COMPONENT_SECTIONS:
         sections[section] = _component(section, section, table.get(section))
-    for section, kind in MANY.items():
+    for section, kind in COMPONENT_TABLES.items():
         entries = {_entry(section, key): entry for key, entry in table.get(section, {}).items()}
         sections[section] = {
             key: _component(f"{section}.{key}", kind, entry) for key, entry in entries.items()
         }
-    for section, model in ENGINE.items():
+    for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
     return Recipe(**sections)
 
@@ -52,12 +52,12 @@ def merge(base: Table, changes: Table) -> Table:
     """`base` with `changes` on top, table by table; a changed component drops the old one's settings."""
     merged = dict(base)
     for key, change in changes.items():
-        kind = key if key in ONE else None
-        if key in MANY:
+        kind = key if key in COMPONENT_SECTIONS else None
+        if key in COMPONENT_TABLES:
             merged[key] = dict(base.get(key, {}))
             for entry, inner in _table(key, change).items():
                 merged[key][entry] = _merge_component(
-                    MANY[key], _named(merged[key].get(entry, {})), _named(inner)
+                    COMPONENT_TABLES[key], _named(merged[key].get(entry, {})), _named(inner)
                 )
         elif kind:
             merged[key] = _merge_component(kind, _named(base.get(key, {})), _named(change))
@@ -73,7 +73,7 @@ def _merge_component(kind: str, old: Any, new: Any) -> Any:
         return new
     name = new.get("name", old.get("name"))
     if isinstance(name, str) and "name" in old and name != old["name"]:
-        carried = plugins.get().catalogue(kind).find(name).Config.carried
+        carried = plugins.registry().catalogue(kind).find(name).Config.carried
         old = {key: value for key, value in old.items() if key in carried}
     return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
 
@@ -106,13 +106,13 @@ def _taken_by_torch(name: str) -> bool:
 
 def _component(section: str, kind: str, entry: Any) -> ComponentSettings:
     if entry is None:
-        known = ", ".join(sorted(plugins.get().catalogue(kind).classes))
+        known = ", ".join(sorted(plugins.registry().catalogue(kind).classes))
         raise UserError(f"the recipe has no section [{section}]; it needs {section}.name, one of: {known}")
     table = _table(section, _named(entry))
     if "name" not in table:
-        known = ", ".join(sorted(plugins.get().catalogue(kind).classes))
+        known = ", ".join(sorted(plugins.registry().catalogue(kind).classes))
         raise UserError(f"section [{section}] has no name; known: {known}")
-    offered = plugins.get().catalogue(kind).find(str(table["name"]))
+    offered = plugins.registry().catalogue(kind).find(str(table["name"]))
     settings: ComponentSettings = parse(offered.Config, table, section)
     settings.check()
     return settings

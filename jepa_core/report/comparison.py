@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from jepa_core.evaluate.table import EvalResult, headline
 from jepa_core.report.cost import device_hours
 from jepa_core.report.settings_table import differences
-from jepa_core.report.summary import Story
+from jepa_core.report.summary import RunSummary
 from jepa_core.report.text import duration, label
 
 Row = tuple[str, list[str]]
 """A name, and a text for each run."""
 
 
-def outcomes(stories: Sequence[Story]) -> list[Row]:
+def outcomes(stories: Sequence[RunSummary]) -> list[Row]:
     """How far, how fast, how good; scores with the difference to the first run in brackets."""
     rows = [
         _row("state", stories, lambda s: s.state),
@@ -31,16 +31,16 @@ def outcomes(stories: Sequence[Story]) -> list[Row]:
     return [(name, cells) for name, cells in rows if set(cells) != {"–"}]
 
 
-def choices_that_differ(stories: Sequence[Story]) -> list[Row]:
+def choices_that_differ(stories: Sequence[RunSummary]) -> list[Row]:
     """The settings in which the runs differ."""
     return differences([story.recipe for story in stories])
 
 
-def _row(name: str, stories: Sequence[Story], say: Callable[[Story], str | None]) -> Row:
+def _row(name: str, stories: Sequence[RunSummary], say: Callable[[RunSummary], str | None]) -> Row:
     return name, [say(story) or "–" for story in stories]
 
 
-def _cost(story: Story) -> str | None:
+def _cost(story: RunSummary) -> str | None:
     hours = device_hours(story)
     return f"{hours[0]:.2g} {hours[1]}" if hours else None
 
@@ -62,16 +62,16 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def _tables(story: Story) -> Sequence[EvalResult]:
+def _tables(story: RunSummary) -> Sequence[EvalResult]:
     return story.evaluation.tables if story.evaluation else ()
 
 
-def _probes(stories: Sequence[Story]) -> list[tuple[str | None, str]]:
+def _probes(stories: Sequence[RunSummary]) -> list[tuple[str | None, str]]:
     tables = [table for story in stories for table in _tables(story)]
     return list(dict.fromkeys((table.task, probe) for table in tables for probe in table.rows[0].scores))
 
 
-def _scores(stories: Sequence[Story], task: str | None, probe: str) -> list[Row]:
+def _scores(stories: Sequence[RunSummary], task: str | None, probe: str) -> list[Row]:
     """A probe's score in %, and its points over the run's own twin."""
     scores: list[float | None] = []
     gains: list[float | None] = []

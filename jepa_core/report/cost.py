@@ -11,9 +11,9 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from jepa_core.assembly import noise, sample_masks
+from jepa_core.assembly import random_batch, sample_masks
 from jepa_core.jepa import JEPA
-from jepa_core.report.summary import Story
+from jepa_core.report.summary import RunSummary
 from jepa_core.settings.recipe import Recipe
 
 COUNTED = 4
@@ -22,7 +22,7 @@ LARGEST = 400e6
 """Parameters up to which a step is counted: above, one costs more memory than a report should take."""
 
 
-def device_hours(story: Story) -> tuple[float, str] | None:
+def device_hours(story: RunSummary) -> tuple[float, str] | None:
     """(hours, `GPU-hours` or `core-hours`), or None where time or machine were not recorded.
 
     Core-hours count, of each process, the threads torch computed with and the data workers, at most the
@@ -47,7 +47,7 @@ def flops_per_image(model: JEPA, recipe: Recipe) -> float | None:
     if sum(p.numel() for p in model.parameters()) > LARGEST:
         return None
     device = next(model.parameters()).device
-    images = noise(recipe, model, COUNTED).to(device)
+    images = random_batch(recipe, model, COUNTED).to(device)
     plan = sample_masks(model, COUNTED, recipe.seed).to(device)
     with FlopCounterMode(display=False) as counter:
         model(images, plan).loss.backward()

@@ -31,7 +31,7 @@ BATCH = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ImageFeatures:
     """What the encoder makes of some images of a split."""
 
     split: str
@@ -56,7 +56,7 @@ def look(
     role: Role,
     limit: int,
     progress: Progress,
-) -> Look:
+) -> ImageFeatures:
     """Features and thumbnails of `limit` evenly spaced images. Raises UserError where none can be read."""
     loader = eval_loader(samples, transform, model.encoder.view_shape(), BATCH, 0, limit)
     progress.begin(f"features of the {split} split", loader.images)
@@ -64,7 +64,7 @@ def look(
     device = next(model.parameters()).device
     kept = _keeping(loader, transform, thumbs)
     found = extract([model_features(model, "shown", role)], kept, device, None, progress)[0]
-    return Look(split, found.values, found.labels, torch.cat(thumbs), samples.classes)
+    return ImageFeatures(split, found.values, found.labels, torch.cat(thumbs), samples.classes)
 
 
 def _keeping(

@@ -25,7 +25,7 @@ from jepa_core.report.embeddings import few_images, look, patch_features
 from jepa_core.report.neighbours import FEWEST, flat_map, neighbour_sheet
 from jepa_core.report.patch_maps import pca_sheet, similarity_sheet
 from jepa_core.report.sections import Section, sections
-from jepa_core.report.summary import Story
+from jepa_core.report.summary import RunSummary
 from jepa_core.runs.load import open_model
 from jepa_core.runtime.progress import Progress
 from jepa_core.settings.recipe import Recipe
@@ -35,7 +35,7 @@ FEW = 8
 
 
 @dataclass
-class Shown:
+class RunFigures:
     """What there is to look at."""
 
     step: int | None = None
@@ -67,9 +67,9 @@ class Shown:
             (folder / "map.png").write_bytes(png(map_figure(self.points, self.classes, legend=True)))
 
 
-def shown(story: Story, role: Role, images: int, progress: Progress) -> Shown:
+def shown(story: RunSummary, role: Role, images: int, progress: Progress) -> RunFigures:
     """Looks at a run's newest checkpoint through `images` images of each split."""
-    seen = Shown()
+    seen = RunFigures()
     try:
         recipe, model, seen.step = open_model(story.folder)
     except UserError as error:
@@ -84,7 +84,7 @@ def shown(story: Story, role: Role, images: int, progress: Progress) -> Shown:
     return seen
 
 
-def _attempt(seen: Shown, part: Callable[[], None]) -> None:
+def _attempt(seen: RunFigures, part: Callable[[], None]) -> None:
     """A part of the page, or a note of what the user would have to mend to get it."""
     try:
         part()
@@ -94,7 +94,7 @@ def _attempt(seen: Shown, part: Callable[[], None]) -> None:
             seen.notes.append(note)
 
 
-def _masks(seen: Shown, recipe: Recipe, model: JEPA) -> None:
+def _masks(seen: RunFigures, recipe: Recipe, model: JEPA) -> None:
     grid = model.grid()
     plan = sample_masks(model, FEW, recipe.seed)
     if plan.empty:
@@ -109,7 +109,9 @@ def _masks(seen: Shown, recipe: Recipe, model: JEPA) -> None:
         seen.sheets["masks"] = masks_over(real, plan, grid, FEW)
 
 
-def _looks(seen: Shown, recipe: Recipe, model: JEPA, role: Role, images: int, progress: Progress) -> None:
+def _looks(
+    seen: RunFigures, recipe: Recipe, model: JEPA, role: Role, images: int, progress: Progress
+) -> None:
     source: Source = build("data", recipe.data)
     seen.held_out, held_out = _first_split(source, ("test", "val", "train"))
     if len(model.grid()) in (2, 3):
@@ -130,7 +132,7 @@ def _looks(seen: Shown, recipe: Recipe, model: JEPA, role: Role, images: int, pr
     seen.points = flat_map(queries.values)
 
 
-def _patches(seen: Shown, recipe: Recipe, model: JEPA, samples: Samples, role: Role) -> None:
+def _patches(seen: RunFigures, recipe: Recipe, model: JEPA, samples: Samples, role: Role) -> None:
     images = few_images(model, samples, recipe.transform, FEW)
     features = patch_features(model, images, role)
     if not torch.isfinite(features).all():

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.plots.sheets import Cell, Sheet
-from jepa_core.report.embeddings import Look, thumb_pixels
+from jepa_core.report.embeddings import ImageFeatures, thumb_pixels
 
 K = 7
 """Neighbours that are shown of each image."""
@@ -33,7 +33,7 @@ def nearest(queries: Tensor, gallery: Tensor, k: int, own: Tensor | None = None)
     return best.values, best.indices
 
 
-def neighbour_sheet(queries: Look, gallery: Look, count: int) -> Sheet:
+def neighbour_sheet(queries: ImageFeatures, gallery: ImageFeatures, count: int) -> Sheet:
     """`count` evenly spaced queries, each with its nearest images of the gallery, nearest first."""
     count = min(count, len(queries.values))
     rows = torch.arange(count) * len(queries.values) // count

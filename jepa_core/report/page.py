@@ -13,11 +13,11 @@ from jepa_core.report import html
 from jepa_core.report import text as words
 from jepa_core.report.charts import curve_svg
 from jepa_core.report.comparison import choices_that_differ, outcomes
-from jepa_core.report.figures import Shown
+from jepa_core.report.figures import RunFigures
 from jepa_core.report.settings_table import base_of, choices
-from jepa_core.report.summary import Story
+from jepa_core.report.summary import RunSummary
 
-Part = tuple[Story, Shown]
+Part = tuple[RunSummary, RunFigures]
 """One run: what its files tell, and what there is to see."""
 
 
@@ -38,7 +38,7 @@ def render(parts: Sequence[Part], role: str) -> str:
     )
 
 
-def _run(story: Story, seen: Shown, number: int, role: str) -> dict[str, Any]:
+def _run(story: RunSummary, seen: RunFigures, number: int, role: str) -> dict[str, Any]:
     """What the template says of one run."""
     base = base_of(story.recipe)
     settings = choices(story.recipe, base)
@@ -81,7 +81,7 @@ def _constants(logs: Sequence[Any]) -> str:
     return ", ".join(f"{title(key)} {value:g}" for key, value in same.items())
 
 
-def _comparison(stories: Sequence[Story]) -> dict[str, Any]:
+def _comparison(stories: Sequence[RunSummary]) -> dict[str, Any]:
     logs = {story.name: story.metrics for story in stories}
     return {
         "names": list(logs),

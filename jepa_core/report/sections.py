@@ -63,7 +63,7 @@ def sections(recipe: Recipe, model: JEPA) -> tuple[dict[str, Section], list[str]
     training = model.training
     model.eval()
     try:
-        for name, make in plugins.get().sections().items():
+        for name, make in plugins.registry().sections().items():
             try:
                 section = make(recipe, model, build("data", recipe.data))
             except UserError as error:

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from jepa_core.recipes.files import names
 from jepa_core.recipes.load import load_recipe
-from jepa_core.settings.recipe import ENGINE, MANY, ONE, Recipe, flat
+from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS, Recipe, flat
 
 ASIDE = {"name", "data.workers", *(f"train.{key}" for key in ("device", "keep"))} | {
     f"train.{what}_every" for what in ("log", "eval", "checkpoint")
@@ -25,7 +25,7 @@ ASIDE = {"name", "data.workers", *(f"train.{key}" for key in ("device", "keep"))
 
 
 @dataclass(frozen=True)
-class Choice:
+class SettingRow:
     """One setting of a run."""
 
     key: str
@@ -37,7 +37,7 @@ class Choice:
     means: str
 
 
-def choices(recipe: Recipe, base: Recipe | None) -> list[Choice]:
+def choices(recipe: Recipe, base: Recipe | None) -> list[SettingRow]:
     """Every setting of a resolved recipe, sections in order; `base` is the recipe it started from."""
     before = None if base is None else {key: _value(model, name) for key, model, name in _settings(base)}
     listed = [_choice(key, model, name, before) for key, model, name in _settings(recipe)]
@@ -51,8 +51,8 @@ def base_of(recipe: Recipe) -> Recipe | None:
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, BaseModel, str]]:
     """(key, the settings object it is in, its name there)."""
-    sections = {section: getattr(recipe, section) for section in (*ONE, *ENGINE)}
-    for many in MANY:
+    sections = {section: getattr(recipe, section) for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS)}
+    for many in COMPONENT_TABLES:
         sections |= {f"{many}.{name}": entry for name, entry in getattr(recipe, many).items()}
     for section, model in sections.items():
         for name in type(model).model_fields:
@@ -63,25 +63,25 @@ def _value(model: BaseModel, name: str) -> Any:
     return to_jsonable_python(getattr(model, name))
 
 
-def _choice(key: str, model: BaseModel, name: str, before: Mapping[str, Any] | None) -> Choice:
+def _choice(key: str, model: BaseModel, name: str, before: Mapping[str, Any] | None) -> SettingRow:
     field, value = type(model).model_fields[name], _value(model, name)
     default = (
         None if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True))
     )
     means = " ".join((field.description or "").split())
     if before is not None and before.get(key) != value:
-        return Choice(key, text(value), "run", text(before.get(key)), means)
+        return SettingRow(key, text(value), "run", text(before.get(key)), means)
     if field.is_required():
-        return Choice(key, text(value), "recipe", "", means)
+        return SettingRow(key, text(value), "recipe", "", means)
     origin = "default" if default == value else "recipe"
-    return Choice(key, text(value), origin, "" if origin == "default" else text(default), means)
+    return SettingRow(key, text(value), origin, "" if origin == "default" else text(default), means)
 
 
-def _seed(recipe: Recipe, base: Recipe | None) -> Choice:
+def _seed(recipe: Recipe, base: Recipe | None) -> SettingRow:
     other = 0 if base is None else base.seed
     origin = "default" if recipe.seed == other else "run"
     means = "Of the initial weights, the order of the images, crops and masks."
-    return Choice("seed", text(recipe.seed), origin, "" if origin == "default" else text(other), means)
+    return SettingRow("seed", text(recipe.seed), origin, "" if origin == "default" else text(other), means)
 
 
 def text(value: Any) -> str:

@@ -18,7 +18,7 @@ from jepa_core.evaluate.table import EvalResult
 from jepa_core.plots.curves import is_number
 from jepa_core.recipes.duration import steps_of
 from jepa_core.runs.events_file import read_events
-from jepa_core.runs.folder import recipe_of
+from jepa_core.runs.folder import read_run_recipe
 from jepa_core.runs.metrics_file import METRICS, read_metrics
 from jepa_core.settings.recipe import Recipe
 
@@ -26,7 +26,7 @@ EVAL = "eval.json"
 
 
 @dataclass(frozen=True)
-class Story:
+class RunSummary:
     """One run, read from its files."""
 
     name: str
@@ -118,11 +118,11 @@ class Story:
         return next((line[key] for line in reversed(self.metrics) if is_number(line.get(key))), None)
 
 
-def read(folder: Path, name: str) -> Story:
+def read(folder: Path, name: str) -> RunSummary:
     """A run's files. Raises UserError for a folder that is no run, and for a damaged log or table."""
-    recipe = recipe_of(folder)
+    recipe = read_run_recipe(folder)
     metrics = read_metrics(folder / METRICS)
-    return Story(name, folder, recipe, metrics, read_events(folder), _evaluation(folder / EVAL))
+    return RunSummary(name, folder, recipe, metrics, read_events(folder), _evaluation(folder / EVAL))
 
 
 def _evaluation(file: Path) -> EvalResult | None:

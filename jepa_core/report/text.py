@@ -8,7 +8,7 @@ from typing import Any
 
 from jepa_core.evaluate.table import EvalResult, headline
 from jepa_core.report.cost import device_hours
-from jepa_core.report.summary import Story
+from jepa_core.report.summary import RunSummary
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 EACH = 12
@@ -34,14 +34,14 @@ def si(value: float, unit: str) -> str:
     return f"{value:.3g} {PREFIXES[power]}{unit}"
 
 
-def steps(story: Story) -> str:
+def steps(story: RunSummary) -> str:
     """`300 steps`, `120 of 300 steps`."""
     total = story.total_steps
     some = f"{story.steps:,}" if total in (None, story.steps) else f"{story.steps:,} of {total:,}"
     return f"{some} steps"
 
 
-def headline_of(story: Story) -> str:
+def headline_of(story: RunSummary) -> str:
     """The result in one line, for the top of the page."""
     tables = story.evaluation.tables if story.evaluation else ()
     parts = [*map(_score, tables), *_training(story)]
@@ -68,7 +68,7 @@ def label(probe: str, task: str | None = None) -> str:
     return f"{task}, {name}" if task else name
 
 
-def _training(story: Story) -> Iterator[str]:
+def _training(story: RunSummary) -> Iterator[str]:
     if not story.trained:
         yield "imported weights, not trained here"
         return
@@ -80,7 +80,7 @@ def _training(story: Story) -> Iterator[str]:
         yield "no alarms" if not count else f"{count} alarm{'s' if count > 1 else ''}"
 
 
-def facts(story: Story, flops: float | None) -> list[tuple[str, str]]:
+def facts(story: RunSummary, flops: float | None) -> list[tuple[str, str]]:
     """What was run, where, and what it cost: (name, text), those that are known."""
     start, recipe = story.start, story.recipe
     said = {
@@ -98,19 +98,19 @@ def facts(story: Story, flops: float | None) -> list[tuple[str, str]]:
     return [(name, text) for name, text in said.items() if text]
 
 
-def _model(story: Story) -> str:
+def _model(story: RunSummary) -> str:
     count = story.start.get("parameters")
     trained = f", {count / 1e6:.2f} M trained parameters" if count else ""
     return f"{story.recipe.encoder.name}{trained}"
 
 
-def _amount(story: Story) -> str:
+def _amount(story: RunSummary) -> str:
     size = story.start.get("images")
     epochs = f", {story.images / size:.3g} passes over {size:,} images" if size else ""
     return f"{steps(story)} of {story.recipe.train.batch_size:,} images{epochs}"
 
 
-def _time(story: Story) -> str:
+def _time(story: RunSummary) -> str:
     parts = []
     if story.wall_seconds:
         parts.append(duration(story.wall_seconds))
@@ -122,7 +122,7 @@ def _time(story: Story) -> str:
     return ", ".join(parts)
 
 
-def _cost(story: Story, flops: float | None) -> str:
+def _cost(story: RunSummary, flops: float | None) -> str:
     parts = []
     hours = device_hours(story)
     if hours:

@@ -11,9 +11,9 @@ from jepa_core.evaluate.run import evaluate_run
 from jepa_core.plots.curves import draw_curves, known_panels
 from jepa_core.protocols import ROLES
 from jepa_core.report.defaults import IMAGES
-from jepa_core.report.figures import Shown, shown
+from jepa_core.report.figures import RunFigures, shown
 from jepa_core.report.page import Part, render
-from jepa_core.report.summary import Story, names, read
+from jepa_core.report.summary import RunSummary, names, read
 from jepa_core.runtime.progress import NoProgress, Progress
 
 
@@ -70,7 +70,7 @@ def gather(
     return parts
 
 
-def _probed(story: Story, role: str, progress: Progress) -> tuple[Story, str]:
+def _probed(story: RunSummary, role: str, progress: Progress) -> tuple[RunSummary, str]:
     """The story with a probe table, or why there is none."""
     if story.evaluation is not None:
         return story, ""
@@ -80,7 +80,7 @@ def _probed(story: Story, role: str, progress: Progress) -> tuple[Story, str]:
         return story, f"There is no probe table: {error}."
 
 
-def _caveats(story: Story, seen: Shown, role: str) -> list[str]:
+def _caveats(story: RunSummary, seen: RunFigures, role: str) -> list[str]:
     """Where the probe table speaks of other weights than the pictures do."""
     table = story.evaluation
     if table is None:

@@ -47,14 +47,14 @@ def check_free(folder: Path, overwrite: bool) -> None:
         )
 
 
-def recipe_of(folder: Path, *overrides: str) -> Recipe:
+def read_run_recipe(folder: Path, *overrides: str) -> Recipe:
     """The recipe a run was started with, `overrides` on top. Raises UserError for a folder that is no run."""
     if not (folder / RECIPE).is_file():
         raise UserError(f"{str(folder)!r} is not a run: it holds no {RECIPE}")
     return load_recipe(folder / RECIPE, *overrides)
 
 
-def clear(folder: Path) -> None:
+def remove_run_files(folder: Path) -> None:
     """Removes a run's own files from its folder, and nothing else; the recipe, which makes it a run, last."""
     for name in OWN_FOLDERS:
         if (folder / name).is_dir():

@@ -8,7 +8,7 @@ from pathlib import Path
 from jepa_core.assembly import build_model
 from jepa_core.jepa import JEPA
 from jepa_core.runs import checkpoints
-from jepa_core.runs.folder import recipe_of
+from jepa_core.runs.folder import read_run_recipe
 from jepa_core.runtime.devices import usable_device
 from jepa_core.settings.recipe import Recipe
 
@@ -20,7 +20,7 @@ def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
 
     What is wrong with newer ones is logged as a warning.
     """
-    recipe = recipe_of(folder)
+    recipe = read_run_recipe(folder)
     model = build_model(recipe)
     checkpoint, damages = checkpoints.latest(folder)
     for damage in damages:

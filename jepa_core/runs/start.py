@@ -12,7 +12,7 @@ from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
 from jepa_core.runs.events_file import record
-from jepa_core.runs.folder import RECIPE, check_free, clear, recipe_of
+from jepa_core.runs.folder import RECIPE, check_free, read_run_recipe, remove_run_files
 from jepa_core.runs.metrics_file import METRICS, keep_until, replace_file
 from jepa_core.runs.run import Run
 from jepa_core.runtime.devices import pick_device
@@ -29,7 +29,7 @@ FREE_TO_CHANGE = (
 """Settings, and a section, that may differ when a run is resumed: none changes what is learned."""
 
 
-def begin(
+def start_or_resume(
     recipe: Recipe,
     folder: Path,
     resume: bool,
@@ -49,16 +49,16 @@ def begin(
     damages: list[str] = []
     changed: list[str] = []
     if resume:
-        changed = _check_unchanged(recipe, recipe_of(folder), allow)
+        changed = _check_unchanged(recipe, read_run_recipe(folder), allow)
         checkpoint, damages = checkpoints.newest_good(folder)
     else:
         check_free(folder, overwrite)
-    if not ranks.main:
-        ranks.wait()  # the main process downloads what is to be downloaded
+    if not ranks.is_main:
+        ranks.barrier()  # the main process downloads what is to be downloaded
     samples = build("data", recipe.data).split("train")
-    if ranks.main:
-        ranks.wait()
-    model = build_model(recipe).to(pick_device(recipe.train.device, ranks.local))
+    if ranks.is_main:
+        ranks.barrier()
+    model = build_model(recipe).to(pick_device(recipe.train.device, ranks.local_rank))
     steps, warmup = steps_of(recipe, len(samples))
     if warmup > steps:
         log.warning(
@@ -68,9 +68,9 @@ def begin(
     run = Run(folder, recipe, training, samples)
     if checkpoint is not None:
         _restore(run, checkpoint, allow)
-    ranks.wait()
-    if resume and ranks.main:
-        _take_up(run, damages, changed)
+    ranks.barrier()
+    if resume and ranks.is_main:
+        rewind_files(run, damages, changed)
     return run
 
 
@@ -101,7 +101,7 @@ def _restore(run: Run, checkpoint: Path, allow: Sequence[str]) -> None:
     run.inputs.load_state_dict(state["inputs"])
 
 
-def _take_up(run: Run, damages: list[str], changed: list[str]) -> None:
+def rewind_files(run: Run, damages: list[str], changed: list[str]) -> None:
     """Makes the folder's files what they were at the step where the run goes on."""
     checkpoints.set_aside(run.folder, run.step)
     keep_until(run.folder / METRICS, run.step)
@@ -121,7 +121,7 @@ def make_folder(run: Run) -> None:
     """
     try:
         if (run.folder / RECIPE).exists():
-            clear(run.folder)
+            remove_run_files(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         replace_file(run.folder / RECIPE, run.recipe.to_toml())
     except OSError as error:

@@ -28,54 +28,54 @@ class Ranks:
     """This process among those of the run. The default is a process alone, for which nothing is sent."""
 
     rank: int = 0
-    world: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
     """The rank among the processes of this machine: the number of its GPU."""
     control: Any = None
     """A gloo group for what lies on the CPU."""
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the run's folder and speaks."""
         return self.rank == 0
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when every process has come here."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.barrier(group=self.control)
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The main process's value."""
         box = [value]
-        if self.world > 1:
+        if self.world_size > 1:
             dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
     def gather(self, value: T) -> list[T]:
         """Every process's value."""
-        values: list[Any] = [value] * self.world
-        if self.world > 1:
+        values: list[Any] = [value] * self.world_size
+        if self.world_size > 1:
             dist.all_gather_object(values, value, group=self.control)
         return values
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
         up = torch.tensor([flag], dtype=torch.int32)
-        if self.world > 1:
+        if self.world_size > 1:
             dist.all_reduce(up, dist.ReduceOp.MAX, group=self.control)
         return bool(up)
 
     def mean(self, values: Tensor) -> Tensor:
         """The average over the processes, without gradient, on the values' device."""
-        if self.world > 1:
+        if self.world_size > 1:
             values = values.detach().clone()
             dist.all_reduce(values)
-            values /= self.world
+            values /= self.world_size
         return values
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model, with its gradients averaged over the processes where there are several."""
-        if self.world == 1:
+        if self.world_size == 1:
             return model
         return nn.parallel.DistributedDataParallel(
             model, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -87,7 +87,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def summed(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over the processes, with gradient: for loss terms that judge the samples of all of them.
 
     Each process then has the whole term as its loss, so the gradient of a sum is the sum of everyone's;
@@ -116,7 +116,7 @@ def is_main() -> bool:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def init_distributed(device: str) -> Iterator[Ranks]:
     """Joins the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); alone where it did not.
 
     `device` is the setting `train.device`: `cpu` joins by gloo, anything else by NCCL where there are GPUs.

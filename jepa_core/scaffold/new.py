@@ -52,9 +52,9 @@ def _check_name(name: str, kind: str) -> None:
         )
     if name.startswith("jepa"):
         raise UserError(f"plugin name {name!r}: leave the jepa out, the package will be called jepa_NAME")
-    if name in {plugin.name for plugin in plugins.get().found} or find_spec(f"jepa_{name}"):
+    if name in {plugin.name for plugin in plugins.registry().found} or find_spec(f"jepa_{name}"):
         raise UserError(f"plugin name {name!r} is taken: a package jepa_{name} is installed; choose another")
-    catalogue = plugins.get().catalogue(kind)
+    catalogue = plugins.registry().catalogue(kind)
     if name in catalogue.classes:
         raise UserError(
             f"plugin {catalogue.owners[name]!r} already has the {kind} {name!r}; choose another name"

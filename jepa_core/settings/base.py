@@ -65,10 +65,10 @@ class ObjectiveSettings(ComponentSettings):
 
     capturable: ClassVar[bool] = False
     """Whether the term may be part of a CUDA graph (`train.cuda_graph`): it looks at nothing on the host,
-    draws nothing from the step's number, and leaves out rows that are not `IndexSet.real`."""
+    draws nothing from the step's number, and leaves out rows that are not `IndexSet.valid`."""
     summed: ClassVar[bool] = False
-    """Whether such a term adds up over processes (`jepa_core.runtime.distributed.summed`): its value in each
-    is that of all samples."""
+    """Whether such a term adds up over processes (`jepa_core.runtime.distributed.all_reduce_sum`): its value
+    in each is that of all samples."""
 
     weight: float = 1.0
     """Factor of this term in the loss."""

@@ -17,11 +17,11 @@ from jepa_core.settings.sections import KernelSettings, OptimizerSettings, Train
 
 Table = dict[str, Any]
 
-ONE = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
+COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
 
-MANY = {"terms": "objective", "probes": "probe"}
+COMPONENT_TABLES = {"terms": "objective", "probes": "probe"}
 
-ENGINE: dict[str, type[Settings]] = {
+ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
     "optimizer": OptimizerSettings,
     "train": TrainSettings,
@@ -52,9 +52,9 @@ class Recipe:
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
         table: Table = {"name": self.name, "seed": self.seed}
-        for section in (*ONE, *ENGINE):
+        for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
             table[section] = _plain(getattr(self, section))
-        for section in MANY:
+        for section in COMPONENT_TABLES:
             table[section] = {key: _plain(entry) for key, entry in getattr(self, section).items()}
         return table
 

@@ -13,7 +13,7 @@ from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.plugins import KINDS, Catalogue
 from jepa_core.recipes.files import names
-from jepa_core.settings.recipe import MANY, ONE, Recipe
+from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, Recipe
 from jepa_core.testing import model_case, models
 from jepa_core.testing.outcomes import Outcome, outcomes
 from jepa_core.testing.recipes import RecipeCase
@@ -26,9 +26,9 @@ def examine_plugin(name: str, *, read_data: bool = False) -> Iterator[Outcome]:
 
     Raises UserError for a plugin that is not there, or not loaded.
     """
-    catalogues = [plugins.get().catalogue(kind) for kind in KINDS]
+    catalogues = [plugins.registry().catalogue(kind) for kind in KINDS]
     recipes = [recipe for recipe in names() if recipe.partition("/")[0] == name]
-    found = {plugin.name: plugin for plugin in plugins.get().found}
+    found = {plugin.name: plugin for plugin in plugins.registry().found}
     if name not in found:
         raise unknown("plugin", name, found)
     if found[name].state != "loaded":
@@ -88,7 +88,7 @@ def _resolved(recipe: str, known: list[str]) -> Recipe | None:
 def _given(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
     """The settings that a recipe gives to components, by kind."""
     table = recipe.to_table()
-    found = {section: [table[section]] for section in ONE}
-    for section, kind in MANY.items():
+    found = {section: [table[section]] for section in COMPONENT_SECTIONS}
+    for section, kind in COMPONENT_TABLES.items():
         found.setdefault(kind, []).extend(table[section].values())
     return found

@@ -43,7 +43,7 @@ class RecipeCase:
         given = table.get("data")
         if not isinstance(given, dict) or "name" not in given:
             return []
-        source = plugins.get().catalogue("data").find(str(given["name"]))
+        source = plugins.registry().catalogue("data").find(str(given["name"]))
         wanted = [s.name for s in describe(source.Config) if s.required and s.name not in given]
         return [f"data.{name}=unsaid" for name in wanted]
 

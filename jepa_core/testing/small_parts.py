@@ -19,7 +19,7 @@ from jepa_core.errors import UserError
 from jepa_core.nn.sincos import sincos
 from jepa_core.protocols import Encoder
 from jepa_core.settings.base import ComponentSettings, MaskerSettings
-from jepa_core.training.plan_buckets import Room
+from jepa_core.training.plan_buckets import SetBuckets
 from jepa_core.types.index_set import Grid, IndexSet, grid_size
 from jepa_core.types.mask_plan import MaskPlan
 from jepa_core.types.tokens import Tokens
@@ -124,7 +124,7 @@ def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
 
 def with_fillers(kept: IndexSet, tokens: int) -> IndexSet:
     """The set as a step of fixed shapes gets it: two sequences more, which stand for no sample."""
-    return Room((kept.total + 3,), max(3, kept.max_length), 2).pad(kept, kept.total + 3, tokens)
+    return SetBuckets((kept.total + 3,), max(3, kept.max_length), 2).pad(kept, kept.total + 3, tokens)
 
 
 def pick(kept: IndexSet, samples: Sequence[int]) -> IndexSet:

@@ -27,7 +27,7 @@ class Subject:
     def of(cls, kind: str, component: type | str, values: Mapping[str, Any]) -> Subject:
         """From a class, or the name it is registered under. Raises UserError for an unknown name."""
         if isinstance(component, str):
-            return cls(kind, plugins.get().catalogue(kind).find(component), component, values)
+            return cls(kind, plugins.registry().catalogue(kind).find(component), component, values)
         return cls(kind, component, component.__name__, values)
 
     @cached_property

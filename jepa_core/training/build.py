@@ -23,7 +23,7 @@ def make_step(
 ) -> TrainingStep:
     """The step as the recipe wants it done: recorded in a CUDA graph, or not."""
     if recipe.train.cuda_graph:
-        from jepa_core.training.cuda_graph_step import CapturedStep
+        from jepa_core.training.cuda_graph_step import CudaGraphStep
 
-        return CapturedStep(model, recipe, total_steps, warmup_steps, ranks)
+        return CudaGraphStep(model, recipe, total_steps, warmup_steps, ranks)
     return TrainingStep(model, recipe, total_steps, warmup_steps, ranks)

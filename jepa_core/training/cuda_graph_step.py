@@ -29,17 +29,17 @@ from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.recipe import Recipe
 from jepa_core.training.cuda_graphs import CudaRecorder, Recorded, Recorder
-from jepa_core.training.plan_buckets import DRAWS, Capacity, afresh, sets_of, unpadded
+from jepa_core.training.plan_buckets import DRAWS, PlanBuckets, sets_of, unpad, without_cache
 from jepa_core.training.step import TrainingStep
 from jepa_core.types.batch import Batch
 from jepa_core.types.index_set import grid_size
 from jepa_core.types.mask_plan import MaskPlan
 
-MOST = 64
+MAX_GRAPHS = 64
 """Graphs of forward and backward that are kept, one for each combination of the sets' rooms."""
 
 
-class Pass:
+class MicroBatchGraph:
     """Forward and backward for sets of one size, on inputs that are copied into their places.
 
     `views`: the places of the batch's views, which all sizes share.
@@ -56,7 +56,7 @@ class Pass:
             )
         )
         # sets anew each time: what is derived from them belongs to the graph
-        self.recorded = Recorded(lambda: work(Batch(self.views), afresh(self.plan)), recorder)
+        self.recorded = Recorded(lambda: work(Batch(self.views), without_cache(self.plan)), recorder)
 
     def __call__(self, batch: Batch, plan: MaskPlan) -> Output:
         """On a batch and a plan with the shapes of the first; nothing waits for the copies."""
@@ -69,7 +69,7 @@ class Pass:
         return output
 
 
-class CapturedStep(TrainingStep):
+class CudaGraphStep(TrainingStep):
     """A `TrainingStep` whose work on the device is replayed from CUDA graphs.
 
     Raises UserError off CUDA, for several processes, for settings and terms that need the host at each step,
@@ -91,18 +91,18 @@ class CapturedStep(TrainingStep):
         _check(recipe, model, self.ranks, recorder is not None or device.type == "cuda")
         self.recorder = recorder or CudaRecorder(device)
         self.recipe = recipe
-        self.capacity: Capacity | None = None
-        self.unfit = 0
+        self.buckets: PlanBuckets | None = None
+        self.eager_fallbacks = 0
         """Micro-batches that did not fit and ran as they are."""
         self._views: dict[str, Tensor] = {}
-        self._passes: dict[tuple[int, ...], Pass] = {}
+        self._passes: dict[tuple[int, ...], MicroBatchGraph] = {}
         self._end = Recorded(self._clip_and_step, self.recorder)
         self._share = 1.0
         names = list(model.objectives)
         self._sums = torch.zeros(1 + len(names), device=device)
         self._flags = torch.zeros(recipe.train.log_every, dtype=torch.bool, device=device)
         self._slot = torch.zeros(1, dtype=torch.long, device=device)
-        self._looked = 0
+        self._flags_read = 0
 
     def make_optimizer(self) -> torch.optim.AdamW:
         """AdamW that reads its rate on the device, and leaves weight decay to `_clip_and_step`."""
@@ -129,28 +129,28 @@ class CapturedStep(TrainingStep):
         self.logged["grad_norm"] = self._end()
         self.logged.update(self.model.update_target(self.done))
         self.done += 1
-        self.objection = None
+        self.skip_reason = None
         if self._due():
-            self._look()
+            self._read_flags()
         loss, *terms = self._sums.clone()
         return replace(output, loss=loss, terms=dict(zip(self.model.objectives, terms, strict=True)))
 
     def _one(self, batch: Batch, plan: MaskPlan) -> Output:
         """Forward and backward of one micro-batch: replayed where it fits into the places."""
-        if self.capacity is None:
-            self.capacity = self._measured(batch.batch_size)
-        padded = self.capacity.pad(plan)
+        if self.buckets is None:
+            self.buckets = self._measured(batch.batch_size)
+        padded = self.buckets.pad(plan)
         key = () if padded is None else tuple(one.total for one in sets_of(padded))
-        full = key not in self._passes and len(self._passes) >= MOST
+        full = key not in self._passes and len(self._passes) >= MAX_GRAPHS
         if padded is None or full or not self._same_views(batch):
-            self.unfit += 1
+            self.eager_fallbacks += 1
             return self._forward_backward(batch, plan)
         if self.device.type == "cuda" and any(one.index.device.type == "cpu" for one in sets_of(padded)):
             padded = padded.pin_memory()
         if key not in self._passes:
-            self._passes[key] = Pass(self._views, padded, self._forward_backward, self.recorder)
+            self._passes[key] = MicroBatchGraph(self._views, padded, self._forward_backward, self.recorder)
         output = self._passes[key](batch, padded)
-        step = unpadded(output.step, plan)
+        step = unpad(output.step, plan)
         return replace(output, step=step, metrics=self.model.metrics(step))
 
     def _same_views(self, batch: Batch) -> bool:
@@ -190,32 +190,34 @@ class CapturedStep(TrainingStep):
         for scalar, value in zip(self.scalars.values(), values, strict=True):
             scalar.fill_(value)
 
-    def _measured(self, batch_size: int) -> Capacity:
+    def _measured(self, batch_size: int) -> PlanBuckets:
         """Room for the masks of this batch size, from draws all over the run."""
         masks = StepMasks(self.model.masker, self.model.grid(), self.total_steps, self.recipe.seed)
         steps = [self.total_steps * n // DRAWS for n in range(DRAWS)]
-        return Capacity.measured([masks(step, 0, batch_size) for step in steps], grid_size(self.model.grid()))
+        return PlanBuckets.measured(
+            [masks(step, 0, batch_size) for step in steps], grid_size(self.model.grid())
+        )
 
     def _due(self) -> bool:
         train = self.recipe.train
         return self.done == self.total_steps or self.done % train.log_every == 0
 
-    def _look(self) -> None:
+    def _read_flags(self) -> None:
         """Reads back which steps since the last look were not finite, and does what the recipe says.
 
         Raises StepRefused as `guards.StepGuard` does.
         """
-        count = self.done - self._looked
-        flags, first = self._flags[:count].tolist(), self._looked + 1
-        self._looked = self.done
+        count = self.done - self._flags_read
+        flags, first = self._flags[:count].tolist(), self._flags_read + 1
+        self._flags_read = self.done
         self._slot.zero_()
         refused = [first + n for n, bad in enumerate(flags) if bad]
         if refused:
-            self.objection = self.guard.found_late(refused, self.done)
+            self.skip_reason = self.guard.report_nonfinite(refused, self.done)
 
     def state_dict(self) -> dict[str, Any]:
-        """As another step's: what the device knows is read first. Raises StepRefused as `_look` does."""
-        self._look()
+        """As a plain step's, after reading the flags. Raises StepRefused as `_read_flags` does."""
+        self._read_flags()
         state = super().state_dict()
         groups = [
             group | {"lr": self.logged.get("lr", 0.0), "capturable": False}
@@ -226,7 +228,7 @@ class CapturedStep(TrainingStep):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, this step's or a plain one's."""
         super().load_state_dict(state)
-        self._looked = self.done
+        self._flags_read = self.done
         self._on_device(self.optimizer)
 
 
@@ -234,8 +236,8 @@ def _check(recipe: Recipe, model: JEPA, ranks: Ranks, usable: bool) -> None:
     """Raises UserError where the recipe asks for what cannot be recorded."""
     if not usable:
         raise UserError("train.cuda_graph needs a CUDA device, and this run is on the CPU; leave it out")
-    if ranks.world > 1:
-        raise UserError(f"train.cuda_graph is for one process; these are {ranks.world}")
+    if ranks.world_size > 1:
+        raise UserError(f"train.cuda_graph is for one process; these are {ranks.world_size}")
     if recipe.train.spike_guard is not None:
         raise UserError(
             "train.spike_guard judges each loss before the step is taken, and train.cuda_graph waits for "

@@ -53,7 +53,7 @@ class TrainingStep:
         self.done = 0
         """Optimizer steps so far, skipped ones too."""
         self.guard = StepGuard(recipe.train)
-        self.objection: str | None = None
+        self.skip_reason: str | None = None
         """Why the last step was skipped; None where it was taken."""
         self.logged: dict[str, float | Tensor] = {}
         """Learning rate, weight decay, momentum and gradient norm (before clipping) of the last step."""
@@ -89,8 +89,8 @@ class TrainingStep:
         loss, *means = self.ranks.mean(torch.stack(values).mean(0))
         output = replace(output, loss=loss, terms=dict(zip(output.terms, means, strict=True)))
         norm = self.logged["grad_norm"] = self.clip()
-        self.objection = self.guard.objection(self.done + 1, loss, output.terms, norm, self.model)
-        if self.objection is None:
+        self.skip_reason = self.guard.skip_reason(self.done + 1, loss, output.terms, norm, self.model)
+        if self.skip_reason is None:
             self.optimizer.step()
             self.logged.update(self.model.update_target(self.done))
         self.done += 1

@@ -27,7 +27,7 @@ class StepRefused(UserError):
 
 
 class StepGuard:
-    """`objection(...)`: why the optimizer must not take this step, or None.
+    """`skip_reason(...)`: why the optimizer must not take this step, or None.
 
     Settings: `train.on_nonfinite`, `train.spike_guard`, `train.max_skipped`.
     """
@@ -38,7 +38,7 @@ class StepGuard:
         self.skipped: list[int] = []
         """Numbers, from 1, of the steps that were skipped."""
 
-    def objection(
+    def skip_reason(
         self, step: int, loss: Tensor, terms: Mapping[str, Tensor], norm: Tensor, model: nn.Module
     ) -> str | None:
         """Judges step `step` (from 1) by its loss, its loss terms and the gradient's norm.
@@ -57,10 +57,10 @@ class StepGuard:
         self._skip(step, reason)
         return reason
 
-    def found_late(self, steps: Sequence[int], now: int) -> str:
+    def report_nonfinite(self, steps: Sequence[int], now: int) -> str:
         """Why these steps (from 1) changed nothing, where their values became known only at step `now`.
 
-        Raises StepRefused as `objection` does.
+        Raises StepRefused as `skip_reason` does.
         """
         which = "step " + ", ".join(f"{step:,}" for step in steps[:3]) + (" …" if len(steps) > 3 else "")
         reason = f"the loss or its gradient was not finite at {which}"

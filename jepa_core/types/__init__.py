@@ -7,7 +7,7 @@ from jepa_core.types.index_set import IndexSet as IndexSet
 from jepa_core.types.index_set import grid_size as grid_size
 from jepa_core.types.mask_plan import MaskPlan as MaskPlan
 from jepa_core.types.padded_set import PaddedSet as PaddedSet
-from jepa_core.types.padded_set import real_rows as real_rows
+from jepa_core.types.padded_set import valid_rows as valid_rows
 from jepa_core.types.step import Step as Step
 from jepa_core.types.tokens import Tokens as Tokens
 

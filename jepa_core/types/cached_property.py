@@ -14,7 +14,7 @@ import torch
 T = TypeVar("T")
 
 
-class once(Generic[T]):  # reads as a decorator
+class cached_property(Generic[T]):  # reads as a decorator
     """Decorates a method without arguments; works on frozen dataclasses."""
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -25,7 +25,7 @@ class once(Generic[T]):  # reads as a decorator
         self.name = name
 
     @overload
-    def __get__(self, instance: None, owner: type) -> once[T]: ...
+    def __get__(self, instance: None, owner: type) -> cached_property[T]: ...
     @overload
     def __get__(self, instance: object, owner: type) -> T: ...
     def __get__(self, instance: Any, owner: type) -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.types.batch import Device
-from jepa_core.types.cached_property import once
+from jepa_core.types.cached_property import cached_property
 from jepa_kernels import Layout
 
 Grid = tuple[int, ...]
@@ -96,17 +96,17 @@ class IndexSet:
         """S, the number of packed tokens."""
         return self.index.numel()
 
-    @once
+    @cached_property
     def offsets(self) -> Tensor:
         """int64 [B+1]: sample b holds the packed rows offsets[b] … offsets[b+1]-1."""
         return torch.cat([self.lengths.new_zeros(1), self.lengths.cumsum(0)])
 
     @property
-    def real(self) -> Tensor | None:
+    def valid(self) -> Tensor | None:
         """bool [S]: false for a row that stands for no sample (`capacity.PaddedSet`); None: all are real."""
         return None
 
-    @once
+    @cached_property
     def segments(self) -> Tensor:
         """int64 [S]: the sequence each packed token stands in; its sample, but for `capacity.PaddedSet`."""
         sequences = torch.arange(self.lengths.numel(), device=self.index.device)
@@ -119,7 +119,7 @@ class IndexSet:
         """int64 [S]: the sample each packed token belongs to, 0 … B-1."""
         return self.segments
 
-    @once
+    @cached_property
     def layout(self) -> Layout:
         """The attention layout in which each sample's tokens see each other and nobody else's."""
         return Layout.packed(self.offsets, max_len=self.max_length, uniform=self.uniform, total=self.total)

@@ -11,39 +11,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_core.types.cached_property import once
+from jepa_core.types.cached_property import cached_property
 from jepa_core.types.index_set import IndexSet
 
 
 @dataclass(frozen=True, eq=False)
 class PaddedSet(IndexSet):
-    """An `IndexSet` whose last sequences, `fillers` of them, stand for no sample.
+    """An `IndexSet` whose last `num_padding` sequences (F) belong to no sample.
 
-    `index` [S] and `lengths` [B+F] hold them too, and `segments` counts on through them; `batch_size` is B,
-    and in `samples` their tokens are the last sample's.
+    `index` [S], `lengths` [B+F] and `segments` include them; `batch_size` is B, and `samples` counts their
+    tokens to the last sample.
     """
 
-    fillers: int = 0
+    num_padding: int = 0
 
     @property
     def batch_size(self) -> int:
-        """B, without the fillers."""
-        return self.lengths.numel() - self.fillers
+        """B, without the padding sequences."""
+        return self.lengths.numel() - self.num_padding
 
     @property
-    def real(self) -> Tensor:
+    def valid(self) -> Tensor:
         """bool [S]: whether a packed token belongs to a sample."""
         return torch.arange(self.total, device=self.index.device) < self.offsets[self.batch_size]
 
-    @once
+    @cached_property
     def samples(self) -> Tensor:
-        """int64 [S]: the sample of each packed token; of the fillers' the last one."""
+        """int64 [S]: the sample of each packed token; of padding tokens the last one."""
         return self.segments.clamp(max=self.batch_size - 1)
 
 
-def real_rows(sets: Sequence[IndexSet]) -> Tensor | None:
+def valid_rows(sets: Sequence[IndexSet]) -> Tensor | None:
     """bool [S of all sets]: which of the sets' tokens, one set after the other, are real; None: all are."""
-    masks = [one.real for one in sets]
+    masks = [one.valid for one in sets]
     if all(mask is None for mask in masks):
         return None
     whole = (torch.ones_like(one.index, dtype=torch.bool) for one in sets)

@@ -51,7 +51,7 @@ class Tokens:
         """[B, D]: the average over each sample's tokens; zeros where a sample has none."""
         if self.at.uniform:
             return self.dense().mean(1)
-        real, lengths = self.at.real, self.at.lengths[: self.at.batch_size]
+        real, lengths = self.at.valid, self.at.lengths[: self.at.batch_size]
         values = self.values if real is None else self.values * real[:, None]
         total = values.new_zeros(len(lengths), self.width).index_add(0, self.at.samples, values)
         return total / lengths.clamp(min=1)[:, None].to(total.dtype)

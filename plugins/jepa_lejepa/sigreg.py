@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from jepa_core.objectives import LossTerm
-from jepa_core.runtime.distributed import summed, world_size
+from jepa_core.runtime.distributed import all_reduce_sum, world_size
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.types.step import Step
 from jepa_lejepa.projections import On, views_of
@@ -59,7 +59,7 @@ class SIGReg(LossTerm):
         normal = (-t.square() / 2).exp()
         angles = values[..., None] * t
         samples = values.shape[1] * world_size()
-        real, imaginary = summed(torch.stack([angles.cos().sum(1), angles.sin().sum(1)])) / samples
+        real, imaginary = all_reduce_sum(torch.stack([angles.cos().sum(1), angles.sin().sum(1)])) / samples
         distance = (real - normal).square() + imaginary.square()
         return 2 * samples * torch.trapezoid(distance * normal, t)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.objectives import LossTerm
-from jepa_core.runtime.distributed import summed, world_size
+from jepa_core.runtime.distributed import all_reduce_sum, world_size
 from jepa_core.types.step import Step
 from jepa_lejepa.projections import On, views_of
 
@@ -75,5 +75,5 @@ def invariance(views: Tensor) -> Tensor:
 def covariances(views: Tensor) -> Tensor:
     """Covariance matrix of each view, [V, P, P], of [V, B, P] and the other processes' samples."""
     samples = views.shape[1] * world_size()
-    centred = views - summed(views.sum(1, keepdim=True)) / samples
-    return summed(torch.einsum("vbp,vbq->vpq", centred, centred)) / max(1, samples - 1)
+    centred = views - all_reduce_sum(views.sum(1, keepdim=True)) / samples
+    return all_reduce_sum(torch.einsum("vbp,vbq->vpq", centred, centred)) / max(1, samples - 1)

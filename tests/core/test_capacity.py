@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_core import build_model, load_recipe, sample_masks
-from jepa_core.training.plan_buckets import MULTIPLE, STEP, Capacity, Room
+from jepa_core.training.plan_buckets import MULTIPLE, STEP, PlanBuckets, SetBuckets
 from jepa_core.types import IndexSet, MaskPlan, Tokens, grid_size
-from jepa_core.types.padded_set import real_rows
+from jepa_core.types.padded_set import valid_rows
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=4, max_size=4)
 
@@ -24,51 +24,51 @@ def sets(*lengths: list[int]) -> list[IndexSet]:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(LENGTHS, min_size=1, max_size=6), LENGTHS)
 def test_a_set_is_padded_to_a_rung_or_not_at_all(seen: list[list[int]], new: list[int]) -> None:
-    room = Room.measured(sets(*seen), tokens=9)
+    bucket = SetBuckets.measured(sets(*seen), tokens=9)
     for one in sets(*seen, new):
-        rung = room.rung(one)
-        if rung is None:
+        size = bucket.bucket_for(one)
+        if size is None:
             assert one.lengths.tolist() == new, "what was measured fits"
             assert new not in seen
             continue
-        padded = room.pad(one, rung, 9)
-        assert padded.total == rung == int(padded.lengths.sum())
-        assert padded.max_length == room.longest >= int(padded.lengths.max())
+        padded = bucket.pad(one, size, 9)
+        assert padded.total == size == int(padded.lengths.sum())
+        assert padded.max_length == bucket.longest >= int(padded.lengths.max())
         assert padded.batch_size == 4
         assert torch.equal(padded.index[: one.total], one.index)
         assert torch.equal(padded.lengths[:4], one.lengths)
         assert padded.index.numel() == 0 or 0 <= int(padded.index.min()) <= int(padded.index.max()) < 9
-        if padded.real is not None:
-            assert torch.equal(padded.real, torch.arange(rung) < one.total)
+        if padded.valid is not None:
+            assert torch.equal(padded.valid, torch.arange(size) < one.total)
             assert (padded.flat(9)[one.total :] // 9 == 3).all(), "fillers hold the last sample's tokens"
 
 
 def test_rungs_are_multiples_an_eighth_apart() -> None:
     ragged = [IndexSet.from_lists([range(n)] * 99 + [range(n + 1)]) for n in (20, 21, 40, 60)]
-    room = Room.measured(ragged, tokens=64)
-    assert room.rungs[0] < 2001 * STEP
-    assert room.rungs[-1] >= 6001
-    assert all(rung % MULTIPLE == 0 for rung in room.rungs)
-    ratios = [above / below for below, above in zip(room.rungs, room.rungs[1:], strict=False)]
+    bucket = SetBuckets.measured(ragged, tokens=64)
+    assert bucket.sizes[0] < 2001 * STEP
+    assert bucket.sizes[-1] >= 6001
+    assert all(size % MULTIPLE == 0 for size in bucket.sizes)
+    ratios = [above / below for below, above in zip(bucket.sizes, bucket.sizes[1:], strict=False)]
     assert len(ratios) > 8
     assert max(ratios) <= STEP
 
 
 def test_sets_of_one_length_are_left_alone() -> None:
     kept = IndexSet.full(4, 6)
-    room = Room.measured([kept, IndexSet.full(4, 6)], tokens=6)
-    rung = room.rung(kept)
-    assert rung == 24
-    assert room.pad(kept, rung, 6) is kept
-    assert room.rung(IndexSet.full(4, 5)) is None
-    assert room.rung(IndexSet.full(3, 6)) is None
+    bucket = SetBuckets.measured([kept, IndexSet.full(4, 6)], tokens=6)
+    size = bucket.bucket_for(kept)
+    assert size == 24
+    assert bucket.pad(kept, size, 6) is kept
+    assert bucket.bucket_for(IndexSet.full(4, 5)) is None
+    assert bucket.bucket_for(IndexSet.full(3, 6)) is None
 
 
 def test_all_sets_of_a_plan_get_as_many_fillers() -> None:
     plans = [
         MaskPlan((IndexSet.full(4, 3),), (one,)) for one in sets([1, 2, 3, 4], [9, 9, 2, 9], [5, 5, 5, 6])
     ]
-    padded = Capacity.measured(plans, 9).pad(plans[0])
+    padded = PlanBuckets.measured(plans, 9).pad(plans[0])
     assert padded is not None
     assert len(padded.contexts[0].lengths) == len(padded.targets[0].lengths) > 4
     assert padded.batch_size == 4
@@ -77,27 +77,27 @@ def test_all_sets_of_a_plan_get_as_many_fillers() -> None:
 def test_plans_of_other_sets_do_not_fit_and_cannot_be_measured_together() -> None:
     one = MaskPlan((IndexSet.full(4, 3),), (IndexSet.full(4, 2),))
     two = MaskPlan(one.contexts, one.targets * 2)
-    assert Capacity.measured([one], 9).pad(two) is None
+    assert PlanBuckets.measured([one], 9).pad(two) is None
     with pytest.raises(ValueError, match="plans have different sets or pairs"):
-        Capacity.measured([one, two], 9)
-    found = Capacity.measured([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
+        PlanBuckets.measured([one, two], 9)
+    found = PlanBuckets.measured([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
     assert found is not None
     assert found.empty
 
 
 def test_means_and_real_rows_leave_fillers_out() -> None:
     seen = sets([1, 2, 3, 4], [2, 3, 4, 9])
-    room = Room.measured(seen, tokens=9)
-    rung = room.rung(seen[0])
-    assert rung is not None
-    padded = room.pad(seen[0], rung, 9)
+    bucket = SetBuckets.measured(seen, tokens=9)
+    size = bucket.bucket_for(seen[0])
+    assert size is not None
+    padded = bucket.pad(seen[0], size, 9)
     values = torch.randn(padded.total, 5)
     mine = Tokens(values[:10], seen[0], (9,)).mean()
     torch.testing.assert_close(Tokens(values, padded, (9,)).mean(), mine)
-    rows = real_rows([seen[0], padded])
+    rows = valid_rows([seen[0], padded])
     assert rows is not None
     assert rows.tolist() == [True] * 20 + [False] * (padded.total - 10)
-    assert real_rows(seen) is None
+    assert valid_rows(seen) is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_fillers_reach_neither_features_nor_guesses_nor_gradients(
     model = build_model(load_recipe(tiny_recipe, *overrides))
     plans = [sample_masks(model, 8, step=n) for n in range(8)]
     images = torch.randn(8, 3, 16, 16)
-    padded = Capacity.measured(plans, grid_size(model.grid())).pad(plans[0])
+    padded = PlanBuckets.measured(plans, grid_size(model.grid())).pad(plans[0])
     assert padded is not None
     found = []
     for plan in (plans[0], padded):

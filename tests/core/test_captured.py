@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from jepa_core import UserError, build_model, load_recipe, sample_masks, training_step
-from jepa_core.training.cuda_graph_step import CapturedStep
+from jepa_core.training.cuda_graph_step import CudaGraphStep
 from jepa_core.training.cuda_graphs import WARM
 from jepa_core.training.step import TrainingStep
 from jepa_core.training.step_guard import StepRefused
@@ -53,7 +53,7 @@ def stepper(recipe: Path, captured: bool, *overrides: str) -> tuple[Any, Again]:
     resolved = load_recipe(recipe, *fixed, *overrides)
     model, again = build_model(resolved), Again()
     if captured:
-        return CapturedStep(model, resolved, STEPS, 2, recorder=again), again
+        return CudaGraphStep(model, resolved, STEPS, 2, recorder=again), again
     return training_step(model, resolved), again
 
 
@@ -92,7 +92,7 @@ def test_it_learns_what_the_plain_step_learns(
     captured, again = stepper(tiny_recipe, True, *overrides)
     assert run(captured, STEPS, micros) == pytest.approx(run(plain, STEPS, micros), rel=1e-5)
     assert captured.logged["grad_norm"].item() == pytest.approx(plain.logged["grad_norm"].item(), rel=1e-4)
-    assert captured.unfit == 0
+    assert captured.eager_fallbacks == 0
     assert again.replayed > WARM, "steps were recorded and replayed"
     for name, value in weights(captured).items():
         torch.testing.assert_close(value, weights(plain)[name], rtol=1e-4, atol=2e-5, msg=name)
@@ -113,9 +113,9 @@ def test_a_batch_that_does_not_fit_is_run_as_it_is(tiny_recipe: Path) -> None:
     run(step, 3), run(plain, 3)
     odd = batch(step, size=5)
     assert step.accumulate([odd]).loss.item() == pytest.approx(plain.accumulate([odd]).loss.item(), rel=1e-5)
-    assert step.unfit == 1
+    assert step.eager_fallbacks == 1
     assert run(step, STEPS) == pytest.approx(run(plain, STEPS), rel=1e-5)
-    assert step.unfit == 1
+    assert step.eager_fallbacks == 1
 
 
 def test_what_is_handed_on_has_no_filler(tiny_recipe: Path) -> None:
@@ -123,10 +123,10 @@ def test_what_is_handed_on_has_no_filler(tiny_recipe: Path) -> None:
     for _ in range(WARM + 2):
         images, plan = batch(step)
         output = step.accumulate([(images, plan)])
-    assert step.capacity is not None
-    assert step.capacity.pad(plan).contexts[0].total > plan.contexts[0].total
+    assert step.buckets is not None
+    assert step.buckets.pad(plan).contexts[0].total > plan.contexts[0].total
     assert [t.values.shape[0] for t in output.step.predictions] == [s.total for s in plan.targets]
-    assert [t.at.real for t in (*output.step.predictions, *output.step.contexts)] == [None] * 5
+    assert [t.at.valid for t in (*output.step.predictions, *output.step.contexts)] == [None] * 5
     expected = sum(s.total for s in plan.contexts) / 8 / len(plan.contexts)
     assert output.metrics["context_tokens"] == expected
 
@@ -142,13 +142,13 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_found_when_a_line_is
     after = {k: v for k, v in weights(step).items() if not k.startswith("target_encoder")}
     assert all(torch.equal(before[name], value) for name, value in after.items())
     assert step.guard.skipped == [], "the host does not know yet"
-    assert step.objection is None
+    assert step.skip_reason is None
     run(step, 5)
     assert step.guard.skipped == [4]
-    assert step.objection == "the loss or its gradient was not finite at step 4"
+    assert step.skip_reason == "the loss or its gradient was not finite at step 4"
     assert all(value.isfinite().all() for value in weights(step).values())
     run(step, 6)
-    assert step.objection is None
+    assert step.skip_reason is None
 
 
 @pytest.mark.parametrize("look", ["log", "save"])
@@ -217,8 +217,8 @@ import sys, torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from jepa_core import build_model, load_recipe, sample_masks
-from jepa_core.capacity import Capacity
-from jepa_core.captured import CapturedStep
+from jepa_core.training.plan_buckets import PlanBuckets
+from jepa_core.training.cuda_graph_step import CudaGraphStep
 from jepa_core.types import Batch, grid_size
 from dataclasses import replace
 sys.path.insert(0, sys.argv[2])
@@ -228,7 +228,7 @@ torch.cuda.get_device_capability = lambda device=None: (9, 0)
 recipe = load_recipe(sys.argv[1], "train.precision=fp32")
 model = build_model(recipe)
 plans = [sample_masks(model, 8, step=n) for n in range(8)]
-capacity = Capacity.measured(plans, grid_size(model.grid()))
+capacity = PlanBuckets.measured(plans, grid_size(model.grid()))
 
 class NoTransfers(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -247,7 +247,7 @@ with FakeTensorMode(allow_non_fake_inputs=True):
             if parameter is not None:
                 made = torch.nn.Parameter(there(parameter), requires_grad=parameter.requires_grad)
                 module._parameters[name] = made
-    step = CapturedStep(model, recipe, 8, 2, recorder=Again())
+    step = CudaGraphStep(model, recipe, 8, 2, recorder=Again())
     plan = capacity.pad(plans[0]).map(lambda s: replace(s, index=there(s.index), lengths=there(s.lengths)))
     batch = Batch({"image": torch.empty(8, 3, 16, 16, device="cuda")})
     step.forward(batch, plan)  # tables are made now

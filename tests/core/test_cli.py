@@ -28,7 +28,7 @@ PATTERNS = {
 
 
 def registered(kind: str) -> list[str]:
-    return sorted(plugins.get().catalogue(kind).classes)
+    return sorted(plugins.registry().catalogue(kind).classes)
 
 
 def python(code: str) -> str:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from jepa_core import plugins
-from jepa_core.plugins import Found
+from jepa_core.plugins import PluginStatus
 
 
 @pytest.mark.parametrize("words", [["plugins"], ["plugins", "list"]])
@@ -22,8 +22,10 @@ def test_plugins_and_their_components_are_listed(jepa, words: list[str]) -> None
 
 
 def test_a_plugin_that_is_set_aside_is_listed_with_its_error(jepa, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Found("broken", "broken (broken 0.1)", "set aside", "ImportError: no module named 'nothing'")
-    monkeypatch.setattr(plugins.get(), "found", [*plugins.get().found, broken])
+    broken = PluginStatus(
+        "broken", "broken (broken 0.1)", "set aside", "ImportError: no module named 'nothing'"
+    )
+    monkeypatch.setattr(plugins.registry(), "found", [*plugins.registry().found, broken])
     assert "\nbroken is set aside: ImportError: no module named 'nothing'\n" in jepa("plugins").out
 
 

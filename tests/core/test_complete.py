@@ -16,10 +16,10 @@ import pytest
 from jepa_core.cli import completion as complete
 from jepa_core.cli import completion_index as known
 from jepa_core.errors import UserError
-from jepa_core.plugins import Plugins, get
+from jepa_core.plugins import Plugins, registry
 
 Tab = Callable[..., list[str]]
-MASKERS = sorted(get().catalogue("masker").classes)
+MASKERS = sorted(registry().catalogue("masker").classes)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def registered() -> list[tuple[str, str]]:
     """(kind, name): each class once, under the first of its names that is no pattern."""
     found: dict[tuple[str, type], str] = {}
     for kind in set(KINDS) - {"data"}:  # those read data: tests/core/test_testing_data.py
-        catalogue = plugins.get().catalogue(kind)
+        catalogue = plugins.registry().catalogue(kind)
         for name, component in sorted(catalogue.classes.items()):
             if catalogue.owners[name] in OURS and "*" not in name and name not in OWN_PARTS:
                 best = min(found.get((kind, component), name), name, key=lambda n: n not in SMALL)

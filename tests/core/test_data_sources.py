@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jepa_core.data import SOURCES, FolderSource, NpzSource, TorchvisionSource, eval_loader
+from jepa_core.builtin import jepa_data
+from jepa_core.data import FolderSource, NpzSource, TorchvisionSource, eval_loader
 from jepa_core.data.splits import HeldOutSettings, hold_out
 from jepa_core.errors import UserError
 from jepa_core.settings import parse
@@ -35,7 +36,7 @@ def labelled(samples) -> list[tuple[str, int]]:
 
 
 def test_every_source_nests_settings_that_say_what_they_mean() -> None:
-    for name, source in SOURCES.items():
+    for name, source in jepa_data().items():
         assert issubclass(source.Config, SourceSettings), name
         assert all(field.description for field in source.Config.model_fields.values()), name
 

@@ -122,7 +122,7 @@ def test_every_registered_component_can_be_described() -> None:
     from jepa_core import plugins
 
     for kind in KINDS:
-        for name, component in plugins.get().catalogue(kind).classes.items():
+        for name, component in plugins.registry().catalogue(kind).classes.items():
             assert summary(component), f"{kind} {name} says what it is"
             for setting in describe(component.Config):
                 assert setting.means, f"{kind} {name}: {setting.name} says what it means"

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from jepa_core import doctor, plugins
-from jepa_core.doctor import Check, extensions, kernels, machine, selftest, storage
-from jepa_core.plugins import Found
+from jepa_core import plugins
+from jepa_core.doctor import examine, extensions, kernels, machine, selftest, storage
+from jepa_core.doctor.check import Check
+from jepa_core.plugins import PluginStatus
 from jepa_kernels import EMA_IMPLS, EmaPlan, block_attention, explain_ema
 
 CPU = torch.device("cpu")
@@ -28,7 +29,7 @@ def test_a_sound_machine_is_ok_in_every_topic(jepa, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("JEPA_DATA", str(tmp_path))
     said = jepa("doctor")
     assert said.code == 0, said.out
-    assert all(f"\n{topic}\n" in said.out for topic in doctor.LOOKS)
+    assert all(f"\n{topic}\n" in said.out for topic in examine.LOOKS)
     assert "2 steps of ijepa/selftest on " in said.out
     assert "written, and read back bit for bit" in said.out
 
@@ -37,7 +38,7 @@ def test_as_json_it_is_all_there(jepa, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("JEPA_DATA", str(tmp_path))
     told = json.loads(jepa("doctor", "--json").out)
     assert told["ok"] is True
-    assert {check["topic"] for check in told["checks"]} == set(doctor.LOOKS)
+    assert {check["topic"] for check in told["checks"]} == set(examine.LOOKS)
     assert told["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     context = next(check for check in told["checks"] if check["name"] == "ViT-S/16 at 224, context")
     assert sum(choice["chosen"] for choice in context["details"]["choices"]) == 1
@@ -52,7 +53,7 @@ def failing() -> Iterator[Check]:
 
 def test_a_look_that_fails_is_a_problem_and_the_others_go_on(jepa, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "disk", failing)
-    monkeypatch.setattr(doctor, "LOOKS", {key: doctor.LOOKS[key] for key in ("disk", "plugins")})
+    monkeypatch.setattr(examine, "LOOKS", {key: examine.LOOKS[key] for key in ("disk", "plugins")})
     said = jepa("doctor")
     assert said.code == 1
     assert "is said before it fails" in said.out
@@ -62,8 +63,8 @@ def test_a_look_that_fails_is_a_problem_and_the_others_go_on(jepa, monkeypatch: 
 
 
 def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LOOKS", {"kernels": ("nowhere", "choices")})
-    (check,) = doctor.examine()
+    monkeypatch.setattr(examine, "LOOKS", {"kernels": ("nowhere", "choices")})
+    (check,) = examine.examine()
     assert (check.state, check.topic) == ("problem", "kernels")
     assert check.said == "ModuleNotFoundError: No module named 'jepa_core.doctor.nowhere'"
 
@@ -139,8 +140,10 @@ def test_ema_is_explained_by_what_it_runs() -> None:
 
 
 def test_plugins_in_trouble_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Found("broken", "broken (broken 0.1)", "set aside", "ImportError: no module named 'nothing'")
-    monkeypatch.setattr(plugins.get(), "found", [*plugins.get().found, broken])
+    broken = PluginStatus(
+        "broken", "broken (broken 0.1)", "set aside", "ImportError: no module named 'nothing'"
+    )
+    monkeypatch.setattr(plugins.registry(), "found", [*plugins.registry().found, broken])
     monkeypatch.setenv("JEPA_DISABLE_PLUGINS", "ijep")
     checks = list(extensions.installed())
     assert only(iter(checks), "ijepa").state == "ok"

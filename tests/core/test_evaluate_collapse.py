@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa_core.evaluate import (
     AlarmSettings,
-    Look,
+    CollapseReading,
     collapse_warning,
     feature_std,
     prediction_retrieval,
@@ -151,8 +151,8 @@ def test_a_step_without_predictions_is_an_error() -> None:
         prediction_retrieval(step_of([]), torch.randn(BATCH, TOKENS, WIDTH))
 
 
-def looks(*values: tuple[float, float, float | None]) -> list[Look]:
-    return [Look(10 * i, *value) for i, value in enumerate(values)]
+def looks(*values: tuple[float, float, float | None]) -> list[CollapseReading]:
+    return [CollapseReading(10 * i, *value) for i, value in enumerate(values)]
 
 
 ALARM = AlarmSettings(std_below=0.05, rankme_share=0.5, retrieval_share=0.25, looks=2)

@@ -39,7 +39,7 @@ def file(run: Path) -> Path:
 
 
 def test_every_format_keeps_the_protocol():
-    classes = plugins.get().catalogue("format").classes
+    classes = plugins.registry().catalogue("format").classes
     assert {"timm", "safetensors", "onnx", "official", "huggingface"} <= classes.keys()
     for name, offered in classes.items():
         form = offered(offered.Config(name=name))

@@ -18,7 +18,7 @@ from jepa_core.nn.sincos import scale_of, sincos
 from jepa_core.nn.timm_vit import TimmVit, with_prefix
 from jepa_core.recipes import with_overrides
 from jepa_core.runs.load import open_model
-from jepa_core.training.plan_buckets import Room
+from jepa_core.training.plan_buckets import SetBuckets
 from tests.made_runs import error_of, images, make_run
 
 SIZES = {"img_size": [32, 48], "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -91,8 +91,8 @@ def test_prefix_rows_by_hand():
 
 def test_prefixes_of_padded_sets_leave_the_patches_as_they_are() -> None:
     sets = [IndexSet.from_lists([range(n), range(2)]) for n in (3, 9)]
-    room = Room.measured(sets, tokens=9)
-    padded = room.pad(sets[0], room.rungs[0], 9)
+    buckets = SetBuckets.measured(sets, tokens=9)
+    padded = buckets.pad(sets[0], buckets.sizes[0], 9)
     at, patches = with_prefix(padded, 2)
     assert at.batch_size == 2
     assert at.lengths.tolist() == (padded.lengths + 2).tolist()

@@ -31,7 +31,7 @@ def take(step: TrainingStep, pixel: float = 0.0) -> None:
 
 
 def judge(guard: StepGuard, step: int, loss: float, norm: Tensor = FINE) -> str | None:
-    return guard.objection(
+    return guard.skip_reason(
         step, torch.tensor(loss), {"prediction": torch.tensor(loss)}, norm, nn.Linear(1, 1)
     )
 
@@ -70,9 +70,9 @@ def test_a_skipped_step_changes_nothing_but_its_number(tiny_recipe: Path) -> Non
     assert all(map(torch.equal, before, weights(step.model)))
     assert str(step.optimizer.state_dict()["state"]) in moments
     assert step.done == 2
-    assert step.objection == "the loss is nan (term prediction is nan)"
+    assert step.skip_reason == "the loss is nan (term prediction is nan)"
     take(step)
-    assert step.objection is None
+    assert step.skip_reason is None
     assert step.guard.skipped == [2]
     assert not all(map(torch.equal, before, weights(step.model)))
 

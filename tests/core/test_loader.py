@@ -16,7 +16,7 @@ from jepa_core.data import (
     BaseSamples,
     CorruptSample,
     FolderSource,
-    Loaded,
+    StepBatch,
     TransformSettings,
     eval_loader,
     make_loader,
@@ -79,13 +79,13 @@ class Half:
         return MaskPlan(contexts=(IndexSet.from_mask(keep),))
 
 
-def load(samples, steps: range, settings: TransformSettings = FLIPS, **more) -> list[Loaded]:
+def load(samples, steps: range, settings: TransformSettings = FLIPS, **more) -> list[StepBatch]:
     named = {"seed": 3, "masker": Half(), "grid": (4, 4), "total_steps": 100, **more}
     return list(make_loader(samples, settings, VIEW, named.pop("batch_size", 4), steps=steps, **named))
 
 
-def same(one: list[Loaded], other: list[Loaded]) -> bool:
-    def parts(loaded: Loaded) -> tuple[torch.Tensor, ...]:
+def same(one: list[StepBatch], other: list[StepBatch]) -> bool:
+    def parts(loaded: StepBatch) -> tuple[torch.Tensor, ...]:
         (context,) = loaded.plan.contexts
         return loaded.batch.views["image"], loaded.batch.labels, context.index, context.lengths
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jepa_core import IndexSet, MaskPlan, build_model, load_recipe, sample_masks
-from jepa_core.maskers.multi_mask import joined
+from jepa_core.maskers.multi_mask import concat_plans
 
 
 def as_lists(sets: tuple[IndexSet, ...]) -> list[list[list[int]]]:
@@ -23,7 +23,7 @@ def test_plans_are_joined_with_new_numbers() -> None:
         )
         for shift in (0, 3)
     )
-    plan = joined([first, second, MaskPlan()])
+    plan = concat_plans([first, second, MaskPlan()])
     assert as_lists(plan.contexts) == [[[0]], [[3]]]
     assert as_lists(plan.targets) == [[[1]], [[2]], [[4]], [[5]]]
     assert plan.pairs == ((0, 0), (0, 1), (1, 2), (1, 3))

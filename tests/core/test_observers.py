@@ -88,11 +88,11 @@ def test_the_observer_of_the_docs_tells_wandb_all(
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     plugin: Any = ModuleType("jepa_wandb")
     exec(code, vars(plugin))
-    plugins.get().register(plugin, "wandb")
+    plugins.registry().register(plugin, "wandb")
     try:
         run = train(load_recipe(tiny_recipe, "train.log_every=4"), tmp_path / "mine", watch=[MetricsWriter()])
     finally:
-        plugins.get().manager.unregister(name="wandb")
+        plugins.registry().manager.unregister(name="wandb")
     assert [what for what, _ in wandb] == ["init", "log", "log", "finish"]
     assert wandb[0][1]["name"] == "mine"
     assert wandb[0][1]["config"]["optimizer"]["lr"] == 1e-3

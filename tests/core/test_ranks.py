@@ -16,7 +16,7 @@ from PIL import Image
 from jepa_core import UserError, load_recipe, train
 from jepa_core.runs.events_file import read_events
 from jepa_core.runs.metrics_file import read_metrics
-from jepa_core.runtime.distributed import Ranks, summed, world_size
+from jepa_core.runtime.distributed import Ranks, all_reduce_sum, world_size
 from jepa_core.trainer import micro_batches
 
 COMMAND = "from jepa_core.cli import main; main()"
@@ -140,12 +140,12 @@ def test_what_cannot_be_shared_is_refused(
 def test_a_process_alone_sends_nothing() -> None:
     alone = Ranks()
     values = torch.ones(2)
-    alone.wait()
-    assert alone.main
-    assert alone.share("x") == "x"
+    alone.barrier()
+    assert alone.is_main
+    assert alone.broadcast("x") == "x"
     assert alone.gather(3) == [3]
     assert (alone.any(True), alone.any(False)) == (True, False)
     assert alone.mean(values) is values
-    assert (world_size(), summed(values) is values) == (1, True)
+    assert (world_size(), all_reduce_sum(values) is values) == (1, True)
     module = torch.nn.Linear(1, 1)
     assert alone.wrap(module) is module

@@ -109,7 +109,7 @@ def two_maskers() -> object:
         def jepa_maskers(self) -> dict[str, type]:
             return {"old": Old, "new": New}
 
-    plugin, found = Plugin(), plugins.get()
+    plugin, found = Plugin(), plugins.registry()
     found.register(plugin, "two maskers")
     yield plugin
     found.manager.unregister(plugin)
@@ -185,8 +185,8 @@ def test_what_is_wrong_is_one_exact_line(tiny_recipe: Path, override: str, said:
     from jepa_core.settings import TrainSettings
 
     known = {
-        "maskers": ", ".join(sorted(plugins.get().catalogue("masker").classes)),
-        "objectives": ", ".join(sorted(plugins.get().catalogue("objective").classes)),
+        "maskers": ", ".join(sorted(plugins.registry().catalogue("masker").classes)),
+        "objectives": ", ".join(sorted(plugins.registry().catalogue("objective").classes)),
         "sections": ", ".join(sorted(Recipe.__dataclass_fields__)),
         "train": ", ".join(sorted(TrainSettings.model_fields)),
     }
@@ -238,7 +238,7 @@ def test_what_is_written_is_what_is_read(tiny_recipe: Path, write: Write) -> Non
 @pytest.mark.parametrize("name", sorted(names()))
 def test_every_shipped_recipe_resolves_and_survives_being_written(name: str, write: Write) -> None:
     data = read(name)["data"]
-    settings = plugins.get().catalogue("data").find(data["name"]).Config.model_fields
+    settings = plugins.registry().catalogue("data").find(data["name"]).Config.model_fields
     missing = [key for key, field in settings.items() if field.is_required() and key not in data]
     assert missing in ([], ["path"]), "only the place of the data may be left to the user"
     recipe = load_recipe(name, *(f"data.{key}=/data" for key in missing))

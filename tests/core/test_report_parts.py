@@ -17,11 +17,11 @@ from jepa_core.report import patch_maps as patches
 from jepa_core.report import settings_table as choices
 from jepa_core.report import summary as story
 from jepa_core.report import text as words
-from jepa_core.report.embeddings import Look
-from jepa_core.report.summary import Story
+from jepa_core.report.embeddings import ImageFeatures
+from jepa_core.report.summary import RunSummary
 
 
-def told(**given: Any) -> Story:
+def told(**given: Any) -> RunSummary:
     """A run of 10 steps of 128 images at 640 images/s, from made-up files."""
     lines = [
         {"step": 5, "loss": 2.0, "images_per_s": 640.0},
@@ -35,7 +35,7 @@ def told(**given: Any) -> Story:
         "events": [],
         "evaluation": None,
     }
-    return Story(**{**facts, **given})
+    return RunSummary(**{**facts, **given})
 
 
 def started(device: str = "cpu", **cpu: int) -> dict[str, Any]:
@@ -139,9 +139,9 @@ def test_the_patches_looked_at_lie_on_the_grid(grid: tuple[int, int], expected: 
     assert list(patches.places(grid)) == expected
 
 
-def seen(values: Tensor, split: str, labels: list[int]) -> Look:
+def seen(values: Tensor, split: str, labels: list[int]) -> ImageFeatures:
     thumbs = torch.zeros(len(values), 3, 4, 4, dtype=torch.uint8)
-    return Look(split, values, torch.tensor(labels), thumbs, ["cat", "dog"])
+    return ImageFeatures(split, values, torch.tensor(labels), thumbs, ["cat", "dog"])
 
 
 def test_the_nearest_are_nearest_by_angle_and_never_the_image_itself() -> None:

@@ -49,7 +49,7 @@ class Sectioned:
 
 @pytest.fixture
 def plugin() -> Iterator[Sectioned]:
-    mine, found = Sectioned(), plugins.get()
+    mine, found = Sectioned(), plugins.registry()
     found.register(mine, "sectioned")
     yield mine
     found.manager.unregister(mine)

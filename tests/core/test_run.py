@@ -17,8 +17,9 @@ from PIL import Image
 from jepa_core import Run, UserError, hookimpl, load_recipe, train
 from jepa_core.observers.standard import MetricsWriter, Terminal
 from jepa_core.runs import checkpoints
-from jepa_core.runs import start as runs
+from jepa_core.runs import folder as run_folder
 from jepa_core.runs.events_file import read_events
+from jepa_core.runs.load import open_model
 from jepa_core.runs.metrics_file import read_metrics
 
 
@@ -199,7 +200,7 @@ def test_what_may_change_is_named_and_stays_written(whole: Run, tiny_recipe: Pat
     assert (longer.step, list(losses(tmp_path))) == (8, [1, 2, 3, 4, 5, 6, 7, 8])
     assert losses(tmp_path)[3] == losses(whole.folder)[3]
     assert losses(tmp_path)[6] != losses(whole.folder)[6]
-    assert runs.recipe_of(tmp_path) == asked
+    assert run_folder.read_run_recipe(tmp_path) == asked
     assert read_events(tmp_path, "recipe_changed")[0]["what"] == [
         "optimizer.lr (0.001 → 0.002)",
         "train.steps (6 → 8)",
@@ -392,7 +393,7 @@ def test_a_run_of_a_gpu_opens_where_there_is_none(whole: Run, caplog: pytest.Log
     recipe = whole.folder / "recipe.toml"
     before = recipe.read_text()
     recipe.write_text(before.replace('device = "cpu"', 'device = "cuda"'))
-    _, model, step = runs.open_model(whole.folder)
+    _, model, step = open_model(whole.folder)
     recipe.write_text(before)
     assert (next(model.parameters()).device.type, step) == ("cpu", 6)
     assert "sees no GPU here; taking cpu" in caplog.text
@@ -401,7 +402,7 @@ def test_a_run_of_a_gpu_opens_where_there_is_none(whole: Run, caplog: pytest.Log
 def test_clear_removes_a_runs_files_and_nothing_else(tiny_recipe: Path, tmp_path: Path) -> None:
     train(load_recipe(tiny_recipe, "train.steps=2"), tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    runs.clear(tmp_path)
+    run_folder.remove_run_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

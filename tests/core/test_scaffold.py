@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from jepa_core import plugins
-from jepa_core.scaffold import MADE, new_plugin
+from jepa_core.scaffold.new import MADE, new_plugin
 from tests.fresh_environment import ROOT, FreshEnvironment, build_wheel
 
 EXPECTED = "expected lower-case letters, digits and underscores between them, a letter first"
@@ -161,8 +161,8 @@ def test_check_says_what_was_not_asked_and_why(jepa) -> None:
 
 
 def test_a_plugin_that_cannot_be_checked_is_one_line(jepa, monkeypatch) -> None:
-    found = plugins.Found("broken", "broken", "set aside", "ImportError: no module named 'nothing'")
-    monkeypatch.setattr(plugins.get(), "found", [*plugins.get().found, found])
+    found = plugins.PluginStatus("broken", "broken", "set aside", "ImportError: no module named 'nothing'")
+    monkeypatch.setattr(plugins.registry(), "found", [*plugins.registry().found, found])
     done = jepa("plugins", "check", "broken")
     assert (done.code, done.err) == (
         2,

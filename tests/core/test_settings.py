@@ -151,12 +151,12 @@ def test_the_text_under_a_field_is_shown_to_users() -> None:
 def test_every_setting_of_every_component_and_of_the_engine_says_what_it_means() -> None:
     from jepa_core import plugins
     from jepa_core.plugins import KINDS
-    from jepa_core.settings.recipe import ENGINE
+    from jepa_core.settings.recipe import ENGINE_SECTIONS
 
-    offered = [cls.Config for kind in KINDS for cls in plugins.get().catalogue(kind).classes.values()]
+    offered = [cls.Config for kind in KINDS for cls in plugins.registry().catalogue(kind).classes.values()]
     silent = [
         f"{model.__qualname__}.{name}"
-        for model in {*offered, *ENGINE.values()}
+        for model in {*offered, *ENGINE_SECTIONS.values()}
         for name, field in model.model_fields.items()
         if not field.description and name != "name"
     ]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from jepa_core import UserError, build_model, load_recipe
-from jepa_core.assembly import noise
-from jepa_core.data import ArraySamples, BaseSamples, Loaded, TransformSettings, eval_loader, make_loader
+from jepa_core.assembly import random_batch
+from jepa_core.data import ArraySamples, BaseSamples, StepBatch, TransformSettings, eval_loader, make_loader
 from jepa_core.data.batched_transforms import augment
 from jepa_core.data.samples import Selection
-from jepa_core.recipes import Recipe, with_overrides
+from jepa_core.recipes import with_overrides
 from jepa_core.recipes.annotate import Head, commented
+from jepa_core.recipes.resolve import resolve
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.settings import parse
 
@@ -47,7 +48,7 @@ def one_by_one() -> Selection:
 
 def load(
     transform: TransformSettings, steps: range = range(3), samples: BaseSamples | None = None, **more: Any
-) -> list[Loaded]:
+) -> list[StepBatch]:
     read = samples or ramps()
     return list(make_loader(read, transform, (3, 16, 16), 4, steps=steps, seed=1, **more))
 
@@ -125,7 +126,7 @@ def test_evaluation_sees_the_whole_image_whatever_the_groups() -> None:
 
 def test_one_setting_of_one_group_is_overridden_and_the_rest_stays(tiny_recipe: Path) -> None:
     base = {**load_recipe(tiny_recipe).to_table(), "transform": {"views": VIEWS}}
-    recipe = Recipe.resolve(with_overrides(base, ["transform.views.local.count=5"]))
+    recipe = resolve(with_overrides(base, ["transform.views.local.count=5"]))
     local = recipe.transform.views["local"]
     assert (list(recipe.transform.views), local.count, local.size) == (["global", "local"], 5, (8, 4))
     text = commented(recipe, Head())
@@ -134,7 +135,7 @@ def test_one_setting_of_one_group_is_overridden_and_the_rest_stays(tiny_recipe: 
 
 def test_a_recipe_with_groups_is_written_and_read_back(tiny_recipe: Path, tmp_path: Path) -> None:
     base = {**load_recipe(tiny_recipe).to_table(), "transform": {"views": VIEWS}}
-    recipe = Recipe.resolve(base)
+    recipe = resolve(base)
     (tmp_path / "r.toml").write_text(recipe.to_toml(), encoding="utf-8")
     (tmp_path / "c.toml").write_text(commented(recipe, Head()), encoding="utf-8")
     for name in ("r", "c"):
@@ -172,9 +173,9 @@ def test_a_mistake_in_a_group_is_said_with_its_name(views: Any, said: str) -> No
 def test_noise_has_the_shapes_of_a_recipes_views(tiny_recipe: Path) -> None:
     plain = load_recipe(tiny_recipe)
     model = build_model(plain)
-    assert noise(plain, model, 5).views["image"].shape == (5, 3, 16, 16)
+    assert random_batch(plain, model, 5).views["image"].shape == (5, 3, 16, 16)
     table = {**plain.to_table(), "transform": {"views": VIEWS}}
-    views = noise(Recipe.resolve(table), model, 5).views
+    views = random_batch(resolve(table), model, 5).views
     assert {name: tuple(view.shape) for name, view in views.items()} == {
         "global": (5, 2, 3, 16, 16),
         "local": (5, 3, 3, 8, 4),

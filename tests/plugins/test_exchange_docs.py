@@ -85,4 +85,4 @@ def test_the_table_names_every_format(jepa):
     from jepa_core import plugins
 
     rows = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.M))
-    assert rows == plugins.get().catalogue("format").classes.keys()
+    assert rows == plugins.registry().catalogue("format").classes.keys()

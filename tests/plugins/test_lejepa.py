@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jepa_core import Batch, MaskPlan, Recipe, UserError, build_model, load_recipe, sample_masks, train
 from jepa_core.recipes import with_overrides
 from jepa_core.recipes.annotate import read_head
+from jepa_core.recipes.resolve import resolve
 from jepa_core.runs.load import open_model
 from jepa_core.runs.metrics_file import read_metrics
 from jepa_core.training.build import training_step
@@ -200,5 +201,5 @@ def test_terms_serve_a_method_that_masks(tiny_recipe: Path) -> None:
 
 def test_merging_overrides_keeps_the_order_of_the_groups() -> None:
     table = load_recipe("lejepa/cifar10").to_table()
-    changed = Recipe.resolve(with_overrides(table, ["transform.views.local.count=2"]))
+    changed = resolve(with_overrides(table, ["transform.views.local.count=2"]))
     assert list(changed.transform.views) == ["global", "local"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_core.errors import UserError
-from jepa_core.maskers.blocks import BlockLaw
+from jepa_core.maskers.blocks import BlockSampler
 from jepa_core.protocols import Masker
 from jepa_core.settings import parse
 from jepa_ijepa.maskers import Block, Multiblock, Random, Rasterised, Union
@@ -129,22 +129,22 @@ def test_the_other_maskers_say_no_beforehand_or_split_the_grid(name, grid, share
 @pytest.mark.parametrize("scale", [(0.15, 0.2), (0.5, 0.9)], ids=str)
 def test_block_sizes_equal_the_rules_worked_out_one_by_one(grid, scale):
     uniform = np.random.default_rng(0).random((400, 3))
-    exact = BlockLaw(scale=scale, aspect=(0.75, 1.5)).sizes(grid, uniform)
+    exact = BlockSampler(scale=scale, aspect=(0.75, 1.5)).sizes(grid, uniform)
     assert exact.tolist() == [list(exact_size(grid, u, v, scale, (0.75, 1.5))) for u, v, _ in uniform]
     if min(grid) > 1:
-        law = BlockLaw(scale=scale, aspect=(0.75, 1.5), rounding="sides", correlated=True, last_row=False)
+        law = BlockSampler(scale=scale, aspect=(0.75, 1.5), rounding="sides", correlated=True, last_row=False)
         expected = [list(official_size(grid, u, scale, (0.75, 1.5))) for u, _, _ in uniform]
         assert law.sizes(grid, uniform).tolist() == expected
 
 
 def test_blocks_on_a_4x4_grid_are_two_to_four_tokens_tall_and_wide():
-    sizes = BlockLaw(scale=(0.15, 0.2), aspect=(0.75, 1.5)).reachable((4, 4)).tolist()
+    sizes = BlockSampler(scale=(0.15, 0.2), aspect=(0.75, 1.5)).reachable((4, 4)).tolist()
     assert {(1, 2), (2, 1), (2, 2)} <= set(map(tuple, sizes))
     assert {height * width for height, width in sizes} == {2, 3, 4}
 
 
 def test_every_size_that_is_drawn_was_foreseen():
-    law = BlockLaw(scale=(0.1, 0.6), aspect=(0.5, 2), time_scale=(0.2, 1.0))
+    law = BlockSampler(scale=(0.1, 0.6), aspect=(0.5, 2), time_scale=(0.2, 1.0))
     foreseen = set(map(tuple, law.reachable((5, 8, 7)).tolist()))
     drawn = law.draw((5, 8, 7), 5000, torch.Generator().manual_seed(0))
     assert set(map(tuple, drawn.tolist())) <= foreseen

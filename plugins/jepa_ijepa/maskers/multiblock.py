@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.maskers import blocks as blocks
-from jepa_core.maskers.blocks import BlockLaw, PositiveRange, Rounding, ShareRange
+from jepa_core.maskers.blocks import BlockSampler, PositiveRange, Rounding, ShareRange
 from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan
 
@@ -72,7 +72,7 @@ class Multiblock:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.target_law = BlockLaw(
+        self.target_law = BlockSampler(
             scale=config.target_scale,
             aspect=config.target_aspect,
             time_scale=config.time_scale,
@@ -80,7 +80,7 @@ class Multiblock:
             correlated=config.correlated,
             last_row=config.last_row,
         )
-        self.context_law = BlockLaw(
+        self.context_law = BlockSampler(
             scale=config.context_scale,
             aspect=(1.0, 1.0),
             rounding=config.rounding,

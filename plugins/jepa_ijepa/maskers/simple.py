@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.maskers import blocks as blocks
-from jepa_core.maskers.blocks import BlockLaw, PositiveRange, ShareRange
+from jepa_core.maskers.blocks import BlockSampler, PositiveRange, ShareRange
 from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
 
@@ -36,7 +36,7 @@ class Block:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.law = BlockLaw(scale=config.scale, aspect=config.aspect, time_scale=config.time_scale)
+        self.law = BlockSampler(scale=config.scale, aspect=config.aspect, time_scale=config.time_scale)
         self._checked: set[Grid] = set()
 
     def check(self, grid: Grid) -> None:

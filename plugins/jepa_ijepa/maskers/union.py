@@ -16,7 +16,7 @@ from torch import Generator
 
 from jepa_core.errors import UserError
 from jepa_core.maskers import blocks as blocks
-from jepa_core.maskers.blocks import BlockLaw, PositiveRange, ShareRange
+from jepa_core.maskers.blocks import BlockSampler, PositiveRange, ShareRange
 from jepa_core.settings import MaskerSettings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
 
@@ -46,7 +46,7 @@ class Union:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.law = BlockLaw(
+        self.law = BlockSampler(
             scale=config.target_scale, aspect=config.target_aspect, time_scale=config.time_scale
         )
 

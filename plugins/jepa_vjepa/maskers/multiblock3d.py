@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.maskers import blocks as blocks
-from jepa_core.maskers.blocks import BlockLaw, PositiveRange, Rounding, ShareRange
+from jepa_core.maskers.blocks import BlockSampler, PositiveRange, Rounding, ShareRange
 from jepa_core.settings import MaskerSettings, Settings
 from jepa_core.types import Grid, IndexSet, MaskPlan, grid_size
 
@@ -117,8 +117,8 @@ class Multiblock3d:
             hidden[failed] = blocks.cover(grid, starts[failed], sizes[failed]) != 0
         return hidden
 
-    def _law(self, pair: BlockPair) -> BlockLaw:
-        return BlockLaw(
+    def _law(self, pair: BlockPair) -> BlockSampler:
+        return BlockSampler(
             scale=pair.scale,
             aspect=pair.aspect,
             time_scale=pair.time_scale,

@@ -124,7 +124,7 @@ def test_a_file_out_of_reach_is_named(answer: Answer) -> None:
 
 
 def test_an_error_that_names_no_file_is_not_hidden(jepa: Jepa, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise OSError("a bug of ours")
 
     monkeypatch.setattr(runs, "evaluate_run", fails)

@@ -44,14 +44,19 @@ def jepa_target_updates() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_objectives() -> Mapping[str, type]:
-    from jepa_core import objectives as o
+    from jepa_core.objectives.prediction import L1, MSE, Cosine, SmoothL1
+    from jepa_core.objectives.sigreg import SIGReg
+    from jepa_core.objectives.variance_covariance import VarianceCovariance
+    from jepa_core.objectives.vicreg import VICReg
 
     return {
-        "smooth_l1": o.SmoothL1,
-        "l1": o.L1,
-        "mse": o.MSE,
-        "cosine": o.Cosine,
-        "variance_covariance": o.VarianceCovariance,
+        "smooth_l1": SmoothL1,
+        "l1": L1,
+        "mse": MSE,
+        "cosine": Cosine,
+        "variance_covariance": VarianceCovariance,
+        "sigreg": SIGReg,
+        "vicreg": VICReg,
     }
 
 

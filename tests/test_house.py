@@ -28,6 +28,153 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+ORDER = """
+    errors  _version  schedules
+    runtime/
+    types/
+    settings/
+    protocols
+    hookspecs
+    plugins
+    recipes/
+    nn/
+    maskers/
+    objectives/  target_updates
+    jepa
+    data/
+    assembly
+    training/
+    runs/
+    evaluate/
+    plots/
+    report/
+    observers/
+    trainer
+    formats/
+    bench/  doctor/  scaffold/  testing/
+    builtin
+    __init__  __main__
+    cli/
+"""
+"""The flow, downwards: a file of core imports from lines above its own, or from its own line."""
+
+LINE = {name.strip("/"): number for number, line in enumerate(ORDER.splitlines()) for name in line.split()}
+CORE = ROOT / "jepa_core"
+CORE_FILES = [pytest.param(path, id=str(path.relative_to(CORE))) for path in sorted(CORE.rglob("*.py"))]
+
+
+def core_imports(path: Path, tree: ast.Module) -> Iterator[str]:
+    """`jepa_core.x.y` for every import of core in any form: at the top, in a function, under TYPE_CHECKING.
+
+    `from jepa_core.x import y` is `jepa_core.x.y` where y is a file or a folder, and a name of x elsewhere.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.split(".")[0] == "jepa_core")
+        elif isinstance(node, ast.ImportFrom) and (
+            node.level or (node.module or "").split(".")[0] == "jepa_core"
+        ):
+            assert not node.level, f"{path}: relative imports hide where a name comes from"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def is_module(dotted: str) -> bool:
+    """Whether there is such a file or package of core."""
+    place = CORE.joinpath(*dotted.split(".")[1:])
+    return place.with_suffix(".py").is_file() or place.is_dir()
+
+
+def against_the_order(path: Path, tree: ast.Module) -> list[str]:
+    """The imports of a file of core that point up."""
+    own = LINE[path.relative_to(CORE).with_suffix("").parts[0]]
+    below = (name for name in core_imports(path, tree) if is_module(".".join(name.split(".")[:2])))
+    return [name for name in below if LINE[name.split(".")[1]] > own]
+
+
+def faces_imported(path: Path, tree: ast.Module) -> list[str]:
+    """Names that a file of core takes from a package's `__init__` and not from the file that defines them."""
+    found = []
+    for name in core_imports(path, tree):
+        package = name.rpartition(".")[0]
+        own_face = path.name == "__init__.py" and path.parent == CORE.joinpath(*package.split(".")[1:])
+        if CORE.joinpath(*package.split(".")[1:]).is_dir() and not is_module(name) and not own_face:
+            found.append(name)
+    return found
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(CORE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of more than one module, each of which reaches all others of its set."""
+
+    def reach(start: str) -> set[str]:
+        seen, ahead = set(), [start]
+        while ahead:
+            for following in edges.get(ahead.pop(), set()) - seen:
+                seen.add(following)
+                ahead.append(following)
+        return seen
+
+    reached = {name: reach(name) for name in edges}
+    return [
+        {other for other in edges if other in reached[name] and name in reached[other]}
+        for name in edges
+        if name in reached[name]
+    ]
+
+
+@pytest.mark.parametrize("path", CORE_FILES)
+def test_imports_of_core_follow_the_flow(path: Path) -> None:
+    assert against_the_order(path, parsed(path)) == []
+
+
+@pytest.mark.parametrize("path", CORE_FILES)
+def test_inner_code_imports_the_file_that_defines(path: Path) -> None:
+    assert faces_imported(path, parsed(path)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from jepa_core.trainer import train",
+        "import jepa_core.trainer",
+        "def late():\n    from jepa_core import trainer",
+        "if TYPE_CHECKING:\n    from jepa_core.runs.run import Run",
+    ],
+    ids=["from", "import", "in a function", "for types"],
+)
+def test_a_wrong_import_is_found_in_every_form(text: str) -> None:
+    assert against_the_order(CORE / "types/tokens.py", ast.parse(text))
+    assert against_the_order(CORE / "cli/train.py", ast.parse(text)) == []
+
+
+def test_an_imported_face_is_found() -> None:
+    wrong = ast.parse("from jepa_core.types import Tokens\nfrom jepa_core import UserError")
+    assert faces_imported(CORE / "jepa.py", wrong) == ["jepa_core.types.Tokens", "jepa_core.UserError"]
+    right = ast.parse("from jepa_core.types.tokens import Tokens\nfrom jepa_core.runs import checkpoints")
+    assert faces_imported(CORE / "jepa.py", right) == []
+
+
+def test_core_has_no_circle_of_imports() -> None:
+    edges = {}
+    for path in CORE.rglob("*.py"):
+        names = core_imports(path, parsed(path))
+        edges[module_of(path)] = {name if is_module(name) else name.rpartition(".")[0] for name in names} - {
+            module_of(path)
+        }
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})[0] == {"a", "b", "c"}
+    assert circles(edges) == []
+
+
+def test_the_top_of_core_is_short() -> None:
+    assert len(list(CORE.glob("*.py"))) <= 13
+    assert {path.stem for path in CORE.glob("*.py")} <= LINE.keys()
+    assert {path.name for path in CORE.iterdir() if (path / "__init__.py").is_file()} <= LINE.keys()
+
+
 def imported(tree: ast.Module) -> Iterator[str]:
     """Top-level packages of every import, those inside functions and under TYPE_CHECKING as well."""
     for node in ast.walk(tree):

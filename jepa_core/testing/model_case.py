@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa_core.assembly import build_model, sample_masks
 from jepa_core.jepa import JEPA, Output
-from jepa_core.objectives import SmoothL1
+from jepa_core.objectives.prediction import SmoothL1
 from jepa_core.settings.base import SourceSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.sections import OptimizerSettings, TrainSettings

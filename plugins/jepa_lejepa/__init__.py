@@ -16,13 +16,5 @@ def jepa_variants() -> Mapping[str, type]:
 
 
 @hookimpl
-def jepa_objectives() -> Mapping[str, type]:
-    from jepa_lejepa.sigreg import SIGReg
-    from jepa_lejepa.vicreg import VICReg
-
-    return {"sigreg": SIGReg, "vicreg": VICReg}
-
-
-@hookimpl
 def jepa_recipes() -> Path:
     return Path(__file__).parent / "recipes"

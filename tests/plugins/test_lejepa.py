@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from jepa_core import Batch, MaskPlan, Recipe, UserError, build_model, load_recipe, sample_masks, train
+from jepa_core.objectives import SIGReg
 from jepa_core.recipes import with_overrides
 from jepa_core.recipes.annotate import read_head
 from jepa_core.recipes.resolve import resolve
 from jepa_core.runs.load import open_model
 from jepa_core.runs.metrics_file import read_metrics
 from jepa_core.training.build import training_step
-from jepa_lejepa.sigreg import SIGReg
 
 SMALL = ("encoder.width=32", "encoder.depth=2", "encoder.heads=2", "variant.projector.hidden=24",
          "variant.projector.width=8", "terms.sigreg.slices=16", "train.batch_size=8", "train.device=cpu",

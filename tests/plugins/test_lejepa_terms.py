@@ -15,9 +15,9 @@ from scipy import integrate
 from torch import Tensor
 
 from jepa_core import IndexSet, MaskPlan, Tokens
+from jepa_core.objectives.sigreg import SIGReg, unit_slices
+from jepa_core.objectives.vicreg import VICReg, invariance
 from jepa_core.types.step import Step
-from jepa_lejepa.sigreg import SIGReg, unit_slices
-from jepa_lejepa.vicreg import VICReg, invariance
 
 
 def projections(*views: int, samples: int = 12, width: int = 5, seed: int = 0) -> list[Tensor]:

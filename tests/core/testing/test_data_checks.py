@@ -18,7 +18,7 @@ from jepa_core.data.splits import check_split
 from jepa_core.evaluate import KNN
 from jepa_core.settings import SourceSettings
 from jepa_core.testing import Failed, examine, suites
-from tests.core.test_data_shards import picture, write_shard
+from tests.core.data.sources.test_webdataset import picture, write_shard
 
 BROKEN: dict[tuple[str, str], type] = {}
 

@@ -1,4 +1,7 @@
-"""What the regularisers look at: the projections of each view, all samples of it."""
+"""What regularisers of a batch look at: each view's projections, or each context's average features.
+
+Axes: V views or contexts, B samples, P width.
+"""
 
 from __future__ import annotations
 

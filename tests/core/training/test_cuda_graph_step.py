@@ -222,7 +222,7 @@ from jepa_core.training.cuda_graph_step import CudaGraphStep
 from jepa_core.types import Batch, grid_size
 from dataclasses import replace
 sys.path.insert(0, sys.argv[2])
-from test_captured import Again
+from test_cuda_graph_step import Again
 
 torch.cuda.get_device_capability = lambda device=None: (9, 0)
 recipe = load_recipe(sys.argv[1], "train.precision=fp32")

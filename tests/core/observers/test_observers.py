@@ -65,7 +65,7 @@ def test_the_standard_observers_write_metrics_before_others_read_them() -> None:
     assert Terminal in map(type, standard())
 
 
-PAGE = (Path(__file__).parents[2] / "docs/observers.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/observers.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 
 
@@ -112,7 +112,7 @@ def test_the_observer_object_of_the_docs_watches_one_run(
 
 def test_the_docs_name_what_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)", PAGE):
-        assert (Path(__file__).parents[2] / "docs" / target).exists(), target
+        assert (Path(__file__).parents[3] / "docs" / target).exists(), target
     assert "ijepa/selftest" in names()
 
 

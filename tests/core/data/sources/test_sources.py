@@ -14,8 +14,7 @@ from jepa_core.builtin import jepa_data
 from jepa_core.data import FolderSource, NpzSource, TorchvisionSource, eval_loader
 from jepa_core.data.splits import HeldOutSettings, hold_out
 from jepa_core.errors import UserError
-from jepa_core.settings import parse
-from jepa_core.settings.sections import SourceSettings, TransformSettings
+from jepa_core.settings import SourceSettings, TransformSettings, parse
 
 
 def write(path: Path, colour: tuple[int, int, int] = (1, 2, 3)) -> None:

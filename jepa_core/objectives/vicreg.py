@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_core.objectives import LossTerm
+from jepa_core.objectives.base import LossTerm
+from jepa_core.objectives.sample_views import On, views_of
 from jepa_core.runtime.distributed import all_reduce_sum, world_size
 from jepa_core.types.step import Step
-from jepa_lejepa.projections import On, views_of
 
 EPSILON = 1e-4
 """ε under the root of the variance (paper, eq. 2)."""

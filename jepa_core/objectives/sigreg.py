@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from jepa_core.objectives import LossTerm
+from jepa_core.objectives.base import LossTerm
+from jepa_core.objectives.sample_views import On, views_of
 from jepa_core.runtime.distributed import all_reduce_sum, world_size
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.types.step import Step
-from jepa_lejepa.projections import On, views_of
 
 
 class SIGReg(LossTerm):

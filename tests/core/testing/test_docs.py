@@ -8,7 +8,7 @@ from pathlib import Path
 from jepa_core.testing import recipes, suites
 from jepa_core.testing import subject as common
 
-PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
 
 def test_the_table_names_every_property_in_order() -> None:

@@ -1,0 +1,25 @@
+"""Loss terms. Each sees the whole `Step` and returns one scalar; a recipe adds up as many as it likes."""
+
+from jepa_core.objectives.base import LossTerm as LossTerm
+from jepa_core.objectives.base import paired as paired
+from jepa_core.objectives.prediction import L1 as L1
+from jepa_core.objectives.prediction import MSE as MSE
+from jepa_core.objectives.prediction import Cosine as Cosine
+from jepa_core.objectives.prediction import PredictionTerm as PredictionTerm
+from jepa_core.objectives.prediction import SmoothL1 as SmoothL1
+from jepa_core.objectives.sigreg import SIGReg as SIGReg
+from jepa_core.objectives.variance_covariance import VarianceCovariance as VarianceCovariance
+from jepa_core.objectives.vicreg import VICReg as VICReg
+
+__all__ = [
+    "L1",
+    "MSE",
+    "Cosine",
+    "LossTerm",
+    "PredictionTerm",
+    "SIGReg",
+    "SmoothL1",
+    "VICReg",
+    "VarianceCovariance",
+    "paired",
+]

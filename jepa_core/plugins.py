@@ -93,7 +93,7 @@ class Plugins:
         self._catalogues.clear()
 
     def catalogue(self, kind: str) -> Catalogue:
-        """All components of a kind (a key of `protocols.KINDS`)."""
+        """All components of a kind (a key of `KINDS`)."""
         if kind not in self._catalogues:
             hook = KINDS.get(kind)
             if hook is None:

@@ -119,6 +119,7 @@ def test_a_name_that_cannot_be_is_one_line(jepa, tmp_path: Path, monkeypatch, wo
 
 
 @pytest.mark.parametrize("kind", MADE)
+@pytest.mark.slow
 def test_a_new_plugin_holds_all_that_is_asked(jepa, installed, kind: str) -> None:
     installed("stripes", kind)
     said = jepa("plugins", "check", "stripes", "--json")
@@ -176,6 +177,7 @@ def test_a_plugin_that_cannot_be_checked_is_one_line(jepa, monkeypatch) -> None:
 
 @pytest.mark.install
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_new_plugins_install_train_and_pass_their_own_tests(
     core_wheel: Path, tiny_images: Path, tmp_path: Path
 ) -> None:

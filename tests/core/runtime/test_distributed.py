@@ -85,8 +85,8 @@ STOPS = """
 # The second process is sent SIGTERM in its fourth step.
 import os, signal, sys
 from jepa_core import load_recipe, train
-from jepa_core.interruption import Stopped
-from jepa_core.optim import TrainingStep
+from jepa_core.runtime.stop_signals import Stopped
+from jepa_core.training.step import TrainingStep
 
 whole = TrainingStep.accumulate
 
@@ -112,7 +112,7 @@ except Stopped:
 def test_each_process_does_as_many_passes(
     tiny_recipe: Path, overrides: list[str], world: int, expected: int
 ) -> None:
-    assert micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world)) == expected
+    assert micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world_size=world)) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_cannot_be_shared_is_refused(
     tiny_recipe: Path, overrides: list[str], world: int, said: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world))
+        micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world_size=world))
     assert str(error.value) == said
 
 

@@ -39,12 +39,12 @@ def installed(jepa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         stock = plugins.entry_points
         mine = EntryPoint(name, f"jepa_{name}", "jepa")
         monkeypatch.setattr(plugins, "entry_points", lambda group: [*stock(group=group), mine])
-        plugins.get.cache_clear()
+        plugins.registry.cache_clear()
         return place
 
     before = set(sys.modules)
     yield install
-    plugins.get.cache_clear()
+    plugins.registry.cache_clear()
     for module in set(sys.modules) - before:
         if module.startswith(("jepa_stripes", "jepa_leaky")):
             del sys.modules[module]

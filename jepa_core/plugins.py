@@ -189,7 +189,7 @@ def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
         if not isinstance(config, type):
             raise TypeError(f"the {kind} {name!r} ({component!r}) is not a class with a nested Config")
         if not issubclass(config, base):
-            raise TypeError(f"{_where(config)} of the {kind} {name!r} must derive from {_where(base)}")
+            raise TypeError(f"{_where(config)} of the {kind} {name!r} must derive from jepa_core.settings.{base.__name__}")
     return dict(offered)
 
 

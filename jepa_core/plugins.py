@@ -69,7 +69,7 @@ class Plugins:
     """The loaded plugins. `registry()` gives the one of this process; tests make their own."""
 
     manager: pluggy.PluginManager
-    found: list[PluginStatus] = field(default_factory=list)
+    statuses: list[PluginStatus] = field(default_factory=list)
     _catalogues: dict[str, Catalogue] = field(default_factory=dict)
 
     def register(self, plugin: object, name: str) -> None:
@@ -99,7 +99,7 @@ class Plugins:
             if hook is None:
                 raise unknown("kind of component", kind, KINDS)
             offers = self._ask(hook, partial(_classes, kind))
-            self._catalogues[kind] = Catalogue.collect(kind, offers, self.found)
+            self._catalogues[kind] = Catalogue.collect(kind, offers, self.statuses)
         return self._catalogues[kind]
 
     def _ask(self, hook: str, check: Callable[[Any], T]) -> list[tuple[str, T]]:
@@ -116,11 +116,11 @@ class Plugins:
     def _set_aside(self, name: str, error: str) -> None:
         self.manager.unregister(name=name)
         self._catalogues.clear()
-        for plugin in self.found:
+        for plugin in self.statuses:
             if plugin.name == name:
                 plugin.state, plugin.error = "set aside", error
                 return
-        self.found.append(PluginStatus(name, "registered by hand", "set aside", error))
+        self.statuses.append(PluginStatus(name, "registered by hand", "set aside", error))
 
     def peers(self) -> dict[str, Callable[..., Any]]:
         """Training steps written another way, by name (`hookspecs.jepa_peers`)."""
@@ -145,12 +145,15 @@ class Catalogue:
     kind: str
     classes: Mapping[str, Any]
     owners: Mapping[str, str]
-    found: Sequence[PluginStatus] = ()
+    statuses: Sequence[PluginStatus] = ()
     """The plugins, for the error that an unknown name gives: the one that has it may be set aside."""
 
     @classmethod
     def collect(
-        cls, kind: str, offers: Iterable[tuple[str, Mapping[str, type]]], found: Sequence[PluginStatus] = ()
+        cls,
+        kind: str,
+        offers: Iterable[tuple[str, Mapping[str, type]]],
+        statuses: Sequence[PluginStatus] = (),
     ) -> Catalogue:
         """From (plugin, classes by name). Raises UserError where two offer one name."""
         classes: dict[str, Any] = {}
@@ -163,7 +166,7 @@ class Catalogue:
                         f"and {plugin} ({_where(component)}); disable one with JEPA_DISABLE_PLUGINS"
                     )
                 classes[name], owners[name] = component, plugin
-        return cls(kind, classes, owners, found)
+        return cls(kind, classes, owners, statuses)
 
     def find(self, name: str) -> Any:
         """The class for `name`: a plain name first, then a pattern.
@@ -178,7 +181,7 @@ class Catalogue:
             raise UserError(f"{self.kind} {name!r} matches {offers}; disable one with JEPA_DISABLE_PLUGINS")
         if matching:
             return self.classes[matching[0]]
-        raise UserError(f"{unknown(self.kind, name, self.classes)}{left_out(self.found)}")
+        raise UserError(f"{unknown(self.kind, name, self.classes)}{left_out(self.statuses)}")
 
 
 def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
@@ -193,9 +196,9 @@ def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
     return dict(offered)
 
 
-def left_out(found: Iterable[PluginStatus]) -> str:
+def left_out(statuses: Iterable[PluginStatus]) -> str:
     """A sentence for each plugin that is not loaded: what a user looks for may be theirs."""
-    absent = [plugin for plugin in found if plugin.state != "loaded"]
+    absent = [plugin for plugin in statuses if plugin.state != "loaded"]
     return "".join(f" Plugin {p.name!r} is {p.state}{': ' if p.error else ''}{p.error}." for p in absent)
 
 
@@ -219,7 +222,7 @@ def discover() -> Plugins:
         known = ", ".join(point.name for point in points)
         log.warning("JEPA_DISABLE_PLUGINS names %r, which is not installed; known: %s", name, known)
     for point in points:
-        plugins.found.append(_load(plugins, point, point.name in disabled))
+        plugins.statuses.append(_load(plugins, point, point.name in disabled))
     return plugins
 
 

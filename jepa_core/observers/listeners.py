@@ -43,7 +43,7 @@ class Listeners:
                 self._leave_out(impl.plugin_name, f"{hook.name}: {type(error).__name__}: {error}", error)
 
     def _leave_out(self, name: str, said: str, error: Exception) -> None:
-        for plugin in self._plugins.found:
+        for plugin in self._plugins.statuses:
             if plugin.name == name:
                 plugin.error = said
                 self._failed.add(name)

@@ -49,7 +49,7 @@ def _no_recipe(text: str, known: Mapping[str, Path]) -> UserError:
     error = str(unknown("recipe", text, known))
     if (ends or files) and "Did you mean" not in error:
         error += f" Did you mean {[*ends, *files][0]!r}?"
-    return UserError(f"{error}{plugins.left_out(plugins.registry().found)}")
+    return UserError(f"{error}{plugins.left_out(plugins.registry().statuses)}")
 
 
 def parsed(path: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def offering(name: str, kind: str = "maskers", body: str = "return {'NAME': Mine
 
 
 def states(found: Plugins) -> dict[str, str]:
-    return {plugin.name: plugin.state for plugin in found.found}
+    return {plugin.name: plugin.state for plugin in found.statuses}
 
 
 def maskers(found: Plugins) -> dict[str, str]:
@@ -68,7 +68,7 @@ def maskers(found: Plugins) -> dict[str, str]:
 
 
 def error_of(found: Plugins, name: str) -> str:
-    return next(plugin.error for plugin in found.found if plugin.name == name)
+    return next(plugin.error for plugin in found.statuses if plugin.name == name)
 
 
 def test_what_is_installed_here_loads() -> None:

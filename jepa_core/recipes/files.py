@@ -20,7 +20,13 @@ def names() -> dict[str, Path]:
         f"{plugin}/{file.stem}": file
         for plugin, folder in sorted(folders.items())
         for file in sorted(folder.glob("*.toml"))
+        if _is_recipe_file(file)
     }
+
+
+def _is_recipe_file(file: Path) -> bool:
+    """A regular file that can be read, with a printable name; a plugin's folder may hold anything."""
+    return file.stem.isprintable() and file.is_file() and os.access(file, os.R_OK)
 
 
 def find(name_or_path: str | Path) -> Path:

@@ -29,11 +29,16 @@ log = logging.getLogger("jepa")
 
 
 class PluginError(Exception):
-    """A plugin's code failed; the message describes in one line what it raised, which is `raised`."""
+    """A plugin's code failed; it describes in one line what it raised, which is `raised`."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(describe_error(raised))
         self.raised = raised
+
+    @property
+    def message(self) -> str:
+        """The description without the name of the exception's class."""
+        return str(self).removeprefix(f"{type(self.raised).__name__}: ")
 
 
 def call_plugin(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

@@ -48,8 +48,8 @@ def describe_clash(what: str, later: tuple[str, Any], first: tuple[str, Any]) ->
     """A sentence on two plugins that offer one name; each is (plugin, component)."""
     return (
         f"the {what} of plugin {later[0]!r} ({location(later[1])}) is set aside: plugin {first[0]!r} "
-        f"({location(first[1])}) offers one too, and its distribution comes first by name; "
-        f"JEPA_DISABLE_PLUGINS={first[0]} would leave that out"
+        f"({location(first[1])}), whose distribution comes first, offers one too; "
+        "JEPA_DISABLE_PLUGINS leaves a plugin out"
     )
 
 

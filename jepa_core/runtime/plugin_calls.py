@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-from jepa_core.errors import describe_error
+from jepa_core.errors import describe_error, printable
 
 SLOW_SECONDS = 5.0
 """After so many seconds a plugin that has not returned is named."""
@@ -105,7 +105,7 @@ def process_state_kept(who: str) -> Iterator[None]:
     `who` where arguments or folder had to be set back.
     """
     output, error, arguments, folder = sys.stdout, sys.stderr, list(sys.argv), _working_folder()
-    sys.stdout = sys.stderr = _NeverClosed(error)
+    sys.stdout = sys.stderr = _GuardedStream(error)
     try:
         yield
     finally:
@@ -129,11 +129,16 @@ def _working_folder() -> str | None:
         return None
 
 
-class _NeverClosed:
-    """A stream that stays open: everything but `close` is the wrapped stream's."""
+class _GuardedStream:
+    """A text stream that stays open and passes on printable text alone; all else is the wrapped stream's."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes `text` with its control characters, but line ends and tabs, as escapes."""
+        self._stream.write(printable(text, keep="\n\t"))
+        return len(text)
 
     def close(self) -> None:
         """Does nothing: the stream belongs to the program."""

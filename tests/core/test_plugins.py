@@ -145,8 +145,8 @@ def test_a_hook_with_an_argument_nobody_gives_leaves_nothing_behind(install: Ins
 def clash(first: str, later: str, kind: str = "masker") -> str:
     return (
         f"the {kind} 'mine' of plugin {later!r} (example_{later}.Mine) is set aside: plugin {first!r} "
-        f"(example_{first}.Mine) offers one too, and its distribution comes first by name; "
-        f"JEPA_DISABLE_PLUGINS={first} would leave that out"
+        f"(example_{first}.Mine), whose distribution comes first, offers one too; "
+        "JEPA_DISABLE_PLUGINS leaves a plugin out"
     )
 
 

@@ -172,7 +172,7 @@ class Pictures:
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
         from jepa_core.assembly import sample_masks
-        from jepa_core.data.eval_loader import eval_loader
+        from jepa_core.data.eval_batches import eval_loader
         from jepa_core.plots.clips import masks_over
         from jepa_core.plots.sheets import draw_sheet, unnormalise
 

@@ -163,7 +163,7 @@ def test_check_says_what_was_not_asked_and_why(jepa) -> None:
 
 def test_a_plugin_that_cannot_be_checked_is_one_line(jepa, monkeypatch) -> None:
     found = plugins.PluginStatus("broken", "broken", "set aside", "ImportError: no module named 'nothing'")
-    monkeypatch.setattr(plugins.registry(), "found", [*plugins.registry().found, found])
+    monkeypatch.setattr(plugins.registry(), "statuses", [*plugins.registry().statuses, found])
     done = jepa("plugins", "check", "broken")
     assert (done.code, done.err) == (
         2,

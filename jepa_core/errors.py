@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class UserError(ValueError):
     """An input of the user's that cannot be used; the message stands on its own."""
+
+    exit_code: ClassVar[int] = 2
+    """With which the command line ends."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

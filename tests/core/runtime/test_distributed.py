@@ -62,7 +62,7 @@ def test_two_processes_learn_what_one_does_and_hand_over_to_it(asked: list[str],
     counts = [logged(tmp_path / run, "corrupt_images")[-1] for run in ("one", "two")]
     assert counts[0] == counts[1] > 0, "what the other process met is counted too"
     kinds = [event["kind"] for event in read_events(tmp_path / "two")]
-    assert kinds == ["started", "stopped"]
+    assert kinds == ["started", *["checkpoint_saved"] * 4, "stopped"]
     shutil.rmtree(tmp_path / "two/checkpoints/step-00000010")
     train(load_recipe(*asked), tmp_path / "two", resume=True)
     theirs, ours = (logged(tmp_path / run, "loss") for run in ("two", "one"))
@@ -83,8 +83,8 @@ STOPS = """
 # The second process is sent SIGTERM in its fourth step.
 import os, signal, sys
 from jepa_core import load_recipe, train
-from jepa_core.interruption import Stopped
-from jepa_core.optim import TrainingStep
+from jepa_core.runtime.stop_signals import Stopped
+from jepa_core.training.step import TrainingStep
 
 whole = TrainingStep.accumulate
 
@@ -110,7 +110,7 @@ except Stopped:
 def test_each_process_does_as_many_passes(
     tiny_recipe: Path, overrides: list[str], world: int, expected: int
 ) -> None:
-    assert micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world)) == expected
+    assert micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world_size=world)) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_cannot_be_shared_is_refused(
     tiny_recipe: Path, overrides: list[str], world: int, said: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world))
+        micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world_size=world))
     assert str(error.value) == said
 
 

@@ -9,7 +9,7 @@ from jepa_core.runtime.malloc import keep_freed_blocks
 
 CODE = """
 import resource, torch
-from jepa_core.memory import keep_freed_blocks
+from jepa_core.runtime.malloc import keep_freed_blocks
 KEEP and keep_freed_blocks()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

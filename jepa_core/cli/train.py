@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -48,29 +50,30 @@ def train(
 ) -> None:
     """Train a recipe, or go on with a run.
 
-    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 save a checkpoint and end with exit code 75.
+    SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 save a checkpoint and end with exit code 75.
     """
-    from jepa_core import trainer as loop
-    from jepa_core.runtime.distributed import is_main
-    from jepa_core.runtime.malloc import keep_freed_blocks
-    from jepa_core.runtime.stop_signals import REQUEUE, Stopped
-
-    keep_freed_blocks()
     given, going_on = overrides or [], resume is not None
     _check(resume, run, overwrite, allow_change)
     if resume is None or resume == "auto":
-        resolved, folder = _fresh(recipe, given, run)
+        resolved = _fresh(recipe, given)
+        place = nullcontext(run) if run is not None else _new_folder(resolved)
     else:
-        folder = Path(resume)
-        resolved = _resumed(folder, given if recipe is None else [recipe, *given])
+        resolved = _resumed(Path(resume), given if recipe is None else [recipe, *given])
+        place = nullcontext(Path(resume))
+    with place as folder:
+        _train(resolved, folder, "auto" if resume == "auto" else going_on, overwrite, allow_change or ())
+
+
+def _train(
+    recipe: Recipe, folder: Path, resume: bool | Literal["auto"], overwrite: bool, allow_change: Sequence[str]
+) -> None:
+    """Trains and says how it ended; a signal ends the command with exit code 75, Ctrl-C twice with 130."""
+    from jepa_core import trainer as loop
+    from jepa_core.runtime.distributed import is_main
+    from jepa_core.runtime.stop_signals import REQUEUE, Stopped
+
     try:
-        finished = loop.train(
-            resolved,
-            folder,
-            resume="auto" if resume == "auto" else going_on,
-            overwrite=overwrite,
-            allow_change=allow_change or (),
-        )
+        finished = loop.train(recipe, folder, resume=resume, overwrite=overwrite, allow_change=allow_change)
     except Stopped as stopped:
         if is_main():
             err.print(_stopped(folder, str(stopped)), soft_wrap=True, highlight=False, markup=False)
@@ -98,14 +101,21 @@ def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: 
         raise UserError("--resume goes on in the run's own folder; leave out --run")
 
 
-def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[Recipe, Path]:
+def _fresh(recipe: str | None, overrides: list[str]) -> Recipe:
     from jepa_core.recipes.load import load_recipe
 
     if recipe is None:
         raise UserError("which recipe? `jepa recipes` lists them")
-    resolved = load_recipe(recipe, *overrides)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return resolved, run or Path("runs") / f"{resolved.name.replace('/', '-')}-{stamp}"
+    return load_recipe(recipe, *overrides)
+
+
+def _new_folder(recipe: Recipe) -> AbstractContextManager[Path]:
+    """A new folder under runs/ that no other run has; of several processes the main one makes it."""
+    from jepa_core.runs.folder import reserve_folder
+    from jepa_core.runtime.distributed import is_main
+
+    name = Path("runs") / f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return reserve_folder(name) if is_main() else nullcontext(name)
 
 
 def _resumed(folder: Path, overrides: list[str]) -> Recipe:
@@ -118,9 +128,9 @@ def _resumed(folder: Path, overrides: list[str]) -> Recipe:
 
 def _stopped(folder: Path, why: str) -> str:
     """What a signal leaves behind."""
-    from jepa_core.runs.checkpoints import found
+    from jepa_core.runs.checkpoints import list_checkpoints
 
-    saved = found(folder)
+    saved = list_checkpoints(folder)
     if not saved:
         return f"stopped by {why} before the first checkpoint; --resume starts again from the beginning"
     return f"stopped by {why}; jepa train --resume {folder} goes on from {saved[-1].name}"

@@ -121,7 +121,7 @@ class Trainer:
     def step(self, loaded: Sequence[StepBatch]) -> None:
         """One optimizer step on its micro-batches, and whatever is due after it."""
         output = self.run.training.accumulate([(part.batch, part.plan) for part in loaded])
-        self._met += [(part.skipped, part.odd) for part in loaded]
+        self._met += [(part.skipped, part.unusual) for part in loaded]
         logging = self._due(self.settings.log_every) or self._due(self.eval_every)
         saving = self._due(self.settings.checkpoint_every)
         if logging or saving:

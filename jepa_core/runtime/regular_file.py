@@ -44,4 +44,4 @@ def open_regular(path: Path | str) -> BinaryIO:
     kind = irregularity(path)
     if kind is not None:
         raise UserError(f"{str(path)!r} is {kind}; expected a regular file")
-    return open(path, "rb")  # noqa: SIM115  # the caller closes it
+    return open(path, "rb")  # the caller closes it

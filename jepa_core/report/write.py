@@ -61,7 +61,7 @@ def write_report(
     """Writes the page of one or several runs and returns its path.
 
     Without `out` it is `report.html` in the first folder. `runs` are folders of runs, or folders with runs in
-    them. The page's pictures lie as PNG files in a folder of the page's name without suffix, those of each run
+    them. The page's pictures lie as PNG files in a folder of its name without suffix, those of single
     in a sub-folder where there are several. `baseline` names what scores are compared with: a run, the runs
     of one recipe, or a row of the probe tables; by default the random twin of each run. What the other
     arguments do stands at `gather`.

@@ -192,7 +192,9 @@ def test_charts_tables_and_contents_can_be_read_aloud(seen: dict[str, Any]) -> N
 def test_a_comparison_fits_and_fetches_nothing(compared: dict[str, Any]) -> None:
     assert compared["refused"] == compared["fetched"] == compared["wide"] == []
     assert compared["needed"] <= compared["width"] == compared["frame"]
-    assert not compared["untitled"] and not compared["unscoped"] and not compared["dangling"]
+    assert not compared["untitled"]
+    assert not compared["unscoped"]
+    assert not compared["dangling"]
     assert compared["main"] == 1
     assert compared["charts"] == 4 * 7 + 2 * 5, "panels on four axes, and rows of dots for two scores"
     assert compared["links"] == 4

@@ -32,8 +32,8 @@ def report(
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="What scores are compared with: a run, the runs of one recipe, or a row of the probe tables; "
-            "by default each run's random twin"
+            help="What scores are compared with: a run, the runs of one recipe, or a row of the probe "
+            "tables; by default each run's random twin"
         ),
     ] = None,
     comparison_only: Annotated[

@@ -53,6 +53,8 @@ class Table:
 
     head: Sequence[str]
     rows: Sequence[Row]
+    same: Sequence[str] = ()
+    """Facts that are the same in all rows, and no columns therefore."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,9 @@ def configuration_table(comparison: Comparison) -> Table:
 def run_table(comparison: Comparison) -> Table:
     """Runs in rows: scores with standard errors, then how far, how fast and at what cost they trained."""
     baseline, scored = comparison.baseline, comparison.measures
-    facts = {title: say for title, say in FACTS.items() if any(say(run) for run in comparison.runs)}
+    texts = {title: {say(run) for run in comparison.runs} for title, say in FACTS.items()}
+    facts = {title: say for title, say in FACTS.items() if len(texts[title]) > 1}
+    same = [f"{title} {values.pop()}" for title, values in texts.items() if len(values) == 1 and any(values)]
     head = ["", *(title for m in scored for title in _titles(m, baseline)), *facts]
     rows = []
     for configuration in comparison.configurations:
@@ -154,7 +158,7 @@ def run_table(comparison: Comparison) -> Table:
     if not comparison.has_seeds:
         rows.sort(key=_first_value)
     _mark_best(rows)
-    return Table(head, rows)
+    return Table(head, rows, same)
 
 
 def _first_value(row: Row) -> float:

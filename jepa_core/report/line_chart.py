@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 330.0, 210.0
 TOP, RIGHT, BOTTOM = 8.0, 10.0, 34.0
 STROKE = 1.6
 STRIPS = 24
-"""Intervals of the x-axis that have a tooltip."""
+"""Intervals of the x-axis that have a tooltip; half as many where there are many lines."""
 LISTED = 20
 """Lines that a tooltip lists."""
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
@@ -162,8 +162,16 @@ def _axes(frame: Frame, x_label: str) -> str:
 
 
 def _points(x: np.ndarray, y: np.ndarray, frame: Frame) -> str:
-    pairs = zip(frame.to_x(x).tolist(), frame.to_y(y).tolist(), strict=True)
-    return " ".join(f"{a:.1f} {b:.1f}" for a, b in pairs)
+    """The points as a relative path, in tenths of a pixel: shorter than absolute coordinates."""
+    tenths = np.round(10 * np.stack([frame.to_x(x), frame.to_y(y)], 1)).astype(int)
+    moves = np.diff(tenths, axis=0)
+    start = f"{tenths[0, 0] / 10:g} {tenths[0, 1] / 10:g}"
+    return start + (f"l{' '.join(_short(value) for value in moves.ravel().tolist())}" if len(moves) else "")
+
+
+def _short(tenths: int) -> str:
+    """Tenths of a pixel as pixels: `-.4` for -4."""
+    return f"{tenths / 10:g}".replace("0.", ".", 1) if abs(tenths) < 10 else f"{tenths / 10:g}"
 
 
 def _text(x: float, y: float, text: str) -> str:
@@ -189,8 +197,9 @@ def _band(line: Line, frame: Frame) -> str:
     if line.band is None:
         return ""
     low, high = line.band
-    outline = f"{_points(line.x, high, frame)} {_points(line.x[::-1], low[::-1], frame)}"
-    return f'<path d="M{outline}Z" style="fill:var(--run{line.style % len(SERIES)})" fill-opacity="0.16"/>'
+    around = np.concatenate([line.x, line.x[::-1]]), np.concatenate([high, low[::-1]])
+    fill = f'style="fill:var(--run{line.style % len(SERIES)})" fill-opacity="0.16"'
+    return f'<path d="M{_points(*around, frame)}Z" {fill}/>'
 
 
 def _chance(line: Line, frame: Frame) -> str:
@@ -208,10 +217,11 @@ def _chance(line: Line, frame: Frame) -> str:
 def _tooltips(lines: Sequence[Line], frame: Frame, x_label: str) -> str:
     """Invisible strips over the plot with the values of the lines in each."""
     low, high = frame.x
-    half = (high - low) / STRIPS / 2
-    width = (WIDTH - RIGHT - frame.left) / STRIPS
+    count = STRIPS if len(lines) <= 8 else STRIPS // 2
+    half = (high - low) / count / 2
+    width = (WIDTH - RIGHT - frame.left) / count
     strips = []
-    for i in range(STRIPS):
+    for i in range(count):
         middle = low + (2 * i + 1) * half
         points = [(line.name, point) for line in lines if (point := _point_at(line, middle, half))]
         if not points:

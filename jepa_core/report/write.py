@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from jepa_core.report.sections import file_name
 from jepa_core.report.summary import RunSummary, names, read
 from jepa_core.runtime.atomic_write import atomic_path, atomic_write
 from jepa_core.runtime.progress import NoProgress, Progress
+from jepa_core.settings.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ def write_report(
     """Writes the page of one or several runs and returns its path.
 
     Without `out` it is `report.html` in the first folder. `runs` are folders of runs, or folders with runs in
-    them. The page's pictures lie as PNG files in a folder of its name without suffix, those of single
-    in a sub-folder where there are several. `baseline` names what scores are compared with: a run, the runs
-    of one recipe, or a row of the probe tables; by default the random twin of each run. What the other
-    arguments do stands at `gather`.
+    them. Pictures lie as PNG files in a folder of the page's name without suffix, those of single runs in
+    sub-folders where there are several. `baseline` names what scores are compared with: a run, the runs of
+    one recipe, or a row of the probe tables; by default the random twin of each run. What the other arguments
+    do stands at `gather`.
     Raises UserError as `gather` does, for an unknown baseline, and for a page that cannot be written; that is
     found before any other work.
     """
@@ -159,14 +161,22 @@ def _parts(runs: Sequence[RunSummary], options: Options, progress: Progress) -> 
 
 
 def _without_pictures(runs: Sequence[RunSummary]) -> list[Part]:
-    """Runs with the FLOPs of their recipes alone, counted once for runs that differ in their seed."""
-    flops = {
-        run.name: counted
-        for group in configurations(runs)
-        for counted in [count_flops(group.recipe) if any(run.metrics for run in group.runs) else None]
-        for run in group.runs
-    }
-    return [(run, RunFigures(flops=flops[run.name])) for run in runs]
+    """Runs with the FLOPs of their models alone, counted once for runs of one model."""
+    flops: dict[str, float | None] = {}
+    parts = []
+    for run in runs:
+        key = _model_key(run.recipe)
+        if run.metrics and key not in flops:
+            flops[key] = count_flops(run.recipe)
+        parts.append((run, RunFigures(flops=flops.get(key))))
+    return parts
+
+
+def _model_key(recipe: Recipe) -> str:
+    """The settings that the FLOPs of a step depend on, and some more: all but those of training and data."""
+    table = recipe.to_table()
+    other = ("name", "seed", "data", "optimizer", "train", "probes", "kernels")
+    return json.dumps({key: value for key, value in table.items() if key not in other}, default=str)
 
 
 def _evaluated(run: RunSummary, options: Options, progress: Progress) -> RunSummary:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, ConsoleDimensions, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -36,16 +36,12 @@ class Printer(Console):
 
     def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
         super().__init__(stderr=stderr, width=width, emoji=False)
+        if self.width < 1:
+            self.width = 80
 
     def render_str(self, text: str, **options: Any) -> Text:
         """A text as rich prints it; line ends and tabs stay."""
         return super().render_str(printable(text, keep="\n\t"), **options)
-
-    @property
-    def size(self) -> ConsoleDimensions:
-        """Columns and lines of the terminal."""
-        columns, lines = super().size
-        return ConsoleDimensions(columns if columns > 0 else 80, lines if lines > 0 else 25)
 
 
 out = Printer()

@@ -17,12 +17,13 @@ WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 """A word that the command line does not know, or misses."""
 
 TOO_LARGE = (
-    "Storage size calculation overflowed",
-    "multiplication overflow",
-    "Invalid dimensions",
-    "too large",
+    *("calculation overflowed", "multiplication overflow"),
+    *("Invalid dimensions", "maximum possible size"),
 )
 """What torch and numpy say of a tensor whose size no number of bytes can hold."""
+
+OVERFLOW = "Overflow when unpacking"
+"""What torch says of a size beyond 64 bits."""
 
 
 def error_line(error: Exception) -> str:
@@ -31,7 +32,7 @@ def error_line(error: Exception) -> str:
         return str(error)
     if isinstance(error, WrongUsage):
         return _usage(error)
-    return _memory(error) or _file(error) or _fault(error)
+    return _memory(error) or _file(error) or _number(error) or _home(error) or _fault(error)
 
 
 def _file(error: Exception) -> str | None:
@@ -62,6 +63,22 @@ def _memory(error: Exception) -> str | None:
     )
 
 
+def _number(error: Exception) -> str | None:
+    """The line for a number that arithmetic cannot hold; None for any other error."""
+    if not isinstance(error, OverflowError) and OVERFLOW not in str(error):
+        return None
+    return (
+        f"a setting is too large or too small to compute with ({describe_error(error)[:60]}){_place(error)}"
+    )
+
+
+def _home(error: Exception) -> str | None:
+    """The line for a `~` where there is no home; None for any other error."""
+    if not isinstance(error, RuntimeError) or "home directory" not in str(error):
+        return None
+    return "a path begins with ~, but there is no home directory for it; set HOME, or write the path out"
+
+
 def _usage(error: Any) -> str:
     text = error.format_message().rstrip(".")
     command = error.ctx.command_path if error.ctx else "jepa"
@@ -70,6 +87,9 @@ def _usage(error: Any) -> str:
 
 def _fault(error: Exception) -> str:
     """The line for an error that nobody foresaw: what it is and where it was raised."""
+    return f"unexpected {describe_error(error)}{_place(error)}\n--debug shows the traceback"
+
+
+def _place(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    place = f", raised in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"unexpected {describe_error(error)}{place}\n--debug shows the traceback"
+    return f", raised in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -42,8 +42,10 @@ def read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"recipe {path} cannot be used: {error}") from None
     except UserError:
         raise
-    except ValueError as error:  # tomllib's own, and Python's for a number of thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"recipe {path} is not valid TOML: {error}") from None
+    except ValueError:  # Python's own, for a whole number of more digits than it converts
+        raise UserError(f"recipe {path} is not valid TOML: a number in it has thousands of digits") from None
     except OSError as error:
         raise UserError(f"recipe {path} cannot be read: {error.strerror}") from None
 

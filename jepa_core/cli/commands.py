@@ -1,6 +1,7 @@
 """The `jepa` command: its commands put together, and its entry point.
 
-An error is one line on standard error and exit code 2; `--debug` shows the traceback.
+An error is one line on standard error and exit code 2, unless the error names another; `--debug` shows
+the traceback.
 torch and timm load inside the commands that need them, so that `jepa --help` is quick.
 """
 
@@ -22,6 +23,7 @@ from jepa_core.cli.exchange import export_run, import_weights
 from jepa_core.cli.process import check_words, prepare_process
 from jepa_core.cli.report import report
 from jepa_core.cli.train import train
+from jepa_core.errors import UserError
 
 RUNS, EXCHANGE, LOOK = "Runs", "In and out", "Look around"
 
@@ -66,7 +68,7 @@ def main() -> None:
         if debug:
             raise
         err.print(f"[bold red]error:[/] {escape(error_line(error))}", soft_wrap=True, highlight=False)
-        raise SystemExit(2) from None
+        raise SystemExit(error.exit_code if isinstance(error, UserError) else 2) from None
 
 
 def _version(asked: bool) -> None:

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from jepa_core.cli import bench, plugins, recipes
 from jepa_core.cli.completion import whole_words
-from jepa_core.cli.console import LogToStderr, err
+from jepa_core.cli.console import err, log_lines
 from jepa_core.cli.doctor import doctor
 from jepa_core.cli.error_lines import error_line
 from jepa_core.cli.evaluate import evaluate
@@ -61,7 +61,7 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        with LogToStderr(), whole_words():
+        with log_lines, whole_words():
             check_words(sys.argv[1:])
             raise SystemExit(app(prog_name="jepa", standalone_mode=False))
     except Exception as error:  # whatever it is, it ends here: in one line, or with --debug in a traceback

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,22 +68,44 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON")]
 
 
 class LogToStderr(logging.Handler):
-    """While it is entered, the library's log lines (a download, a split held out) go to standard error."""
+    """While it is entered, the library's log lines (a download, a split held out) go to standard error.
+
+    Lines about the recipe wait until the command has begun its work, or has ended well: an error is the
+    only line. Each of them is printed once.
+    """
 
     log = logging.getLogger("jepa")
+    waits = "jepa.recipes"
 
     def __enter__(self) -> None:
+        self.waiting: dict[str, None] = {}
         self.level_before = self.log.level
         self.log.setLevel(logging.INFO)
         self.log.addHandler(self)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+            self.print_waiting()
         self.log.removeHandler(self)
         self.log.setLevel(self.level_before)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one record to the `sys.stderr` of this moment, which a progress bar may have replaced."""
-        print(printable(self.format(record), keep="\n"), file=sys.stderr)
+        line = printable(self.format(record), keep="\n")
+        if record.name == self.waits:
+            self.waiting.setdefault(line)
+        else:
+            print(line, file=sys.stderr)
+
+    def print_waiting(self) -> None:
+        """Prints the lines about the recipe; of several processes of a run the first one does."""
+        if os.environ.get("RANK", "0") == "0":
+            for line in self.waiting:
+                print(line, file=sys.stderr)
+        self.waiting.clear()
+
+
+log_lines = LogToStderr()
 
 
 def say(text: str) -> None:

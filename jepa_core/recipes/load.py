@@ -24,7 +24,11 @@ def load_recipe(name_or_path: str | Path, *overrides: str) -> Recipe:
     one's settings, which is logged as a warning where the recipe had set any.
     Raises UserError for an unknown recipe, section, component or setting, or a value out of range.
     """
-    return resolve(with_overrides(read(name_or_path), overrides))
+    table = read(name_or_path)
+    changed = with_overrides(table, overrides)
+    recipe = resolve(changed)
+    report_dropped_settings(table, changed)
+    return recipe
 
 
 def read(name_or_path: str | Path, above: tuple[Path, ...] = ()) -> Table:
@@ -60,10 +64,7 @@ def with_overrides(table: Table, overrides: tuple[str, ...] | list[str]) -> Tabl
         if not value.strip():
             raise UserError(f"override {text!r} has no value after the =")
         _set(changes, path, _value(value.strip(), text), text)
-    table = merge(DEFAULTS, table)
-    merged = merge(table, changes)
-    report_dropped_settings(table, merged)
-    return merged
+    return merge(merge(DEFAULTS, table), changes)
 
 
 def _set(table: Table, path: list[str], value: Any, text: str) -> None:

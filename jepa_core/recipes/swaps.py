@@ -48,7 +48,9 @@ def _components(table: Table) -> Iterator[tuple[str, str, Table]]:
         if isinstance(entries, dict):
             sections += [(f"{section}.{name}", kind, entry) for name, entry in entries.items()]
     for section, kind, entry in sections:
-        if isinstance(entry, dict) and "name" in entry:
+        if isinstance(entry, str):
+            yield section, kind, {"name": entry}
+        elif isinstance(entry, dict) and "name" in entry:
             yield section, kind, entry
 
 

@@ -118,9 +118,9 @@ def _resumed(folder: Path, overrides: list[str]) -> Recipe:
 
 def _stopped(folder: Path, why: str) -> str:
     """What a signal leaves behind."""
-    from jepa_core.runs.checkpoints import found
+    from jepa_core.runs.checkpoints import list_checkpoints
 
-    saved = found(folder)
+    saved = list_checkpoints(folder)
     if not saved:
         return f"stopped by {why} before the first checkpoint; --resume starts again from the beginning"
     return f"stopped by {why}; jepa train --resume {folder} goes on from {saved[-1].name}"

@@ -22,6 +22,7 @@ from jepa_core.cli.evaluate import evaluate
 from jepa_core.cli.exchange import export_run, import_weights
 from jepa_core.cli.process import check_words, prepare_process
 from jepa_core.cli.report import report
+from jepa_core.cli.runs import list_runs, show_status
 from jepa_core.cli.train import train
 from jepa_core.errors import UserError
 
@@ -44,6 +45,8 @@ app.command(
 )(train)
 app.command("eval", rich_help_panel=RUNS)(evaluate)
 app.command("report", rich_help_panel=RUNS)(report)
+app.command("runs", rich_help_panel=RUNS)(list_runs)
+app.command("status", rich_help_panel=RUNS)(show_status)
 app.command("import", rich_help_panel=EXCHANGE)(import_weights)
 app.command("export", rich_help_panel=EXCHANGE)(export_run)
 app.command("doctor", rich_help_panel=LOOK)(doctor)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jepa_core.cli import completion as complete
 from jepa_core.cli.console import AsJson, RunFolder, print_json, rows, say, title, warn
 from jepa_core.errors import UserError
-from jepa_core.runs.status import EXIT_CODES, RunStatus, find_runs, read_status
+
+if TYPE_CHECKING:
+    from jepa_core.runs.status import RunStatus
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -34,6 +36,8 @@ def list_runs(
 
     A score is the first one of each probe in eval.json, in %; val_knn is the best in training.
     """
+    from jepa_core.runs.status import read_status
+
     runs = []
     for folder in expand_runs(folders or ([DEFAULT_FOLDER] if DEFAULT_FOLDER.is_dir() else [])):
         try:
@@ -67,6 +71,8 @@ def show_status(
 
     jepa status runs/h14 --exit-code; test $? -eq 75 && requeue
     """
+    from jepa_core.runs.status import EXIT_CODES, read_status
+
     status = read_status(run)
     checkpoint, damages = _last_good(run)
     if as_json:
@@ -83,6 +89,8 @@ def expand_runs(folders: list[Path]) -> list[Path]:
 
     Raises UserError for a folder that neither is a run nor holds one, and one that cannot be read.
     """
+    from jepa_core.runs.status import find_runs
+
     runs: list[Path] = []
     for folder in folders:
         below = find_runs(folder)

@@ -151,7 +151,7 @@ def _state(
         by_hand = why.startswith(("signal", "stopped", "error KeyboardInterrupt"))
         return ("stopped" if by_hand else "failed"), why
     if kind == "started":
-        return "stopped", "no process works on it and none recorded its end: it was killed, or its machine was"
+        return "stopped", "its process is gone and recorded no end: killed, or its machine went down"
     return ("stopped", "") if started else ("not started", "")
 
 

@@ -59,36 +59,6 @@ def describe_error(error: BaseException) -> str:
     return printable(f"{kind}: {message}" if message else kind)
 
 
-def printable(text: object, keep: str = "") -> str:
-    r"""`text` with every control character written as an escape, so that it cannot steer a terminal.
-
-    `"\x1b[31m"` becomes `r"\x1b[31m"`, a line end `r"\n"`. Characters in `keep` stay: `"\n"` for a text of
-    several lines. What has no control characters is returned unchanged.
-    """
-    raw = str(text)
-    if raw.isprintable():
-        return raw
-    return "".join(
-        char.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(char) in UNPRINTABLE and char not in keep
-        else char
-        for char in raw
-    )
-
-
-def describe_error(error: BaseException) -> str:
-    """`ValueError: the message` in one printable line, whatever the exception's own `__str__` does.
-
-    The exceptions of plugins are foreign code: their `__str__` may raise, or return no text.
-    """
-    kind = type(error).__name__
-    try:
-        message = " ".join(str(error).split())
-    except BaseException as failure:  # foreign code; it must not replace the error that is being described
-        return printable(f"{kind} (its message cannot be shown: {type(failure).__name__})")
-    return printable(f"{kind}: {message}" if message else kind)
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' when a known name is close to `name`, else ''."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

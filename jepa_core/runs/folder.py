@@ -19,13 +19,14 @@ from jepa_core.errors import UserError
 from jepa_core.recipes.load import load_recipe
 from jepa_core.runs.events_file import EVENTS
 from jepa_core.runs.input_log import CORRUPT_FILES
+from jepa_core.runs.labels import LABELS
 from jepa_core.runs.metrics_file import METRICS
 from jepa_core.settings.recipe import Recipe
 
 RECIPE = "recipe.toml"
 
 OWN_FILES = (
-    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, "masks.png", "curves.png", "eval.json"),
+    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
     "report.html",
 )
 

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.atomic_write import PARTIAL, flush
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -46,7 +47,7 @@ def save(
     Raises UserError where it cannot be written; checkpoints written before stay as they are.
     """
     final = folder / "checkpoints" / f"step-{step:08d}"
-    partial = final.with_name(final.name + ".partial")
+    partial = final.with_name(final.name + PARTIAL)
     try:
         _write(partial, step, weights, state)
         _put(partial, final)
@@ -81,15 +82,6 @@ def _put(partial: Path, final: Path) -> None:
     else:
         os.replace(partial, final)
     flush(final.parent)
-
-
-def flush(path: Path) -> None:
-    """Waits until a file, or the entries of a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sha256(path: Path) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.atomic_write import atomic_write
 
 METRICS = "metrics.jsonl"
 
@@ -53,14 +53,4 @@ def read_metrics(file: Path | str) -> list[dict[str, Any]]:
 def keep_until(file: Path, step: int) -> None:
     """Drops the lines after `step`: what a resumed run will write again."""
     kept = [line for line in read_metrics(file) if line["step"] <= step]
-    replace_file(file, "".join(to_line(line.pop("step"), line) for line in kept))
-
-
-def replace_file(file: Path, text: str) -> None:
-    """Gives a file this text, all of it or, if the process dies, none of it."""
-    beside = file.with_name(file.name + ".partial")
-    with beside.open("w", encoding="utf-8") as new:
-        new.write(text)
-        new.flush()
-        os.fsync(new.fileno())
-    os.replace(beside, file)
+    atomic_write(file, "".join(to_line(line.pop("step"), line) for line in kept))

@@ -13,8 +13,9 @@ from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
 from jepa_core.runs.events_file import record
 from jepa_core.runs.folder import RECIPE, check_free, read_run_recipe, remove_run_files
-from jepa_core.runs.metrics_file import METRICS, keep_until, replace_file
+from jepa_core.runs.metrics_file import METRICS, keep_until
 from jepa_core.runs.run import Run
+from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.devices import pick_device
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.recipe import Recipe, flat
@@ -110,7 +111,7 @@ def rewind_files(run: Run, damages: list[str], changed: list[str]) -> None:
         run.notes.setdefault("damaged", []).append(damage)
     if changed:
         record(run.folder, "recipe_changed", run.step, what=changed)
-    replace_file(run.folder / RECIPE, run.recipe.to_toml())
+    atomic_write(run.folder / RECIPE, run.recipe.to_toml())
 
 
 def make_folder(run: Run) -> None:
@@ -123,7 +124,7 @@ def make_folder(run: Run) -> None:
         if (run.folder / RECIPE).exists():
             remove_run_files(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(run.folder / RECIPE, run.recipe.to_toml())
+        atomic_write(run.folder / RECIPE, run.recipe.to_toml())
     except OSError as error:
         raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None
 

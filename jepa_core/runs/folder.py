@@ -4,7 +4,8 @@ recipe.toml      the resolved recipe          metrics.jsonl   one JSON object a 
 checkpoints/     see checkpoints.py           events.jsonl    starts, stops, alarms (events_file.py)
 masks.png        masks over real images       curves.png      the metrics drawn
 tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
-pictures/        what plugins draw at the end
+pictures/        what plugins draw at the end  eval.json       the newest probe table
+evaluations/     all probe tables             predictions.npz  guesses of the probes, sample by sample
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ RECIPE = "recipe.toml"
 
 OWN_FILES = (
     *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, "masks.png", "curves.png", "eval.json"),
-    "report.html",
+    *("predictions.npz", "report.html"),
 )
 
-OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures")
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")
 
 
 def check_free(folder: Path, overwrite: bool) -> None:

@@ -65,7 +65,7 @@ def main() -> None:
         if debug or said is None:
             raise
         err.print(f"[bold red]error:[/] {escape(said)}", soft_wrap=True, highlight=False)
-        raise SystemExit(2) from None
+        raise SystemExit(error.exit_code if isinstance(error, UserError) else 2) from None
 
 
 def _version(asked: bool) -> None:

@@ -103,7 +103,7 @@ def _collect() -> Known:
             kind: {name: _settings(of.Config) for name, of in found.catalogue(kind).classes.items()}
             for kind in KINDS
         },
-        "plugins": [plugin.name for plugin in found.found],
+        "plugins": [plugin.name for plugin in found.statuses],
         "recipes": {name: _recipe(name, path) for name, path in names().items()},
         "sections": {section: section for section in COMPONENT_SECTIONS},
         "many": dict(COMPONENT_TABLES),

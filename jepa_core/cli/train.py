@@ -82,6 +82,7 @@ def train(
         out.print(
             f"{finished.step:,} steps done; the run is in [bold]{escape(str(finished.folder))}[/]",
             highlight=False,
+            soft_wrap=True,
         )
 
 

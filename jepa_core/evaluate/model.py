@@ -11,7 +11,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -19,9 +18,10 @@ import torch
 
 from jepa_core.evaluate.features import Features, model_features, raw_pixels
 from jepa_core.evaluate.predictions import Predictions
-from jepa_core.evaluate.row_cache import CachedRow, Key, RowCache, data_hash, weights_key
+from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
 from jepa_core.evaluate.samples import SplitLoader, choose_samples
 from jepa_core.evaluate.scoring import Probes, ScoredRow, make_table, score_row, split_features
+from jepa_core.evaluate.setup import Evaluation, Judged, Setup
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.protocols import FeatureMap, Role, Samples, Source, Tasks, TokenProbe
 from jepa_core.runtime.progress import NoProgress, Progress
@@ -30,52 +30,6 @@ from jepa_core.settings.sections import TransformSettings
 TRAINED, TWIN = "trained", "random twin"
 
 log = logging.getLogger("jepa.evaluate")
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What is evaluated on, and how."""
-
-    source: Source
-    transforms: TransformSettings
-    probes: Probes
-    split: str = "test"
-    role: Role = "target"
-    batch_size: int = 256
-    """Images of a forward pass, or clips of as many frames."""
-    workers: int = 0
-    limits: tuple[int | None, int | None] = (None, None)
-    """So many training and held-out samples, evenly spaced."""
-    images: int | None = None
-    """So many samples of each split, a seeded draw."""
-    max_corrupt: float = 0.1
-    device: torch.device | str = "cpu"
-    dtype: torch.dtype | None = None
-    progress: Progress = field(default_factory=NoProgress)
-    source_name: str = "data"
-    """Of the source, for errors."""
-    probe_settings: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    cache: RowCache | None = None
-    cache_key: Key = field(default_factory=dict)
-    """What rows depend on besides the encoder: data, transform, probes, precision, versions."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A model to be judged, a `jepa_core.JEPA`, and the same model freshly initialised."""
-
-    model: Any
-    twin: Any
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What features depend on besides the weights; plain values."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's table and the guesses of its probes, a set for each task."""
-
-    result: EvalResult
-    predictions: Sequence[Predictions]
 
 
 def evaluate_model(

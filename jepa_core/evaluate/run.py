@@ -16,9 +16,10 @@ from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
 from jepa_core.evaluate.evaluations import EVAL, check_writable, save_table, write_evaluation
-from jepa_core.evaluate.model import Evaluation, Judged, Setup, evaluate_models
+from jepa_core.evaluate.model import evaluate_models
 from jepa_core.evaluate.predictions import save_predictions
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
+from jepa_core.evaluate.setup import Evaluation, Judged, Setup
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import ROLES, Role

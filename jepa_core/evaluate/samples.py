@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_core.data.eval_loader import EvalBatches, EvalLoader
+from jepa_core.data.eval_batches import EvalBatches, EvalLoader
 from jepa_core.data.samples import InMemory
 from jepa_core.errors import UserError
 from jepa_core.protocols import Samples

@@ -20,7 +20,13 @@ def names() -> dict[str, Path]:
         f"{plugin}/{file.stem}": file
         for plugin, folder in sorted(folders.items())
         for file in sorted(folder.glob("*.toml"))
+        if _is_recipe_file(file)
     }
+
+
+def _is_recipe_file(file: Path) -> bool:
+    """A regular file that can be read, with a printable name; a plugin's folder may hold anything."""
+    return file.stem.isprintable() and file.is_file() and os.access(file, os.R_OK)
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -49,7 +55,7 @@ def _no_recipe(text: str, known: Mapping[str, Path]) -> UserError:
     error = str(unknown("recipe", text, known))
     if (ends or files) and "Did you mean" not in error:
         error += f" Did you mean {[*ends, *files][0]!r}?"
-    return UserError(f"{error}{plugins.left_out(plugins.registry().found)}")
+    return UserError(f"{error}{plugins.left_out(plugins.registry().statuses)}")
 
 
 def parsed(path: Path) -> dict[str, Any]:

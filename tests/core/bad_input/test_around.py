@@ -41,9 +41,9 @@ def two_bad_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[jepa]\nbroken = bad_broken\nnoisy = bad_noisy\n")
     monkeypatch.syspath_prepend(tmp_path)
-    plugins.get.cache_clear()
+    plugins.registry.cache_clear()
     yield
-    plugins.get.cache_clear()
+    plugins.registry.cache_clear()
 
 
 @pytest.mark.usefixtures("two_bad_plugins")

@@ -51,6 +51,7 @@ def asked(tiny_recipe: Path, images: Path) -> list[str]:
     return [str(tiny_recipe), *folder, "train.micro_batch=4", "train.checkpoint_every=3", "train.steps=10"]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_and_hand_over_to_it(asked: list[str], tmp_path: Path) -> None:
     train(load_recipe(*asked), tmp_path / "one")
     done = two("-c", COMMAND, "train", *asked, "--run", tmp_path / "two")
@@ -70,6 +71,7 @@ def test_two_processes_learn_what_one_does_and_hand_over_to_it(asked: list[str],
     np.testing.assert_allclose(theirs, ours, rtol=2e-4, err_msg="one process goes on with the run of two")
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(asked: list[str], tmp_path: Path) -> None:
     script = tmp_path / "stops.py"
     script.write_text(STOPS, encoding="utf-8")
@@ -83,8 +85,8 @@ STOPS = """
 # The second process is sent SIGTERM in its fourth step.
 import os, signal, sys
 from jepa_core import load_recipe, train
-from jepa_core.interruption import Stopped
-from jepa_core.optim import TrainingStep
+from jepa_core.runtime.stop_signals import Stopped
+from jepa_core.training.step import TrainingStep
 
 whole = TrainingStep.accumulate
 
@@ -110,7 +112,7 @@ except Stopped:
 def test_each_process_does_as_many_passes(
     tiny_recipe: Path, overrides: list[str], world: int, expected: int
 ) -> None:
-    assert micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world)) == expected
+    assert micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world_size=world)) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_what_cannot_be_shared_is_refused(
     tiny_recipe: Path, overrides: list[str], world: int, said: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world=world))
+        micro_batches(load_recipe(tiny_recipe, *overrides), Ranks(world_size=world))
     assert str(error.value) == said
 
 

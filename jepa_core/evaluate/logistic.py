@@ -83,7 +83,7 @@ class Logistic:
             u.grad = offset.mul_(bias_scale)
             return loss + l2 / 2 * weight.square().sum()
 
-        solver.step(objective)  # type: ignore[no-untyped-call]
+        solver.step(objective)
         return torch.linalg.solve_triangular(root, v.detach(), upper=True), u.detach() * bias_scale
 
     def _log_frequencies(self) -> Tensor:

@@ -139,13 +139,15 @@ class TaskEvaluation:
         missing = [twin for key, twin in twins.items() if cached[key] is None]
         self._extract([*trained, self.pixels, *chain.from_iterable(controls), *missing])
         data = data_hash(*self.features[id(self.pixels)])
+        own_rows = [self._score(feature_map) for feature_map in trained]
         shared = {
             key: self._shared_row(key, feature_map, cached[key], data)
             for key, feature_map in {**twins, self._pixels_key(): self.pixels}.items()
         }
+        pixels = shared[self._pixels_key()]
         return [
-            self._table([self._score(own), shared[key], shared[self._pixels_key()], *map(self._score, more)])
-            for own, key, more in zip(trained, keys, controls, strict=True)
+            self._table([own, shared[key], pixels, *map(self._score, more)])
+            for own, key, more in zip(own_rows, keys, controls, strict=True)
         ]
 
     def _extract(self, maps: Sequence[FeatureMap]) -> None:

@@ -44,7 +44,8 @@ class Numbered:
 
     def __init__(self, samples: Samples, source: str) -> None:
         self.samples, self.source = samples, source
-        self.classes, self.note = samples.classes, samples.note
+        self.classes: Sequence[str] | None = samples.classes
+        self.note = samples.note
 
     def __len__(self) -> int:
         return len(self.samples)

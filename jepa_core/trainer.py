@@ -35,6 +35,7 @@ from jepa_core.runtime.distributed import Ranks, init_distributed
 from jepa_core.runtime.malloc import keep_freed_blocks
 from jepa_core.runtime.spinning_threads import warn_of_spinning_threads
 from jepa_core.runtime.stop_signals import Stopped, StopSignals
+from jepa_core.runtime.thread_errors import thread_errors_in_a_line
 from jepa_core.settings.recipe import Recipe
 
 
@@ -70,6 +71,7 @@ def train(
             if not resuming:
                 ranks.run_on_main(lambda: make_folder(run))
             with (
+                thread_errors_in_a_line(),
                 with_step_in_error(run, OSError),
                 _watching(run, observers.standard() if watch is None else watch) as hook,
                 with_step_in_error(run, UserError),
@@ -127,13 +129,18 @@ class Trainer:
 
     def train(self, batches: Iterable[Sequence[StepBatch]]) -> None:
         """All steps of the run. Raises Stopped, with the checkpoint saved, after a signal."""
-        with self._stop_if_workers_died():
-            for parts in batches:
-                self.step(parts)
-                if self.ranks.any(self.signals.asked is not None) and self.run.step < self.run.total_steps:
-                    self.stop(self._signal_of_all())
-        self.writer.wait()
-        self.lock.check()
+        try:
+            with self._stop_if_workers_died():
+                for parts in batches:
+                    self.step(parts)
+                    if (
+                        self.ranks.any(self.signals.asked is not None)
+                        and self.run.step < self.run.total_steps
+                    ):
+                        self.stop(self._signal_of_all())
+            self.writer.wait()
+        finally:
+            self.lock.check()  # that the folder is gone says more than which file was missed first
 
     @contextmanager
     def _stop_if_workers_died(self) -> Iterator[None]:
@@ -155,7 +162,7 @@ class Trainer:
     def step(self, parts: Sequence[StepBatch]) -> None:
         """One optimizer step on its micro-batches, and whatever is due after it."""
         output = self.run.training.accumulate([(part.batch, part.plan) for part in parts])
-        self._problems += [(part.skipped, part.odd) for part in parts]
+        self._problems += [(part.skipped, part.unusual) for part in parts]
         logging = self._is_due(self.settings.log_every) or self._is_due(self.eval_every)
         saving = self._is_due(self.settings.checkpoint_every)
         if logging or saving:
@@ -223,6 +230,8 @@ def with_step_in_error(run: Run, kind: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kind as error:
+        if kind is OSError and isinstance(error.__context__, UserError):
+            raise error.__context__ from None  # an observer failed at the end, after what had ended the run
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
             text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -59,28 +61,41 @@ def train(
 
     SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 save a checkpoint and end with exit code 75.
     """
-    from jepa_core import observers
-    from jepa_core import trainer as loop
     from jepa_core.runs.labels import make_labels
-    from jepa_core.runs.status import read_status
-    from jepa_core.runtime.distributed import is_main
-    from jepa_core.runtime.stop_signals import REQUEUE, Stopped
 
     _check(resume, run, overwrite, allow_change)
     words, labels = overrides or [], make_labels(name, tag or (), note)
     if resume is None or resume == "auto":
-        resolved, folder = _fresh(recipe, words, run)
+        resolved = _fresh(recipe, words)
+        place = nullcontext(run) if run is not None else _new_folder(resolved)
     else:
-        folder = Path(resume)
-        resolved = _resumed(folder, words if recipe is None else [recipe, *words])
+        resolved = _resumed(Path(resume), words if recipe is None else [recipe, *words])
+        place = nullcontext(Path(resume))
+    going_on: bool | Literal["auto"] = "auto" if resume == "auto" else resume is not None
+    with place as folder:
+        _train(resolved, folder, going_on, overwrite, allow_change or (), labels, as_json)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool | Literal["auto"],
+    overwrite: bool,
+    allow_change: Sequence[str],
+    labels: RunLabels,
+    as_json: bool,
+) -> None:
+    """Trains and says how it ended; a signal ends the command with exit code 75, Ctrl-C twice with 130."""
+    from jepa_core import trainer as loop
+    from jepa_core.observers.standard import standard
+    from jepa_core.runs.status import read_status
+    from jepa_core.runtime.distributed import is_main
+    from jepa_core.runtime.stop_signals import REQUEUE, Stopped
+
+    watch = [RunStart(labels), *standard()]
     try:
         finished = loop.train(
-            resolved,
-            folder,
-            resume="auto" if resume == "auto" else resume is not None,
-            watch=[RunStart(labels), *observers.standard()],
-            overwrite=overwrite,
-            allow_change=allow_change or (),
+            recipe, folder, resume=resume, watch=watch, overwrite=overwrite, allow_change=allow_change
         )
     except Stopped as stopped:
         if is_main():
@@ -135,14 +150,21 @@ def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: 
         raise UserError("--resume goes on in the run's own folder; leave out --run")
 
 
-def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[Recipe, Path]:
+def _fresh(recipe: str | None, overrides: list[str]) -> Recipe:
     from jepa_core.recipes.load import load_recipe
 
     if recipe is None:
         raise UserError("which recipe? `jepa recipes` lists them")
-    resolved = load_recipe(recipe, *overrides)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return resolved, run or Path("runs") / f"{resolved.name.replace('/', '-')}-{stamp}"
+    return load_recipe(recipe, *overrides)
+
+
+def _new_folder(recipe: Recipe) -> AbstractContextManager[Path]:
+    """A new folder under runs/ that no other run has; of several processes the main one makes it."""
+    from jepa_core.runs.folder import reserve_folder
+    from jepa_core.runtime.distributed import is_main
+
+    name = Path("runs") / f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return reserve_folder(name) if is_main() else nullcontext(name)
 
 
 def _resumed(folder: Path, overrides: list[str]) -> Recipe:

@@ -38,8 +38,8 @@ def read_launch(variables: Mapping[str, str]) -> Launch | None:
         return None
     local_world = _number(variables, "LOCAL_WORLD_SIZE", 1, 2**20)
     if local is not None and local >= (local_world or world):
-        name, size = ("WORLD_SIZE", world) if local_world is None else ("LOCAL_WORLD_SIZE", local_world)
-        raise UserError(f"LOCAL_RANK is {local}, but {name} is {size}")
+        name = "WORLD_SIZE" if local_world is None else "LOCAL_WORLD_SIZE"
+        raise UserError(f"LOCAL_RANK is {local}, but {name} is {local_world or world}")
     _check_meeting_point(variables)
     return Launch(rank, world, local or 0)
 

@@ -22,6 +22,7 @@ from jepa_core.cli.exchange import export_run, import_weights
 from jepa_core.cli.report import report
 from jepa_core.cli.train import train
 from jepa_core.errors import UserError
+from jepa_core.runtime.plugin_calls import refuse_exit
 
 RUNS, EXCHANGE, LOOK = "Runs", "In and out", "Look around"
 
@@ -59,7 +60,7 @@ def main() -> None:
         sys.argv.append("--help")
     try:
         with Aloud(), whole_words():
-            raise SystemExit(app(prog_name="jepa", standalone_mode=False))
+            raise SystemExit(refuse_exit(app, prog_name="jepa", standalone_mode=False))
     except (UserError, WrongUsage, OSError, MemoryError, RuntimeError) as error:
         said = in_a_line(error)
         if debug or said is None:

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
+
 Case = TypeVar("Case")
 
 
@@ -50,13 +52,13 @@ def outcomes(
         said = " ".join((prop.__doc__ or "").partition("\n\n")[0].split())
         try:
             with own_randomness():
-                prop(case)
-        except NotAsked as reason:
-            yield Outcome(kind, name, title, "not asked", str(reason))
-        except Failed as broken:
-            yield Outcome(kind, name, title, "fails", str(broken))
-        except Exception as error:  # a component may fail in any way; the other properties are still asked
-            yield Outcome(kind, name, title, "fails", f"{type(error).__name__}: {error}")
+                call_plugin(prop, case)
+        except PluginError as error:
+            if isinstance(error.raised, NotAsked):
+                yield Outcome(kind, name, title, "not asked", error.message)
+            else:
+                text = error.message if isinstance(error.raised, Failed) else str(error)
+                yield Outcome(kind, name, title, "fails", text)
         else:
             yield Outcome(kind, name, title, "holds", said)
 

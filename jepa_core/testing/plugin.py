@@ -6,13 +6,15 @@ where that does not name it. A class that is offered under several names is aske
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.plugins import KINDS, Catalogue
 from jepa_core.recipes.files import names
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, Recipe
 from jepa_core.testing import model_case, models
 from jepa_core.testing.outcomes import Outcome, outcomes
@@ -41,9 +43,17 @@ def examine_plugin(name: str, *, read_data: bool = False) -> Iterator[Outcome]:
             if subject.kind == "data" and not read_data:
                 yield not_asked(subject, "reads data: `jepa plugins check NAME --data`, or check_source")
             else:
-                yield from _behaviour(subject, selftest)
+                yield from _examine(subject.kind, subject.name, partial(_behaviour, subject, selftest))
     for recipe in recipes:
-        yield from examine_recipe(recipe)
+        yield from _examine("recipe", recipe, partial(examine_recipe, recipe))
+
+
+def _examine(kind: str, name: str, examine: Callable[[], list[Outcome]]) -> list[Outcome]:
+    """The outcomes of one component or recipe; one that cannot even be made has failed `behaviour`."""
+    try:
+        return call_plugin(examine)
+    except PluginError as error:
+        return [Outcome(kind, name, "behaviour", "fails", str(error))]
 
 
 def _subject(catalogue: Catalogue, component: type, known: list[str], selftest: Recipe | None) -> Subject:

@@ -326,6 +326,17 @@ def test_what_a_plugin_prints_does_not_spoil_json(jepa, install) -> None:
     assert "hello" in said.err
 
 
+def test_a_component_that_is_set_aside_is_listed(jepa, install) -> None:
+    install(in_hook("jepa_maskers", "return {'none': Mine, 'mine': Mine}", "").source)
+    said = jepa("plugins")
+    note = "hostile: the masker 'none' of plugin 'hostile' (jepa_hostile.Mine) is set aside: plugin 'core'"
+    assert note in said.out
+    listed = json.loads(jepa("plugins", "--json").out)
+    assert listed["components"]["masker"]["none"] == "core"
+    assert listed["components"]["masker"]["mine"] == "hostile"
+    assert next(p for p in listed["plugins"] if p["name"] == "hostile")["notes"]
+
+
 def test_two_plugins_of_one_name(jepa, install, tmp_path: Path) -> None:
     site = install(BEGIN)
     other = site / "jepa_other-1.0.dist-info"

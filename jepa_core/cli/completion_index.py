@@ -94,8 +94,7 @@ def _collect() -> Known:
     from jepa_core import plugins
     from jepa_core.plugins import KINDS
     from jepa_core.recipes.files import names
-    from jepa_core.recipes.resolve import DEFAULTS
-    from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS
+    from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, DEFAULTS, ENGINE_SECTIONS
 
     found = plugins.registry()
     return {

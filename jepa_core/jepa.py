@@ -191,11 +191,13 @@ class JEPA(nn.Module):
             "target_tokens": sum(s.total for s in targets) / size / max(1, len(targets)),
         }
 
-    def update_target(self, step: int) -> dict[str, float]:
-        """Moves the target encoder after optimizer step `step` (0-based); returns what to log."""
+    def update_target(self, step: int, total_steps: int | None = None) -> dict[str, float]:
+        """Moves the target encoder after optimizer step `step` (0-based) of `total_steps`, by default the
+        model's own; returns what to log."""
         if self.target_encoder is None:
             return {}
-        return self.target_update.update(self.target_encoder, self.encoder, step, self.total_steps)
+        total = self.total_steps if total_steps is None else total_steps
+        return self.target_update.update(self.target_encoder, self.encoder, step, total)
 
     @torch.no_grad()
     def features(

@@ -49,7 +49,7 @@ def show_plugin(
 
     found = plugins.registry()
     catalogues = _catalogues()
-    named = [plugin for plugin in found.found if plugin.name == name]
+    named = [plugin for plugin in found.statuses if plugin.name == name]
     components = [
         (catalogue.kind, catalogue.classes[pattern], catalogue.owners[pattern])
         for catalogue in catalogues
@@ -57,7 +57,9 @@ def show_plugin(
     ]
     if not named and not components:
         raise unknown(
-            "plugin or component", name, {p.name for p in found.found}.union(*(c.classes for c in catalogues))
+            "plugin or component",
+            name,
+            {p.name for p in found.statuses}.union(*(c.classes for c in catalogues)),
         )
     if as_json:
         print(json.dumps(_facts(name, named, components, catalogues), indent=2, ensure_ascii=False))
@@ -93,7 +95,7 @@ def _show(kind: str, name: str, component: type[Any], owner: str) -> None:
 def _list(as_json: bool) -> None:
     from jepa_core import plugins
 
-    catalogues, found = _catalogues(), plugins.registry().found
+    catalogues, found = _catalogues(), plugins.registry().statuses
     if as_json:
         owners = {catalogue.kind: dict(catalogue.owners) for catalogue in catalogues}
         print(json.dumps({"plugins": [vars(p) for p in found], "components": owners}, indent=2))

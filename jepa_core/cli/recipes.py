@@ -46,7 +46,7 @@ def show_recipe(
     jepa recipes show ijepa/demo masker.name=random > mine.toml
     jepa train mine.toml
     """
-    from jepa_core.recipes.annotate import commented, read_head, to_json
+    from jepa_core.recipes.annotate import read_head, to_commented_toml, to_json
     from jepa_core.recipes.files import find
     from jepa_core.recipes.load import load_recipe
 
@@ -54,7 +54,7 @@ def show_recipe(
     if as_json:
         print(json.dumps(to_json(resolved, head), indent=2, ensure_ascii=False))
     else:
-        document(resolved.to_toml() if plain else commented(resolved, head))
+        document(resolved.to_toml() if plain else to_commented_toml(resolved, head))
 
 
 def _list(as_json: bool) -> None:

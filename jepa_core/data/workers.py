@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import warnings
@@ -16,15 +15,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.environment import cores
 
 T = TypeVar("T")
 
 log = logging.getLogger("jepa")
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from jepa_core.data.eval_loader import eval_loader
+from jepa_core.data.eval_batches import eval_loader
 from jepa_core.evaluate.features import model_features, raw_pixels
 from jepa_core.evaluate.table import EvalResult, evaluate
 from jepa_core.protocols import Probe, Role, Samples, Source, Tasks, TokenProbe

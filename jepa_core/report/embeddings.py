@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_core.data.eval_loader import eval_loader
+from jepa_core.data.eval_batches import eval_loader
 from jepa_core.errors import UserError
 from jepa_core.evaluate.features import extract, model_features
 from jepa_core.jepa import JEPA

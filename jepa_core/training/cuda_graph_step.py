@@ -127,7 +127,7 @@ class CudaGraphStep(TrainingStep):
             with self.randomness(number, len(parts)):
                 output = self._one(Batch.of(batch), MaskPlan() if plan is None else plan)
         self.logged["grad_norm"] = self._end()
-        self.logged.update(self.model.update_target(self.done))
+        self.logged.update(self.model.update_target(self.done, self.total_steps))
         self.done += 1
         self.skip_reason = None
         if self._due():

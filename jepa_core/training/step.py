@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
 from jepa_core.runtime.devices import use_bf16
 from jepa_core.runtime.distributed import Ranks
+from jepa_core.runtime.json_lines import is_count
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.schedules import between, warmup_cosine
 from jepa_core.settings.recipe import Recipe
-from jepa_core.training.optimizer import check_coverage, parameter_groups
+from jepa_core.training.optimizer import check_coverage, load_optimizer_state, parameter_groups
 from jepa_core.training.step_guard import StepGuard
 from jepa_core.types.batch import Batch
 from jepa_core.types.mask_plan import MaskPlan
@@ -49,7 +51,6 @@ class TrainingStep:
         self.bf16 = use_bf16(recipe.train.precision, self.device)
         self.optimizer = self.make_optimizer()
         check_coverage(model, self.optimizer)
-        model.total_steps = total_steps
         self.done = 0
         """Optimizer steps so far, skipped ones too."""
         self.guard = StepGuard(recipe.train)
@@ -92,7 +93,7 @@ class TrainingStep:
         self.skip_reason = self.guard.skip_reason(self.done + 1, loss, output.terms, norm, self.model)
         if self.skip_reason is None:
             self.optimizer.step()
-            self.logged.update(self.model.update_target(self.done))
+            self.logged.update(self.model.update_target(self.done, self.total_steps))
         self.done += 1
         return output
 
@@ -119,9 +120,14 @@ class TrainingStep:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.guard.load_state_dict(state["guard"])
+        """Takes over what `state_dict` gave; rates, betas and eps stay those of this step's recipe.
+
+        Raises UserError for anything else, and for the state of another model's step.
+        """
+        if not is_count(state.get("step")):
+            raise UserError(f"its step is {state.get('step')!r:.30}; expected a whole number")
+        load_optimizer_state(self.optimizer, state.get("optimizer"))
+        self.guard.load_state_dict(state.get("guard", {}))
         self.done = state["step"]
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:

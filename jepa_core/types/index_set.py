@@ -103,12 +103,12 @@ class IndexSet:
 
     @property
     def valid(self) -> Tensor | None:
-        """bool [S]: false for a row that stands for no sample (`capacity.PaddedSet`); None: all are real."""
+        """bool [S]: false for a row that stands for no sample (`PaddedSet`); None: all are real."""
         return None
 
     @cached_property
     def segments(self) -> Tensor:
-        """int64 [S]: the sequence each packed token stands in; its sample, but for `capacity.PaddedSet`."""
+        """int64 [S]: the sequence each packed token stands in; its sample, but for `PaddedSet`."""
         sequences = torch.arange(self.lengths.numel(), device=self.index.device)
         if self.uniform is not None:
             return sequences.repeat_interleave(self.uniform)

@@ -9,7 +9,7 @@ from jepa_core.runtime.malloc import keep_freed_blocks
 
 CODE = """
 import resource, torch
-from jepa_core.memory import keep_freed_blocks
+from jepa_core.runtime.malloc import keep_freed_blocks
 KEEP and keep_freed_blocks()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -22,6 +22,7 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is the allocator on Linux")
+@pytest.mark.slow
 def test_freed_blocks_are_used_again():
     if not keep_freed_blocks():
         pytest.skip("this Linux has another C library")

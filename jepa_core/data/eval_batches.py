@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from jepa_core.data.images import CorruptSample, Skipped
 from jepa_core.data.readers import ReadResult, check_corrupt
-from jepa_core.data.samples import InMemory
+from jepa_core.data.samples import InMemory, read_sample, read_tensors
 from jepa_core.data.transforms import eval_transform
 from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
@@ -34,13 +34,13 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.skipped, seen = [], 0
-        for picked in iterate(self.dataset, range(len(self)), self.workers):
-            seen += len(picked.labels) + len(picked.skipped)
-            self.skipped += picked.skipped
-            if picked.skipped:
+        for result in iterate(self.dataset, range(len(self)), self.workers):
+            seen += len(result.labels) + len(result.skipped)
+            self.skipped += result.skipped
+            if result.skipped:
                 check_corrupt(self.skipped, seen, self.max_corrupt)
-            if len(picked.labels):
-                yield picked.views["view"], picked.labels
+            if len(result.labels):
+                yield result.views["view"], result.labels
         if len(self.skipped) == seen:
             raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
 
@@ -56,15 +56,16 @@ class EvalBatches(Dataset[ReadResult]):
         batch_size: int,
         index: Tensor,
     ) -> None:
-        self.samples, self.batch_size, self.index = samples, batch_size, index
+        self.samples, self.batch_size, self.index, self.view_shape = samples, batch_size, index, view_shape
         self.transform = eval_transform(settings, view_shape)
-        self.together = isinstance(samples, InMemory) and len(view_shape) == 3
+        self.tensors: tuple[Tensor, Tensor] | None = None
+        if isinstance(samples, InMemory) and len(view_shape) == 3:
+            self.tensors = read_tensors(samples)
 
     def __getitem__(self, number: int) -> ReadResult:
         rows = self.index[number * self.batch_size : (number + 1) * self.batch_size]
-        if self.together:
-            assert isinstance(self.samples, InMemory)
-            images, labels = self.samples.tensors()
+        if self.tensors is not None:
+            images, labels = self.tensors
             return ReadResult({"view": self.transform(images[rows])}, labels[rows])
         return self._one_by_one(rows.tolist())
 
@@ -74,7 +75,7 @@ class EvalBatches(Dataset[ReadResult]):
         skipped: list[Skipped] = []
         for row in rows:
             try:
-                sample, label = self.samples[row]
+                sample, label = read_sample(self.samples, row, self.view_shape)
                 view = self.transform(sample)
             except CorruptSample as error:
                 skipped.append(error.record)

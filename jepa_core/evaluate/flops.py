@@ -89,7 +89,8 @@ def expected_cost(model: JEPA, recipe: Recipe, draws: int = DRAWS) -> StepCost:
     Masks are drawn as training draws them, for the whole micro-batch (up to `LARGEST_BATCH`), since maskers
     may cut sets to the smallest of a batch. A few draws are counted through the model; the cost of all
     follows from their tokens (`_token_terms`), in which it is linear. For a variant whose cost is not, more
-    draws are counted and their mean is taken. A method without masks costs the same at every step. Deterministic for a recipe.
+    draws are counted and their mean is taken. A method without masks costs the same at every step.
+    Deterministic for a recipe.
     """
     size = min(recipe.train.micro_batch or recipe.train.batch_size, LARGEST_BATCH)
     count = min(SAMPLES, size)
@@ -102,17 +103,14 @@ def expected_cost(model: JEPA, recipe: Recipe, draws: int = DRAWS) -> StepCost:
     if plans[0].empty:
         return StepCost(_flops_per_image(model, batch, plans[0]), 0.0, 0.0, 0.0, 1)
     flops = _flops_of_all(model, batch, plans)
-    context, target = (
-        torch.tensor([tokens for plan in plans for s in sets(plan) for tokens in s.lengths.tolist()])
-        for sets in (lambda plan: plan.contexts, lambda plan: plan.targets)
-    )
-    return StepCost(
-        flops.mean().item(),
-        flops.std(correction=0).item(),
-        context.double().mean().item(),
-        target.double().mean().item(),
-        draws,
-    )
+    mean, deviation = flops.mean().item(), flops.std(correction=0).item()
+    context = _mean_length([tokens for plan in plans for tokens in plan.contexts])
+    target = _mean_length([tokens for plan in plans for tokens in plan.targets])
+    return StepCost(mean, deviation, context, target, draws)
+
+
+def _mean_length(sets: Sequence[IndexSet]) -> float:
+    return torch.cat([tokens.lengths for tokens in sets]).double().mean().item() if sets else 0.0
 
 
 def _flops_of_all(model: JEPA, batch: Batch, plans: Sequence[MaskPlan]) -> Tensor:
@@ -142,7 +140,7 @@ def _token_terms(plan: MaskPlan) -> Tensor:
     contexts = [s.lengths.double() for s in plan.contexts]
     targets = [s.lengths.double() for s in plan.targets]
     pairs = [(contexts[i], targets[j]) for i, j in plan.pairs]
-    zero = contexts[0].new_zeros(len(contexts[0]))
+    zero = torch.zeros_like((contexts + targets)[0])
     terms = (
         zero + 1,
         sum(contexts, zero),

@@ -5,6 +5,8 @@ checkpoints/     see checkpoints.py           events.jsonl    starts, stops, ala
 masks.png        masks over real images       curves.png      the metrics drawn
 tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
 pictures/        what plugins draw at the end   lock-*.json     while a process trains (lock.py)
+evaluations/     all probe tables               eval.json       the newest probe table
+predictions.npz  guesses of the probes, sample by sample
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ RECIPE = "recipe.toml"
 
 OWN_FILES = (
     *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
-    "report.html",
+    *("predictions.npz", "report.html"),
 )
 
-OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures")
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")
 
 
 @contextmanager

@@ -246,6 +246,7 @@ def _number(key: str, pattern: str, factor: float = 1.0) -> Callable[[RunSummary
 
 
 FACTS: dict[str, Callable[[RunSummary], str]] = {
+    "tags": lambda run: ", ".join(run.labels.tags),
     "seed": lambda run: str(run.recipe.seed),
     "steps": lambda run: f"{run.steps:,}" if run.trained else "",
     "state": lambda run: run.state,
@@ -253,8 +254,10 @@ FACTS: dict[str, Callable[[RunSummary], str]] = {
     "prediction retrieval, %": _number("retrieval", "{:.1f}", 100),
     "RankMe of the last batch": _number("rankme", "{:.1f}"),
     "wall-clock time": lambda run: duration(run.seconds) if run.seconds else "",
+    "CPU time": lambda run: duration(run.cpu_seconds) if run.cpu_seconds else "",
     "images/s (wall clock)": lambda run: f"{run.images_per_s:,.0f}" if run.images_per_s else "",
     "cost (wall clock)": _hours,
+    "busy machine": lambda run: run.busy_note.removeprefix("the machine was busy: "),
     "alarms": lambda run: str(len(run.alarms)) if run.events else "",
 }
 """Further columns of a run: what each says, '' where it is not known."""

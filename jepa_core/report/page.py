@@ -101,6 +101,7 @@ def _run_values(run: RunSummary, figures: RunFigures, number: int, role: str) ->
         "gallery": figures.gallery,
         "notes": _all_notes(run, figures),
         "probes": [html.probe_table(table) for table in run.tables],
+        "other_probes": [html.other_table(table) for table in run.other_evaluations],
         "curves": curve_panels([Course(run.name, [run], 0)], ["step"]),
         "constants": _constants([run.metrics]),
         "sheets": {name: html.sheet_values(sheet) for name, sheet in figures.sheets.items()},

@@ -66,7 +66,8 @@ def main() -> None:
     try:
         with log_lines, whole_words():
             check_words(sys.argv[1:])
-            raise SystemExit(app(prog_name="jepa", standalone_mode=False))
+            words = bench.accept_old_spelling(sys.argv[1:])
+            raise SystemExit(app(words, prog_name="jepa", standalone_mode=False))
     except Exception as error:  # whatever it is, it ends here: in one line, or with --debug in a traceback
         if debug:
             raise

@@ -127,11 +127,11 @@ def comparable(first: EvalResult, second: EvalResult) -> str | None:
         return f"scored on {first.held_out_images:,} and on {second.held_out_images:,} {second.unit}"
     if first.train_images != second.train_images:
         return f"probes fitted on {first.train_images:,} and on {second.train_images:,} {second.unit}"
-    for kind, one, other in (
+    for kind, mine, theirs in (
         ("scored", first.data_hash, second.data_hash),
         ("probes fitted", first.train_hash, second.train_hash),
     ):
-        if one and other and one != other:
+        if mine and theirs and mine != theirs:
             return f"{kind} on other {second.unit}: {_data(first)} and {_data(second)}"
     for probe in first.probe_settings.keys() & second.probe_settings.keys():
         if first.probe_settings[probe] != second.probe_settings[probe]:

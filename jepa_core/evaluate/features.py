@@ -106,8 +106,8 @@ def extract(
     if not labels:
         raise UserError("no images to take features of: the split is empty")
     every_label = torch.cat(labels).cpu()
-    if every_label.is_floating_point():
-        raise UserError(f"labels are whole numbers; got {every_label.dtype}, the first {every_label[0]}")
+    if (broken := every_label[every_label != every_label.long()]).numel():
+        raise UserError(f"labels are whole numbers; got {broken[0].item()}")
     return [
         _features(m, torch.cat(chunk), every_label.long(), tokens)
         for m, chunk in zip(maps, chunks, strict=True)

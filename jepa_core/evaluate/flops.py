@@ -60,7 +60,7 @@ def _cpu_attention_backward(
     return int(sdpa_backward_flop(gradient, query, key, value))
 
 
-_CPU_ATTENTION = {
+_CPU_ATTENTION: dict[str, Callable[..., int]] = {
     "aten._scaled_dot_product_flash_attention_for_cpu": _cpu_attention,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward": _cpu_attention_backward,
 }
@@ -194,7 +194,8 @@ class ProductCounter(TorchDispatchMode):
             self.total += _CPU_ATTENTION[str(packet)](*args, **kwargs)
         elif packet in flop_registry:
             result = func(*args, **kwargs) if "out" in kwargs else _zeros(func, args, kwargs)
-            self.total += int(flop_registry[packet](*args, **kwargs, out_val=result))
+            formula: Any = flop_registry[packet]
+            self.total += int(formula(*args, **kwargs, out_val=result))
             return result
         return func(*args, **kwargs)
 
@@ -234,7 +235,7 @@ def _attention_by_lengths(counter: ProductCounter) -> Iterator[None]:
     def counted(qkv: Tensor, layout: Layout, **named: Any) -> Any:
         _, queries, _, first, _, second = layout.seg.cpu().long().unbind(1)
         pairs = int((queries * (first + second)).sum())
-        return _CountedAttention.apply(qkv, 4 * pairs * qkv.shape[2] * qkv.shape[3], counter)  # type: ignore[no-untyped-call]
+        return _CountedAttention.apply(qkv, 4 * pairs * qkv.shape[2] * qkv.shape[3], counter)
 
     real = attention.block_attention
     attention.block_attention = counted

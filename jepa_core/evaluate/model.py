@@ -117,9 +117,8 @@ class TaskEvaluation:
         setup = self.setup
         at_once = max(1, setup.batch_size // math.prod(self.shape[1:-2]))
         index = choose_samples(len(samples), limit, setup.images)
-        name, workers = setup.source_name, setup.workers
         return SplitLoader(
-            samples, name, setup.transforms, self.shape, at_once, workers, index, setup.max_corrupt
+            samples, setup.transforms, self.shape, at_once, setup.workers, index, setup.max_corrupt
         )
 
     def run(self) -> list[tuple[EvalResult, Predictions]]:
@@ -139,13 +138,15 @@ class TaskEvaluation:
         missing = [twin for key, twin in twins.items() if cached[key] is None]
         self._extract([*trained, self.pixels, *chain.from_iterable(controls), *missing])
         data = data_hash(*self.features[id(self.pixels)])
+        own_rows = [self._score(feature_map) for feature_map in trained]
         shared = {
             key: self._shared_row(key, feature_map, cached[key], data)
             for key, feature_map in {**twins, self._pixels_key(): self.pixels}.items()
         }
+        pixels = shared[self._pixels_key()]
         return [
-            self._table([self._score(own), shared[key], shared[self._pixels_key()], *map(self._score, more)])
-            for own, key, more in zip(trained, keys, controls, strict=True)
+            self._table([own, shared[key], pixels, *map(self._score, more)])
+            for own, key, more in zip(own_rows, keys, controls, strict=True)
         ]
 
     def _extract(self, maps: Sequence[FeatureMap]) -> None:

@@ -102,4 +102,4 @@ class StepOfAGraph:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse
     __and__ = __or__ = __xor__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __eq__ = __ne__ = __hash__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __hash__ = _refuse

@@ -44,7 +44,7 @@ def checked_pairs(teacher: list[Tensor], student: list[Tensor], shadow: list[Ten
 
 
 @torch.no_grad()
-def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
+def local_shards(tensors: Iterable[Any]) -> list[Tensor]:
     """The part of each sharded tensor that this process has; other tensors as they are."""
     return [tensor.to_local() if _is_sharded(tensor) else tensor for tensor in tensors]
 

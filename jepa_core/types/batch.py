@@ -1,4 +1,4 @@
-"""What a loader hands to the engine: named views of some samples, and what comes with them.
+"""A batch as a loader makes it: named views of samples, with labels, side information and a condition.
 
 Axes: B samples, V crops of each, C channels, H height, W width.
 """

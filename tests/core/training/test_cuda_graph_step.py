@@ -31,7 +31,7 @@ class Again:
     def __init__(self) -> None:
         self.recorded = self.replayed = 0
 
-    def aside(self, work: Callable[[], Any]) -> Any:
+    def run(self, work: Callable[[], Any]) -> Any:
         return work()
 
     def record(self, work: Callable[[], Any]) -> Callable[[], Any]:

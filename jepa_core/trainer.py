@@ -162,7 +162,7 @@ class Trainer:
     def step(self, parts: Sequence[StepBatch]) -> None:
         """One optimizer step on its micro-batches, and whatever is due after it."""
         output = self.run.training.accumulate([(part.batch, part.plan) for part in parts])
-        self._problems += [(part.skipped, part.odd) for part in parts]
+        self._problems += [(part.skipped, part.unusual) for part in parts]
         logging = self._is_due(self.settings.log_every) or self._is_due(self.eval_every)
         saving = self._is_due(self.settings.checkpoint_every)
         if logging or saving:

@@ -94,8 +94,7 @@ def _collect() -> Known:
     from jepa_core import plugins
     from jepa_core.plugins import KINDS
     from jepa_core.recipes.files import names
-    from jepa_core.recipes.resolve import DEFAULTS
-    from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS
+    from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, DEFAULTS, ENGINE_SECTIONS
 
     found = plugins.registry()
     return {
@@ -103,7 +102,7 @@ def _collect() -> Known:
             kind: {name: _settings(of.Config) for name, of in found.catalogue(kind).classes.items()}
             for kind in KINDS
         },
-        "plugins": [plugin.name for plugin in found.found],
+        "plugins": [plugin.name for plugin in found.statuses],
         "recipes": {name: _recipe(name, path) for name, path in names().items()},
         "sections": {section: section for section in COMPONENT_SECTIONS},
         "many": dict(COMPONENT_TABLES),

@@ -15,7 +15,7 @@ from jepa_core.recipes.files import names
 def installed() -> Iterator[Check]:
     """One check a plugin, one for each clash of names, one for a name that cannot be disabled."""
     offers, clashes = _offers()
-    found = plugins.registry().found
+    found = plugins.registry().statuses
     for plugin in found:
         details = {**vars(plugin), "offers": offers.get(plugin.name, {})}
         if plugin.state == "set aside":

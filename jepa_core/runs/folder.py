@@ -5,6 +5,8 @@ checkpoints/     see checkpoints.py           events.jsonl    starts, stops, ala
 masks.png        masks over real images       curves.png      the metrics drawn
 tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
 pictures/        what plugins draw at the end   lock-*.json     while a process trains (lock.py)
+evaluations/     all probe tables             eval.json       the newest of them
+predictions.npz  what the probes predicted    run.json        name, tags and note (labels.py)
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ from jepa_core.errors import UserError
 from jepa_core.recipes.load import load_recipe
 from jepa_core.runs.events_file import EVENTS
 from jepa_core.runs.input_log import CORRUPT_FILES
+from jepa_core.runs.labels import LABELS
 from jepa_core.runs.metrics_file import METRICS
 from jepa_core.settings.recipe import Recipe
 
 RECIPE = "recipe.toml"
 
 OWN_FILES = (
-    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, "masks.png", "curves.png", "eval.json"),
-    "report.html",
+    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
+    *("predictions.npz", "report.html"),
 )
 
-OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures")
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")
 
 
 @contextmanager

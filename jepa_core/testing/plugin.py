@@ -28,7 +28,7 @@ def examine_plugin(name: str, *, read_data: bool = False) -> Iterator[Outcome]:
     """
     catalogues = [plugins.registry().catalogue(kind) for kind in KINDS]
     recipes = [recipe for recipe in names() if recipe.partition("/")[0] == name]
-    found = {plugin.name: plugin for plugin in plugins.registry().found}
+    found = {plugin.name: plugin for plugin in plugins.registry().statuses}
     if name not in found:
         raise unknown("plugin", name, found)
     if found[name].state != "loaded":

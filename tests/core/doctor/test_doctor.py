@@ -143,7 +143,7 @@ def test_plugins_in_trouble_are_problems(monkeypatch: pytest.MonkeyPatch) -> Non
     broken = PluginStatus(
         "broken", "broken (broken 0.1)", "set aside", "ImportError: no module named 'nothing'"
     )
-    monkeypatch.setattr(plugins.registry(), "found", [*plugins.registry().found, broken])
+    monkeypatch.setattr(plugins.registry(), "statuses", [*plugins.registry().statuses, broken])
     monkeypatch.setenv("JEPA_DISABLE_PLUGINS", "ijep")
     checks = list(extensions.installed())
     assert only(iter(checks), "ijepa").state == "ok"

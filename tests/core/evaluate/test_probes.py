@@ -12,7 +12,8 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.evaluate import KNN, LinearProbe
-from jepa_core.evaluate.probes import Logistic, binomial_error
+from jepa_core.evaluate.logistic import Logistic
+from jepa_core.evaluate.probes import binomial_error
 from jepa_core.protocols import Probe
 
 PROBES = [KNN(KNN.Config(name="knn", k=5)), LinearProbe(LinearProbe.Config(name="linear"))]

@@ -279,6 +279,8 @@ def test_unknown_rows_are_errors_with_a_suggestion() -> None:
 class Pictures:
     """A source whose first channel's brightness is the class; `labelled` says whether it tells."""
 
+    note = "made up"
+
     def __init__(self, labelled: bool) -> None:
         self.classes = ["dark", "bright"] if labelled else None
         self.asked: list[str] = []

@@ -53,6 +53,7 @@ def asked(tiny_recipe: Path, images: Path) -> list[str]:
     return [str(tiny_recipe), *folder, "train.micro_batch=4", "train.checkpoint_every=3", "train.steps=10"]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_and_hand_over_to_it(asked: list[str], tmp_path: Path) -> None:
     train(load_recipe(*asked), tmp_path / "one")
     done = two("-c", COMMAND, "train", *asked, "--run", tmp_path / "two")
@@ -72,6 +73,7 @@ def test_two_processes_learn_what_one_does_and_hand_over_to_it(asked: list[str],
     np.testing.assert_allclose(theirs, ours, rtol=2e-4, err_msg="one process goes on with the run of two")
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(asked: list[str], tmp_path: Path) -> None:
     script = tmp_path / "stops.py"
     script.write_text(STOPS, encoding="utf-8")

@@ -26,6 +26,7 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is the allocator on Linux")
+@pytest.mark.slow
 def test_freed_blocks_are_used_again():
     if not keep_freed_blocks():
         pytest.skip("this Linux has another C library")

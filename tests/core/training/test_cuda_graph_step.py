@@ -346,6 +346,7 @@ print("no transfer")
 """
 
 
+@pytest.mark.slow
 def test_on_a_gpu_nothing_is_read_back_and_nothing_copied_to_it(tiny_recipe: Path, tmp_path: Path) -> None:
     """With tensors that only claim to lie on a GPU: a process of its own, for tables are kept."""
     script = tmp_path / "fake.py"

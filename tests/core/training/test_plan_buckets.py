@@ -80,9 +80,9 @@ def test_plans_of_other_sets_do_not_fit_and_cannot_be_measured_together() -> Non
     assert PlanBuckets.measured([one], 9).pad(two) is None
     with pytest.raises(ValueError, match="plans have different sets or pairs"):
         PlanBuckets.measured([one, two], 9)
-    found = PlanBuckets.measured([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
-    assert found is not None
-    assert found.empty
+    padded = PlanBuckets.measured([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
+    assert padded is not None
+    assert padded.empty
 
 
 def test_means_and_real_rows_leave_fillers_out() -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import stat
 import threading
 import time
 from contextlib import suppress
@@ -28,6 +27,7 @@ from typing import Any, ClassVar
 
 from jepa_core.errors import UserError
 from jepa_core.runtime.process_identity import ProcessIdentity
+from jepa_core.runtime.regular_file import open_regular
 
 HEARTBEAT = 10.0
 """Seconds between two renewals of a claim."""
@@ -88,20 +88,21 @@ def read_owner(folder: Path) -> Claim | None:
 def read_claim(file: Path) -> Claim | None:
     """A claim's file, whatever is in it; None where it is gone."""
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return Claim(file, None, "", status.st_mtime)
-        text = file.read_bytes()
+        renewed = file.stat().st_mtime
+        with open_regular(file) as stream:
+            text = stream.read()
     except OSError:
         return None
+    except UserError:  # a pipe, a device, a folder
+        return Claim(file, None, "", renewed)
     try:
         facts = json.loads(text)
         process = ProcessIdentity(
             str(facts["host"]), str(facts["place"]), int(facts["pid"]), _number(facts["started"])
         )
-        return Claim(file, process, str(facts["since"]), status.st_mtime)
+        return Claim(file, process, str(facts["since"]), renewed)
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):  # half written, or not ours
-        return Claim(file, None, "", status.st_mtime)
+        return Claim(file, None, "", renewed)
 
 
 def _number(value: Any) -> int | None:

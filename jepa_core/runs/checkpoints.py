@@ -149,7 +149,7 @@ def verify(checkpoint: Path) -> None:
 
 
 def _check_regular(path: Path) -> None:
-    """Raises DamagedCheckpoint for a folder, a pipe or a device, of which the latter two can hang a reader."""
+    """Raises DamagedCheckpoint for a folder, and for a pipe or a device, which can hang a reader."""
     kind = irregularity(path)
     if kind is not None:
         raise DamagedCheckpoint(f"{path} is {kind}; expected a regular file")

@@ -16,6 +16,7 @@ from torch import nn
 from jepa_core.schedules import Shape, between
 from jepa_core.settings.base import ComponentSettings
 from jepa_kernels import EmaPlan, ema_update_
+from jepa_kernels.ema_pairs import addresses
 
 Momentum = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -28,7 +29,8 @@ def frozen_copy(encoder: nn.Module) -> nn.Module:
 class Ema:
     """target ← m · target + (1 - m) · online, over parameters; buffers are copied.
 
-    I-JEPA: m from .996 to 1, linear over the run (paper §3; facts of the released code agree).
+    I-JEPA: m from .996 to 1, linear over the run (paper §3, and the released code). Sharded parameters
+    (FSDP2) are averaged shard by shard.
     """
 
     class Config(ComponentSettings):
@@ -58,11 +60,11 @@ class Ema:
         return {"momentum": m}
 
     def _plan_of(self, target: nn.Module, online: nn.Module) -> EmaPlan:
-        """The parameter lists, gathered again where any storage has moved (device, reload, a new layer)."""
+        """The parameters in pairs, made anew where any memory has moved (device, reload, a new layer)."""
         lists = [p.data for p in target.parameters()], [p.data for p in online.parameters()]
-        places = [tensor.data_ptr() for tensors in lists for tensor in tensors]
-        if self._plan is None or self._plan[0] != places:
-            self._plan = places, EmaPlan(*lists)
+        where = addresses(lists[0]) + addresses(lists[1])
+        if self._plan is None or self._plan[0] != where:
+            self._plan = where, EmaPlan(*lists)
         return self._plan[1]
 
 

@@ -71,14 +71,14 @@ def train(
             if not resuming:
                 ranks.run_on_main(lambda: make_folder(run))
             with (
+                StopSignals() as signals,  # outermost: torchrun sends SIGTERM to those that lost a process
                 thread_errors_in_a_line(),
                 with_step_in_error(run, OSError),
                 _watching(run, observers.standard() if watch is None else watch) as hook,
                 with_step_in_error(run, UserError),
+                record_outcome(run),
                 ranks.lost_process_in_error(),
                 CheckpointWriter(run.folder, recipe.train.keep) as writer,
-                StopSignals() as signals,
-                record_outcome(run),
             ):
                 Trainer(run, hook, writer, lock, signals).train(batches)
         return run

@@ -8,12 +8,14 @@ Axes: k arrays of a file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -63,16 +65,23 @@ def cache_folder(path: Path | None = None) -> Path:
     return folder
 
 
-def save_arrays(file: Path, arrays: Arrays) -> None:
-    """Writes a .npz file, whole or not at all, with the hashes of its arrays.
+@contextmanager
+def replaced_file(file: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file's, whole or not at all; the folder is made.
 
     Raises OSError; also where a pipe or a device stands there, which would be written to without end.
     """
     kind = irregularity(file) if os.path.exists(file) else None
     if kind is not None:
-        raise OSError(None, f"it is {kind}", str(file))
+        raise OSError(errno.EINVAL, f"it is {kind}", str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as partial, partial.open("wb") as stream:
+        yield stream
+
+
+def save_arrays(file: Path, arrays: Arrays) -> None:
+    """Writes a .npz file, whole or not at all, with the hashes of its arrays. Raises OSError."""
+    with replaced_file(file) as stream:
         hashes = np.stack([array_hash(arrays[name]) for name in sorted(arrays)])
         np.savez(stream, **arrays, **{HASHES: hashes})  # type: ignore[arg-type]
 
@@ -80,7 +89,7 @@ def save_arrays(file: Path, arrays: Arrays) -> None:
 def load_arrays(file: Path, names: Sequence[str] = (), *, hashed: bool = True) -> Arrays:
     """Arrays that `save_arrays` wrote, all without `names`. Files of others have no hashes: `hashed=False`.
 
-    Raises DamagedCache; FileNotFoundError where there is no file, UnreadableFile where there is no right to it.
+    Raises DamagedCache; FileNotFoundError where there is no file, UnreadableFile without the right to it.
     """
     try:
         held = array_names(file)

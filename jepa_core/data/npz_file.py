@@ -29,18 +29,21 @@ class UnreadableFile(UserError):
     """A file that the system does not give: its rights, its disk. That says nothing of its content."""
 
 
-def array_names(path: Path) -> list[str]:
-    """Names of the arrays in a file. Raises UserError for what is no .npz file, FileNotFoundError."""
+def array_names(path: Path, setting: str = "") -> list[str]:
+    """Names of the arrays in a file; errors begin with the `setting` that names it (`data.path `).
+
+    Raises UserError for what is no .npz file, UnreadableFile, and FileNotFoundError.
+    """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
     except (UserError, FileNotFoundError):
         raise
     except OSError as error:
-        raise UnreadableFile(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+        raise UnreadableFile(f"{setting}{str(path)!r} cannot be read: {error.strerror or error}") from None
     except Exception:  # a damaged archive fails in any way
         hint = "; a single array becomes one by np.savez(file, images=array)" if path.suffix == ".npy" else ""
-        raise UserError(f"data.path {str(path)!r} is not a .npz file, or is damaged{hint}") from None
+        raise UserError(f"{setting}{str(path)!r} is not a .npz file, or is damaged{hint}") from None
 
 
 def list_names(names: list[str]) -> str:

@@ -5,8 +5,8 @@ checkpoints/     see checkpoints.py           events.jsonl    starts, stops, ala
 masks.png        masks over real images       curves.png      the metrics drawn
 tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
 pictures/        what plugins draw at the end   lock-*.json     while a process trains (lock.py)
-eval.json        the newest probe table       evaluations/    all probe tables
-predictions.npz  guesses of the probes, sample by sample       run.json   name, tags, note (labels.py)
+evaluations/     all probe tables             eval.json       the newest of them
+predictions.npz  what the probes predicted    run.json        name, tags and note (labels.py)
 """
 
 from __future__ import annotations

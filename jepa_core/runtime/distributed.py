@@ -11,6 +11,7 @@ decided once (a signal, the folder) travels over a gloo group beside the devices
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -113,9 +114,11 @@ class Ranks:
         """The model, with its gradients averaged over the processes where there are several."""
         if self.world_size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # later versions of torch have another name for broadcast_buffers
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.parallel.DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
 
 def world_size() -> int:

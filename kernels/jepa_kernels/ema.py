@@ -5,8 +5,8 @@
 
 What is unusual: the update is teacher += alpha * (student - teacher). Written so, a teacher equal to its
 student stays so bit for bit, and less is lost to rounding than with m * teacher + (1 - m) * student. The
-teacher is fp32 whatever the student is: in bf16 the steps are smaller than half a unit in the last place
-and it never moves. Who wants to compute with a bf16 teacher gives its plan a `shadow`, written beside it.
+teacher is fp32 (or fp64) whatever the student is: in bf16 the steps are smaller than half a unit in the last
+place and it never moves. For a bf16 teacher to compute with, give the plan a `shadow`, written beside it.
 alpha = 1 - m is the argument for the same reason: fp32 1 - 0.99999 has three digits.
 """
 
@@ -30,13 +30,13 @@ EMA_IMPLS = ("triton", "foreach", "reference")
 class EmaPlan:
     """Pairs of teacher and student tensors, checked and freed of tied duplicates once.
 
-    teacher: fp32 tensors, updated in place; student: as many, of the same shapes and devices, fp32, or
-        bf16 or fp16 (upcast at each update)
+    teacher: fp32 or fp64 tensors, updated in place; student: as many, of the same shapes and devices, in
+        any precision (cast to the teacher's at each update). Sharded tensors (DTensor) must be sharded alike
     shadow: None, or as many bf16 tensors of the same shapes and devices, to which each update writes the
         new teacher rounded to nearest; before the first update they are as you made them
-    Raises ValueError for lists of different length, shapes or devices that differ, a teacher that is not
-    fp32, a teacher that overlaps itself or is not contiguous, a teacher tensor tied to two students or two
-    shadows, and a shadow that is not bf16 or not contiguous.
+    Raises ValueError for lists of different length; shapes, devices or shardings that differ; a teacher of
+    low precision, without memory of its own or not contiguous; a teacher tensor tied to two students or two
+    shadows; and a shadow that is not bf16 or not contiguous.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ def ema_update_(plan: EmaPlan, alpha: float | Tensor, *, impl: str = "auto") -> 
             _triton(plan, alpha)
             return
         weight = _checked(float(alpha))
-        student = [s.to(torch.float32) for s in plan.student]
+        student = [s.to(t.dtype) for s, t in zip(plan.student, plan.teacher, strict=True)]
         if impl == "reference":
             reference_ema_(plan.teacher, student, weight)
         elif plan.teacher:
@@ -132,6 +132,8 @@ def _triton_problem(plan: EmaPlan) -> str | None:
     devices = {t.device for t in plan.teacher}
     if len(devices) > 1:
         return f"needs all tensors on one device, got {', '.join(sorted(map(str, devices)))}"
+    if any(t.dtype != torch.float32 for t in plan.teacher):
+        return "needs teachers of float32, got float64"
     types = {s.dtype for s in plan.student} - {torch.float32, torch.bfloat16, torch.float16}
     if types:
         return f"needs students of float32, bfloat16 or float16, got {types.pop()}"

@@ -69,7 +69,7 @@ class NpzSource(SplitSource):
                 "data.name=folder)"
             )
         try:
-            return array_names(self.path)
+            return array_names(self.path, "data.path ")
         except FileNotFoundError:
             raise UserError(f"data.path {str(self.path)!r} does not exist") from None
 

@@ -117,9 +117,8 @@ class TaskEvaluation:
         setup = self.setup
         at_once = max(1, setup.batch_size // math.prod(self.shape[1:-2]))
         index = choose_samples(len(samples), limit, setup.images)
-        name, workers = setup.source_name, setup.workers
         return SplitLoader(
-            samples, name, setup.transforms, self.shape, at_once, workers, index, setup.max_corrupt
+            samples, setup.transforms, self.shape, at_once, setup.workers, index, setup.max_corrupt
         )
 
     def run(self) -> list[tuple[EvalResult, Predictions]]:

@@ -7,6 +7,7 @@ reading, a worker that dies is found when its item is due, and too few open file
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import signal
 import threading

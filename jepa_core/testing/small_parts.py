@@ -111,7 +111,7 @@ class SmallMasker:
         """One context and one target, which together are the grid."""
         tokens = grid_size(grid)
         rank = torch.rand(batch_size, tokens, generator=generator).argsort(1).argsort(1)
-        context_sizes = torch.randint(1, tokens, (batch_size, 1), generator=generator)
+        sizes = torch.randint(1, tokens, (batch_size, 1), generator=generator)
         return MaskPlan(
             (IndexSet.from_mask(rank < context_sizes),), (IndexSet.from_mask(rank >= context_sizes),)
         )

@@ -112,9 +112,7 @@ class SmallMasker:
         tokens = grid_size(grid)
         rank = torch.rand(batch_size, tokens, generator=generator).argsort(1).argsort(1)
         sizes = torch.randint(1, tokens, (batch_size, 1), generator=generator)
-        return MaskPlan(
-            (IndexSet.from_mask(rank < context_sizes),), (IndexSet.from_mask(rank >= context_sizes),)
-        )
+        return MaskPlan((IndexSet.from_mask(rank < sizes),), (IndexSet.from_mask(rank >= sizes),))
 
 
 def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:

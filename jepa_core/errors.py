@@ -11,6 +11,11 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from typing import ClassVar
+
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that a terminal acts on or cannot show: control, format (bidirectional overrides),
+surrogate (a byte of a file name that is not UTF-8), line and paragraph separator."""
 
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that a terminal acts on or cannot show: control, format (bidirectional overrides),
@@ -19,6 +24,9 @@ surrogate (a byte of a file name that is not UTF-8), line and paragraph separato
 
 class UserError(ValueError):
     """An input of the user's that cannot be used; the message stands on its own."""
+
+    exit_code: ClassVar[int] = 2
+    """With which the command line ends."""
 
 
 def printable(text: object, keep: str = "") -> str:

@@ -53,8 +53,8 @@ ORDER = """
     formats/
     bench/  doctor/  scaffold/  testing/
     builtin
-    __init__  __main__
-    cli/
+    __init__
+    cli/  __main__
 """
 """The flow, downwards: a file of core imports from lines above its own, or from its own line."""
 

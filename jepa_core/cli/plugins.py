@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jepa_core.cli import completion as complete
-from jepa_core.cli.console import AsJson, out, rows, title
+from jepa_core.cli.console import AsJson, out, print_json, rows, title
 
 if TYPE_CHECKING:
     from jepa_core.plugins import Catalogue, PluginStatus
@@ -62,7 +61,7 @@ def show_plugin(
             {p.name for p in found.statuses}.union(*(c.classes for c in catalogues)),
         )
     if as_json:
-        print(json.dumps(_facts(name, named, components, catalogues), indent=2, ensure_ascii=False))
+        print_json(_facts(name, named, components, catalogues))
         return
     for plugin in named:
         title(f"plugin {name}", f"{plugin.state}, from {plugin.origin} {plugin.error}".rstrip())
@@ -98,7 +97,7 @@ def _list(as_json: bool) -> None:
     catalogues, found = _catalogues(), plugins.registry().statuses
     if as_json:
         owners = {catalogue.kind: dict(catalogue.owners) for catalogue in catalogues}
-        print(json.dumps({"plugins": [vars(p) for p in found], "components": owners}, indent=2))
+        print_json({"plugins": [vars(p) for p in found], "components": owners})
         return
     rows(("plugin", "state", "from"), [(p.name, p.state, p.origin) for p in found])
     for plugin in found:
@@ -206,7 +205,7 @@ def check_plugin(
 
     found = list(examine_plugin(name, read_data=data))
     if as_json:
-        print(json.dumps({"plugin": name, "properties": [vars(o) for o in found]}, indent=2))
+        print_json({"plugin": name, "properties": [vars(o) for o in found]})
     else:
         _table(name, found)
     if any(outcome.state == "fails" for outcome in found):

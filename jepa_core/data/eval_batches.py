@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from jepa_core.data.images import CorruptSample, Skipped
 from jepa_core.data.readers import ReadResult, check_corrupt
-from jepa_core.data.samples import InMemory
+from jepa_core.data.samples import InMemory, read_sample, read_tensors
 from jepa_core.data.transforms import eval_transform
 from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
@@ -21,26 +21,40 @@ from jepa_core.settings.sections import TransformSettings
 class EvalLoader:
     """Iterates over (views float32 [B, *view shape], labels int64 [B]); `len()` is the number of batches.
 
-    Corrupt samples are left out, and listed in `skipped`.
+    Corrupt samples are left out, and listed in `skipped`. After a pass `positions` and `labels`, int64 [n],
+    are those of the samples that could be read.
     """
 
     def __init__(self, dataset: EvalBatches, workers: int, max_corrupt: float) -> None:
         self.dataset, self.workers, self.max_corrupt = dataset, workers, max_corrupt
         self.images = len(dataset.index)
         self.skipped: list[Skipped] = []
+        self._read: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [n] of the last pass: where each sample stands in the split."""
+        return torch.cat([positions for positions, _ in self._read])
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [n] of the last pass."""
+        return torch.cat([labels for _, labels in self._read])
 
     def __len__(self) -> int:
         return -(-self.images // self.dataset.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.skipped, seen = [], 0
-        for picked in iterate(self.dataset, range(len(self)), self.workers):
-            seen += len(picked.labels) + len(picked.skipped)
-            self.skipped += picked.skipped
-            if picked.skipped:
+        self.skipped, self._read, seen = [], [], 0
+        for result in iterate(self.dataset, range(len(self)), self.workers):
+            seen += len(result.labels) + len(result.skipped)
+            self.skipped += result.skipped
+            if result.skipped:
                 check_corrupt(self.skipped, seen, self.max_corrupt)
-            if len(picked.labels):
-                yield picked.views["view"], picked.labels
+            if len(result.labels):
+                assert result.positions is not None
+                self._read.append((result.positions, result.labels))
+                yield result.views["view"], result.labels
         if len(self.skipped) == seen:
             raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
 
@@ -56,33 +70,37 @@ class EvalBatches(Dataset[ReadResult]):
         batch_size: int,
         index: Tensor,
     ) -> None:
-        self.samples, self.batch_size, self.index = samples, batch_size, index
+        self.samples, self.batch_size, self.index, self.view_shape = samples, batch_size, index, view_shape
         self.transform = eval_transform(settings, view_shape)
-        self.together = isinstance(samples, InMemory) and len(view_shape) == 3
+        self.tensors: tuple[Tensor, Tensor] | None = None
+        if isinstance(samples, InMemory) and len(view_shape) == 3:
+            self.tensors = read_tensors(samples)
 
     def __getitem__(self, number: int) -> ReadResult:
         rows = self.index[number * self.batch_size : (number + 1) * self.batch_size]
-        if self.together:
-            assert isinstance(self.samples, InMemory)
-            images, labels = self.samples.tensors()
-            return ReadResult({"view": self.transform(images[rows])}, labels[rows])
+        if self.tensors is not None:
+            images, labels = self.tensors
+            return ReadResult({"view": self.transform(images[rows])}, labels[rows], positions=rows)
         return self._one_by_one(rows.tolist())
 
     def _one_by_one(self, rows: list[int]) -> ReadResult:
         views: list[Tensor] = []
         labels: list[int] = []
+        positions: list[int] = []
         skipped: list[Skipped] = []
         for row in rows:
             try:
-                sample, label = self.samples[row]
+                sample, label = read_sample(self.samples, row, self.view_shape)
                 view = self.transform(sample)
             except CorruptSample as error:
                 skipped.append(error.record)
                 continue
             views.append(view)
             labels.append(label)
+            positions.append(row)
         stacked = torch.stack(views) if views else torch.empty(0)
-        return ReadResult({"view": stacked}, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
+        numbers, places = (torch.tensor(values, dtype=torch.int64) for values in (labels, positions))
+        return ReadResult({"view": stacked}, numbers, tuple(skipped), positions=places)
 
 
 def eval_loader(

@@ -2,44 +2,46 @@
 
 What is unusual: 16-bit images are scaled (Pillow alone clips them to white), transparency is laid on
 white (Pillow alone shows whatever colours lie hidden below it), and the EXIF orientation is applied.
+
+Images are untrusted. Only the formats in `FORMATS` are opened: Pillow knows others, of which EPS starts
+Ghostscript. Whatever has more than `max_pixels` pixels is refused by its header, before it is decoded.
 """
 
 from __future__ import annotations
 
+import errno
 import io
-import struct
-import zlib
+import re
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import EpsImagePlugin, ExifTags, Image, ImageOps
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.regular_file import irregularity
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-ODD = "jepa_odd"
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP")
+"""Pillow's names of the formats that are opened, those that the extensions stand for."""
+
+MAX_PIXELS = 64_000_000
+"""Most pixels of an image by default: 8,000 × 8,000. Decoding takes about 9 bytes a pixel."""
+
+UNUSUAL = "jepa_unusual"
 """Key of `Image.info` with what was unusual: rotated, transparent, grey, deep (more than 8 bits) or
 other_colours (such as CMYK)."""
-
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises for files that are not, or no longer, images."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A sample that was passed over: where it stands, why, and what kind of trouble that is."""
+    """A sample that was left out: its path, the reason, and the kind of fault."""
 
     path: str
     reason: str
@@ -61,27 +63,84 @@ class CorruptSample(UserError):
         return str(self.record)
 
 
-def read_image(file: str | Path | bytes, name: str | None = None) -> Image.Image:
+def read_image(
+    file: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """An image file, or the bytes of one, as an upright RGB image.
 
-    What was unusual about it stands in its `info[ODD]`. Raises CorruptSample (naming `name`, or the path)
-    for what cannot be decoded.
+    What was unusual about it stands in its `info[UNUSUAL]`. Raises CorruptSample (naming `name`, or the path)
+    for what cannot be decoded, is no regular file, or has more than `max_pixels` pixels; UserError where this
+    process may open no further file.
     """
     where = name or ("bytes" if isinstance(file, bytes) else str(file))
     if isinstance(file, bytes) and not file:
         raise CorruptSample(where, "the file is empty", "empty")
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        _refuse_irregular(file, where)
+        with pillow_limits(max_pixels), open_image(file) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            rgb = to_rgb(upright)
-            rgb.info[ODD] = tuple(_oddities(image))
+            rgb = to_rgb(ImageOps.exif_transpose(image))
+            rgb.info[UNUSUAL] = tuple(_unusual_properties(image))
             return rgb
-    except _UNREADABLE as error:
-        raise CorruptSample(where, _reason(error), _kind(error)) from None
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow fails in any way on damaged files; the others must be read
+        if isinstance(error, OSError) and error.errno:
+            raise unreadable_sample(where, error) from None
+        raise CorruptSample(where, _reason(error, max_pixels), _kind(error)) from None
 
 
-def _oddities(image: Image.Image) -> Iterator[str]:
+def unreadable_sample(where: str, error: OSError) -> UserError:
+    """The error for a file that the system does not give.
+
+    A CorruptSample, but where this process has too many files open: that says nothing of the file.
+    """
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UserError(f"{where} cannot be opened: {reason} (ulimit -n)")
+    return CorruptSample(where, reason, "missing" if isinstance(error, FileNotFoundError) else "unreadable")
+
+
+def open_image(file: str | Path | bytes) -> Image.Image:
+    """`PIL.Image.open` for the formats in `FORMATS` alone; nothing is decoded before `load`.
+
+    Raises what Pillow raises, such as `PIL.UnidentifiedImageError`.
+    """
+    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_available())
+
+
+@cache
+def _available() -> tuple[str, ...]:
+    """Of `FORMATS`, those that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def pillow_limits(max_pixels: int) -> Iterator[None]:
+    """Pillow raises DecompressionBombError above so many pixels, starts no Ghostscript and warns of nothing.
+
+    For images that other libraries open. The limits are those of the whole process while the context lasts.
+    """
+    before = Image.MAX_IMAGE_PIXELS, EpsImagePlugin.gs_binary
+    Image.MAX_IMAGE_PIXELS = max_pixels / 2  # type: ignore[assignment]  # Pillow raises above twice of it
+    EpsImagePlugin.gs_binary = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, EpsImagePlugin.gs_binary = before
+
+
+def _refuse_irregular(file: str | Path | bytes, where: str) -> None:
+    """Raises CorruptSample for a pipe, a socket, a device or a folder: opening one may never return."""
+    kind = None if isinstance(file, bytes) else irregularity(file)
+    if kind is not None:
+        raise CorruptSample(where, f"it is {kind}, not a regular file", "unreadable")
+
+
+def _unusual_properties(image: Image.Image) -> Iterator[str]:
     """What `to_rgb` and the EXIF orientation change in it."""
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         yield "rotated"
@@ -95,23 +154,23 @@ def _oddities(image: Image.Image) -> Iterator[str]:
         yield "other_colours"
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception, max_pixels: int) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image that Pillow can identify"
+        return "not an image that Pillow can identify as BMP, GIF, JPEG, PNG, PPM, TIFF or WebP"
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = re.search(r"\((\d+) pixels\)", str(error))
+        size = f"it has {int(pixels[1]):,} pixels" if pixels else "it has too many pixels"
+        return f"{size}; data.max_pixels allows {max_pixels:,}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _kind(error: BaseException) -> str:
+def _kind(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not_an_image"
     if isinstance(error, Image.DecompressionBombError):
         return "too_large"
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    if isinstance(error, OSError) and error.errno:
-        return "unreadable"
     return "truncated" if "truncated" in str(error) else "damaged"
 
 

@@ -1,6 +1,6 @@
 """Samples read and transformed into a step's views: whole batches from memory, or one sample at a time.
 
-A corrupt sample is passed over: its batch takes the next good one in the epoch's order.
+A corrupt sample is left out: its batch takes the next good one in the epoch's order.
 
 Axes: B samples, V crops of each, H, W pixels.
 """
@@ -19,25 +19,27 @@ from torch import Tensor
 
 from jepa_core.data import batched_transforms as batched
 from jepa_core.data.crops import Crops, crops
-from jepa_core.data.images import ODD, CorruptSample, Skipped
-from jepa_core.data.samples import InMemory
+from jepa_core.data.images import UNUSUAL, CorruptSample, Skipped
+from jepa_core.data.samples import InMemory, read_sample, read_tensors
 from jepa_core.data.transforms import image_size, train_transform
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording, Samples
 from jepa_core.settings.sections import TransformSettings
 
-ENOUGH_SEEN = 100
-"""Samples after which the share of corrupt ones is judged."""
+MIN_SEEN = 100
+"""Samples that have to be read before the share of corrupt ones is compared with what is allowed."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReadResult:
-    """Views by name (see `Crops`), labels int64 [B], and what was passed over or unusual."""
+    """Views by name (see `Crops`), labels int64 [B], the corrupt samples that were left out, for each unusual
+    image in which way (see `images.UNUSUAL`), and where the samples stand in the split, int64 [B]."""
 
     views: Mapping[str, Tensor]
     labels: Tensor
     skipped: tuple[Skipped, ...] = ()
-    odd: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
+    positions: Tensor | None = None
 
 
 Reader = Callable[[Iterator[int], int, torch.Generator], ReadResult]
@@ -50,17 +52,17 @@ def reader(
     """Whole batches where the samples are small images in memory, else one by one."""
     groups = crops(settings, view_shape)
     if isinstance(samples, InMemory) and len(view_shape) == 3:
-        before = samples.tensors()[0].shape
+        before = read_tensors(samples)[0].shape
         if all(batched.applies(before, group.shape) for group in groups.values()):
             return InMemoryReader(samples, groups)
-    return SampleReader(samples, groups, max_corrupt)
+    return SampleReader(samples, groups, view_shape, max_corrupt)
 
 
 class InMemoryReader:
     """Batches of samples in memory, transformed together, a group of crops at a time."""
 
     def __init__(self, samples: InMemory, groups: Mapping[str, Crops]) -> None:
-        images, self.labels = samples.tensors()
+        images, self.labels = read_tensors(samples)
         self.images = rearrange(images, "n c h w -> n h w c")
         self.groups = groups
         self.sizes = {name: image_size(group.shape) for name, group in groups.items()}
@@ -79,32 +81,35 @@ class InMemoryReader:
 class SampleReader:
     """Batches of images or clips read and transformed one by one."""
 
-    def __init__(self, samples: Samples, groups: Mapping[str, Crops], max_corrupt: float) -> None:
+    def __init__(
+        self, samples: Samples, groups: Mapping[str, Crops], view_shape: Sequence[int], max_corrupt: float
+    ) -> None:
         self.samples, self.groups, self.max_corrupt = samples, groups, max_corrupt
+        self.view_shape = view_shape
         self.transforms = {name: train_transform(g.settings, g.shape) for name, g in groups.items()}
 
     def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> ReadResult:
         views: dict[str, list[Tensor]] = {name: [] for name in self.groups}
         labels: list[int] = []
         skipped: list[Skipped] = []
-        odd: list[str] = []
+        unusual: list[str] = []
         with global_randomness(generator):
             for index in indices:
                 try:
-                    sample, label = self.samples[index]
-                    made = {name: self._views(name, sample) for name in self.groups}
+                    sample, label = read_sample(self.samples, index, self.view_shape)
+                    new_views = {name: self._views(name, sample) for name in self.groups}
                 except CorruptSample as error:
                     skipped.append(error.record)
                     check_corrupt(skipped, len(labels) + len(skipped), self.max_corrupt)
                     continue
                 if isinstance(sample, Image):
-                    odd += sample.info.get(ODD, ())
+                    unusual += sample.info.get(UNUSUAL, ())
                 for name in self.groups:
-                    views[name] += made[name]
+                    views[name] += new_views[name]
                 labels.append(label)
                 if len(labels) == batch_size:
                     stacked = {name: g.grouped(torch.stack(views[name])) for name, g in self.groups.items()}
-                    return ReadResult(stacked, torch.tensor(labels), tuple(skipped), tuple(odd))
+                    return ReadResult(stacked, torch.tensor(labels), tuple(skipped), tuple(unusual))
         raise UserError(
             f"only {len(labels)} of {len(labels) + len(skipped)} samples can be read, and a batch needs "
             f"{batch_size}; the first that cannot: {skipped[0]}"
@@ -127,7 +132,7 @@ def global_randomness(generator: torch.Generator) -> Iterator[None]:
 def check_corrupt(reports: Sequence[Skipped], seen: int, most: float, corrupt: int | None = None) -> None:
     """Raises UserError where more than the share `most` of the `seen` samples is corrupt."""
     corrupt = len(reports) if corrupt is None else corrupt
-    if seen >= ENOUGH_SEEN and corrupt > most * seen:
+    if seen >= MIN_SEEN and corrupt > most * seen:
         raise UserError(
             f"{corrupt} of {seen} samples cannot be read ({corrupt / seen:.0%}; data.max_corrupt allows "
             f"{most:.0%}); the last: {reports[-1]}"

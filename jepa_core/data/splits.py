@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
+from jepa_core.data.images import MAX_PIXELS
 from jepa_core.data.samples import BaseSamples, Indices
 from jepa_core.errors import UserError, unknown
 from jepa_core.settings.base import SourceSettings
@@ -41,6 +42,13 @@ class HeldOutSettings(SourceSettings):
         if self.val_share + self.test_share >= 1:
             raise ValueError(f"val_share + test_share below 1; they are {self.val_share} + {self.test_share}")
         return self
+
+
+class ImageFileSettings(HeldOutSettings):
+    """Sources whose samples are image files."""
+
+    max_pixels: int = Field(MAX_PIXELS, ge=1)
+    """Most pixels of an image; a larger one is corrupt, and is not decoded (about 9 bytes a pixel)."""
 
 
 def check_split(name: str) -> None:

@@ -26,14 +26,14 @@ from jepa_core.types.mask_plan import MaskPlan
 
 @dataclass(frozen=True, eq=False)
 class StepBatch:
-    """One step's batch, its masks (None without a masker), and what was passed over or unusual."""
+    """One step's batch, its masks (None without a masker), and the corrupt samples that were left out."""
 
     step: int
     batch: Batch
     plan: MaskPlan | None
     skipped: tuple[Skipped, ...] = ()
-    odd: tuple[str, ...] = ()
-    """For each unusual image of the batch, in which way (see `images.ODD`)."""
+    unusual: tuple[str, ...] = ()
+    """For each unusual image of the batch, in which way (see `images.UNUSUAL`)."""
 
     def to(self, device: Device, non_blocking: bool = False) -> StepBatch:
         """The same on another device."""
@@ -79,10 +79,10 @@ class StepDataset(Dataset[StepBatch]):
         step, rank = item
         generator = step_generator(self.order.seed, rank, step, "transform")
         with one_thread():
-            picked = self.read(self._from(step, rank), self.order.batch_size, generator)
+            result = self.read(self._from(step, rank), self.order.batch_size, generator)
         plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
-        batch = Batch(picked.views, labels=picked.labels, step=step)
-        return StepBatch(step, batch, plan, picked.skipped, picked.odd)
+        batch = Batch(result.views, labels=result.labels, step=step)
+        return StepBatch(step, batch, plan, result.skipped, result.unusual)
 
     def _from(self, step: int, rank: int) -> Iterator[int]:
         """The rank's samples of the epoch from this step's first on, and round to the one before it."""

@@ -1,16 +1,16 @@
-"""The files of recipes: by a plugin's name for them, by their path, beside the recipe that extends them."""
+"""Where a recipe's file is: by a plugin's name for it, by its path, beside the recipe that extends it."""
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
-from jepa_core.settings.validation_errors import shown
+from jepa_core.recipes.toml_text import check_is_file
+from jepa_core.settings.validation_errors import show
 
 
 def names() -> dict[str, Path]:
@@ -33,10 +33,7 @@ def find(name_or_path: str | Path) -> Path:
     """The file of a recipe. Raises UserError when there is none."""
     text = str(name_or_path)
     if text.endswith(".toml"):
-        if not os.path.exists(text):
-            raise UserError(f"recipe file {text!r} does not exist")
-        if os.path.isdir(text):
-            raise UserError(f"recipe {text!r} is a folder; expected a file")
+        check_is_file(text)
         return Path(text)
     known = names()
     if text not in known:
@@ -58,22 +55,10 @@ def _no_recipe(text: str, known: Mapping[str, Path]) -> UserError:
     return UserError(f"{error}{plugins.left_out(plugins.registry().statuses)}")
 
 
-def parsed(path: Path) -> dict[str, Any]:
-    """The table in a recipe's file. Raises UserError for a file that is no TOML, or cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"recipe {path} is not a text in UTF-8, as TOML is") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"recipe {path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise UserError(f"recipe {path} cannot be read: {error.strerror}") from None
-
-
-def base_of(path: Path, base: Any) -> Path:
+def find_base(path: Path, base: Any) -> Path:
     """The file that the recipe in `path` extends: one beside it, or a recipe by name. Raises UserError."""
     if not isinstance(base, str) or not base:
-        raise UserError(f"recipe {path}: extends is {shown(base)}; expected one recipe's name or file")
+        raise UserError(f"recipe {path}: extends is {show(base)}; expected one recipe's name or file")
     beside = path.parent / base
     try:
         return find(beside if beside.suffix == ".toml" else base)

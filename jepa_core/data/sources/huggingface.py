@@ -15,8 +15,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.images import CorruptSample, read_image
-from jepa_core.data.samples import BaseSamples
-from jepa_core.data.splits import HeldOutSettings, SplitSource
+from jepa_core.data.samples import BaseSamples, class_number
+from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError, unknown
 
 _NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -25,7 +25,7 @@ _NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "te
 class HuggingFaceSource(SplitSource):
     """A Hugging Face data set with a column of images."""
 
-    class Config(HeldOutSettings):
+    class Config(ImageFileSettings):
         """Settings of the Hugging Face data set."""
 
         path: str
@@ -43,14 +43,14 @@ class HuggingFaceSource(SplitSource):
 
     @cached_property
     def _splits(self) -> dict[str, Any]:
-        """The data set's splits under our names; `train` is always among them."""
-        found = _load(self.config)
-        if not isinstance(found, dict):
-            return {"train": found}
-        ours = {ours: found[name] for ours, names in _NAMES.items() for name in names if name in found}
-        if "train" not in ours:
-            raise UserError(f"data set {self.config.path!r} has no split 'train'; known: {', '.join(found)}")
-        return ours
+        """The data set's splits as train, val, test; `train` is always among them."""
+        data = _load(self.config)
+        if not isinstance(data, dict):
+            return {"train": data}
+        splits = {split: data[name] for split, names in _NAMES.items() for name in names if name in data}
+        if "train" not in splits:
+            raise UserError(f"data set {self.config.path!r} has no split 'train'; known: {', '.join(data)}")
+        return splits
 
     def own_splits(self) -> Collection[str]:
         """Those the data set has, by their usual names."""
@@ -65,17 +65,18 @@ class HuggingFaceSource(SplitSource):
                 f"data set {self.config.path!r} has no image column; columns: {', '.join(data.features)}"
             )
         label = _column(data, self.config.label_column, "ClassLabel")
-        return HuggingFaceSamples(data, image, label, f"Hugging Face {self.config.path}, {name}")
+        note = f"Hugging Face {self.config.path}, {name}"
+        return HuggingFaceSamples(data, image, label, note, self.config.max_pixels)
 
 
 class HuggingFaceSamples(BaseSamples):
     """Rows of a Hugging Face data set."""
 
-    def __init__(self, data: Any, image: str, label: str | None, note: str) -> None:
+    def __init__(self, data: Any, image: str, label: str | None, note: str, max_pixels: int) -> None:
         import datasets
 
         self.data = data.cast_column(image, datasets.Image(decode=False))
-        self.image, self.label, self.note = image, label, note
+        self.image, self.label, self.note, self.max_pixels = image, label, note, max_pixels
         feature = data.features[label] if label else None
         self.classes = feature.names if isinstance(feature, datasets.ClassLabel) else None
 
@@ -85,10 +86,12 @@ class HuggingFaceSamples(BaseSamples):
     def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
         row = self.data[int(index)]
         where = f"row {index} of {self.note}"
-        if row[self.image] is None:
+        stored = row[self.image] or {}
+        content = stored.get("bytes") or stored.get("path")
+        if not content:
             raise CorruptSample(where, "it has no image", "empty")
-        content = row[self.image]["bytes"] or row[self.image]["path"]
-        return read_image(content, where), -1 if self.label is None else int(row[self.label])
+        label = -1 if self.label is None else class_number(row[self.label], self.classes, where)
+        return read_image(content, where, self.max_pixels), label
 
 
 def _load(config: HuggingFaceSource.Config) -> Any:
@@ -102,10 +105,10 @@ def _load(config: HuggingFaceSource.Config) -> Any:
     saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
     try:
         return datasets.load_from_disk(folder) if saved else datasets.load_dataset(config.path, config.subset)
-    except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())
+    except Exception as error:  # the package raises what it likes for files that are not what it wrote
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"Hugging Face data set {config.path!r} cannot be loaded: {said} (data.path is a name on the "
+            f"Hugging Face data set {config.path!r} cannot be loaded: {reason} (data.path is a name on the "
             "hub, or a folder written by save_to_disk)"
         ) from None
 
@@ -115,7 +118,7 @@ def _column(data: Any, wanted: str | None, kind: str) -> str | None:
 
     if wanted is None:
         feature = getattr(datasets, kind)
-        return next((name for name, found in data.features.items() if isinstance(found, feature)), None)
+        return next((name for name, column in data.features.items() if isinstance(column, feature)), None)
     if wanted not in data.features:
         raise unknown("column", wanted, data.features)
     return wanted

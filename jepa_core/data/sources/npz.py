@@ -8,8 +8,6 @@ Axes: n samples, h, w pixels, c channels.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from jepa_core.data.npz_file import array_names, list_names, read_array
 from jepa_core.data.samples import ArraySamples
 from jepa_core.data.splits import SPLITS, HeldOutSettings, SplitSource
 from jepa_core.errors import UserError
@@ -44,21 +43,35 @@ class NpzSource(SplitSource):
 
     def own_splits(self) -> Collection[str]:
         """Those with arrays of their own."""
-        names = _names(self.path)
+        names = self._names()
         own = [split for split in SPLITS if f"{split}_images" in names]
         if "images" not in names and "train" not in own:
-            known = ", ".join(sorted(names)) or "none"
-            raise UserError(f"{self.path} has no array 'images' or 'train_images'; arrays in it: {known}")
+            raise UserError(
+                f"{self.path} has no array 'images' or 'train_images'; arrays in it: {list_names(names)}"
+            )
         return own if "train" in own else ["train"]
 
     def load(self, name: str) -> ArraySamples:
         """The arrays of one split. Raises UserError for shapes or types that are not images."""
-        prefix = f"{name}_" if f"{name}_images" in _names(self.path) else ""
+        names = self._names()
+        prefix = f"{name}_" if f"{name}_images" in names else ""
         key, of = f"{prefix}labels", f" of {self.path}"
-        images = channels_first(_array(self.path, f"{prefix}images"), f"array '{prefix}images'{of}")
-        labels = _array(self.path, key) if key in _names(self.path) else np.full(len(images), -1)
+        images = channels_first(read_array(self.path, f"{prefix}images"), f"array '{prefix}images'{of}")
+        labels = read_array(self.path, key) if key in names else np.full(len(images), -1)
         numbers = label_numbers(labels, len(images), f"array {key!r}{of}")
         return ArraySamples(images, numbers, numbered(numbers), f"{prefix}images of {self.path}")
+
+    def _names(self) -> list[str]:
+        """Names of the arrays in the file."""
+        if self.path.is_dir():
+            raise UserError(
+                f"data.path {str(self.path)!r} is a folder; expected a .npz file (for images: "
+                "data.name=folder)"
+            )
+        try:
+            return array_names(self.path, "data.path ")
+        except FileNotFoundError:
+            raise UserError(f"data.path {str(self.path)!r} does not exist") from None
 
 
 def channels_first(images: Array, name: str) -> Tensor:
@@ -102,32 +115,3 @@ def numbered(labels: Tensor) -> list[str] | None:
     """Class names "0", "1", …; None where there are no labels."""
     most = int(labels.max())
     return None if most < 0 else [str(number) for number in range(most + 1)]
-
-
-def _names(path: Path) -> list[str]:
-    if path.is_dir():
-        raise UserError(
-            f"data.path {str(path)!r} is a folder; expected a .npz file (for images: data.name=folder)"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except FileNotFoundError:
-        raise UserError(f"data.path {str(path)!r} does not exist") from None
-    except zipfile.BadZipFile:
-        hint = "; a single array becomes one by np.savez(file, images=array)" if path.suffix == ".npy" else ""
-        raise UserError(f"data.path {str(path)!r} is not a .npz file, or is damaged{hint}") from None
-    except OSError as error:
-        raise UserError(f"data.path {str(path)!r} cannot be read: {error.strerror}") from None
-
-
-def _array(path: Path, name: str) -> Array:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = archive[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        said = "it holds Python objects, not numbers" if "allow_pickle" in str(error) else error
-        raise UserError(f"array {name!r} of {path} cannot be read: {said}") from None
-    if not isinstance(found, np.ndarray):  # numpy gives the bytes of a member that has not its format
-        raise UserError(f"array {name!r} of {path} is not in numpy's format")
-    return found

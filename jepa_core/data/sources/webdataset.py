@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import re
-import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,32 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from jepa_core.data.cache import cache_folder, save_arrays
-from jepa_core.data.images import EXTENSIONS, read_image
+from jepa_core.data.cache import Arrays, cached_arrays
+from jepa_core.data.images import EXTENSIONS, MAX_PIXELS, CorruptSample, read_image, unreadable_sample
+from jepa_core.data.packed_names import PackedNames
 from jepa_core.data.samples import BaseSamples
 from jepa_core.data.sources.npz import MOST_CLASSES, numbered
-from jepa_core.data.splits import HeldOutSettings, SplitSource
+from jepa_core.data.sources.tar_headers import FAULTS, DamagedTar, Member, TarHeaders
+from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError
+from jepa_core.runtime.regular_file import irregularity, open_regular
 
 Array = np.ndarray[Any, Any]
+
+VERSION = 2
+"""Of the index of a shard, as it is kept: part of the file's name."""
+MAX_SHARDS = 100_000
+"""Names that a pattern may stand for."""
+LABEL_BYTES = 32
+"""Of a .cls file that are read."""
+
+log = logging.getLogger("jepa")
 
 
 class WebDatasetSource(SplitSource):
     """Shards of tar files, read at random."""
 
-    class Config(HeldOutSettings):
+    class Config(ImageFileSettings):
         """Settings of the shards."""
 
         path: str
@@ -51,6 +64,7 @@ class WebDatasetSource(SplitSource):
         super().__init__(config)
         paths = {"train": config.path, "val": config.val_path, "test": config.test_path}
         self.paths = {name: path for name, path in paths.items() if path is not None}
+        self.max_pixels = config.max_pixels
 
     def own_splits(self) -> Collection[str]:
         """Those with a path. Raises UserError where the shards of one are not there."""
@@ -64,29 +78,56 @@ class WebDatasetSource(SplitSource):
         shards = [index_of(file) for file in files]
         if not any(len(shard.start) for shard in shards):
             raise UserError(f"no images in the {len(files)} shards of {self.paths[name]!r}")
-        return ShardSamples(files, shards, f"{len(files)} shards of {self.paths[name]}")
+        note = f"{len(files)} shards of {self.paths[name]}"
+        return ShardSamples(files, shards, note, self.max_pixels)
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the images of one tar file lie: first byte [n], bytes [n], class [n] (-1: none), key [n]."""
+    """Where the images of one tar file lie: int64 [n] each, but for the names."""
 
     start: Array
+    """First byte."""
     size: Array
+    """Bytes."""
     label: Array
-    key: Array
+    """Class, -1 for none."""
+    fault: Array
+    """Why it cannot be read, a key of `tar_headers.FAULTS`; 0 where nothing speaks against it."""
+    names: PackedNames
+    """The key that the members of a sample share."""
+    unreadable: int = 0
+    """Headers of the file that are damaged, so that nobody knows what they stood for."""
+
+    def arrays(self) -> Arrays:
+        """The index as arrays, to keep it."""
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        unreadable = np.array([self.unreadable], dtype=np.int64)
+        return {**numbers, "names": self.names.content, "ends": self.names.ends, "unreadable": unreadable}
+
+    @classmethod
+    def of_arrays(cls, arrays: Arrays) -> ShardIndex:
+        """What `arrays` gave."""
+        names = PackedNames(arrays["names"], arrays["ends"])
+        numbers = {name: arrays[name] for name in NUMBERS}
+        return cls(**numbers, names=names, unreadable=int(arrays["unreadable"][0]))
+
+
+NUMBERS = ("start", "size", "label", "fault")
 
 
 class ShardSamples(BaseSamples):
-    """Images of several tar files, by offset."""
+    """Images of several tar files, by offset; those of more than `max_pixels` pixels are corrupt."""
 
-    def __init__(self, files: Sequence[Path], shards: Sequence[ShardIndex], note: str) -> None:
-        self.files, self.note = files, note
+    def __init__(
+        self, files: Sequence[Path], shards: Sequence[ShardIndex], note: str, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self.files, self.note, self.max_pixels = files, note, max_pixels
         self.shard = np.repeat(np.arange(len(shards)), [len(shard.start) for shard in shards])
-        self.start, self.size, self.label, self.key = (
-            np.concatenate([getattr(shard, field) for shard in shards])
-            for field in ("start", "size", "label", "key")
+        self.start, self.size, self.label, self.fault = (
+            np.concatenate([getattr(shard, number) for shard in shards]) for number in NUMBERS
         )
+        self.names = PackedNames.concatenate(shard.names for shard in shards)
         self.classes = numbered(torch.from_numpy(self.label))
 
     def __len__(self) -> int:
@@ -94,94 +135,100 @@ class ShardSamples(BaseSamples):
 
     def __getitem__(self, index: int) -> tuple[Image | Tensor, int]:
         file = self.files[self.shard[index]]
-        with file.open("rb") as stream:
-            stream.seek(int(self.start[index]))
-            content = stream.read(int(self.size[index]))
-        return read_image(content, f"{file}!{os.fsdecode(self.key[index])}"), int(self.label[index])
+        where = f"{file}!{self.names[index]}"
+        if self.fault[index]:
+            raise CorruptSample(where, FAULTS[int(self.fault[index])], "damaged")
+        try:
+            with open_regular(file) as stream:
+                stream.seek(int(self.start[index]))
+                content = stream.read(int(self.size[index]))
+        except OSError as error:
+            raise unreadable_sample(where, error) from None
+        return read_image(content, where, self.max_pixels), int(self.label[index])
 
     def keys(self) -> Sequence[str]:
         """`shard/key` of each sample."""
-        names = [file.name for file in self.files]
-        return [f"{names[shard]}/{os.fsdecode(key)}" for shard, key in zip(self.shard, self.key, strict=True)]
+        shards = [file.name for file in self.files]
+        return [f"{shards[shard]}/{name}" for shard, name in zip(self.shard, self.names, strict=True)]
 
 
 def expand(pattern: str) -> list[Path]:
     """The tar files of a folder, a file, or a pattern with `*` and `{000..146}` or `{a,b}`, sorted.
 
-    Raises UserError for an address, and where nothing matches.
+    Raises UserError for an address, a pattern of more than `MAX_SHARDS` names, where nothing matches, and
+    for what is no regular file.
     """
+    if "\0" in pattern:
+        raise UserError(f"shards {pattern!r}: no file can have this name")
     if re.match(r"[a-z][a-z0-9+]*:", pattern) and not Path(pattern).exists():
         raise UserError(f"shards {pattern!r}: only local files can be read at random; download them first")
-    names = [os.path.expanduser(name) for name in braces(pattern)]
+    names = [os.path.expanduser(name) for name in islice(braces(pattern), MAX_SHARDS + 1)]
+    if len(names) > MAX_SHARDS:
+        raise UserError(f"shards {pattern!r}: the braces stand for more than {MAX_SHARDS:,} files")
     names = [os.path.join(name, "*.tar") if os.path.isdir(name) else name for name in names]
-    files = sorted({Path(found) for name in names for found in (glob.glob(name) or [name])})
-    missing = [str(file) for file in files if not file.is_file()]
+    files = sorted({Path(match) for name in names for match in (glob.glob(name) or [name])})
+    if not files:
+        raise UserError(f"shards {pattern!r}: the braces stand for no file")
+    missing = [str(file) for file in files if not os.path.exists(file)]
     if missing:
         if len(files) > 1:
             some = f"{len(missing)} of {len(files)} do not exist, such as {missing[0]!r}"
         else:
             some = f"there is no file {missing[0]!r}"
         raise UserError(f"shards {pattern!r}: {some}")
+    for file in files:
+        kind = irregularity(file)
+        if kind is not None:
+            raise UserError(f"shards {pattern!r}: {str(file)!r} is {kind}; expected a regular file")
     return files
 
 
 def braces(pattern: str) -> Iterator[str]:
-    """`a{000..002}` to a000, a001, a002; `{a,b}` to a and b; any number of them."""
-    found = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
-    if found is None:
+    """`a{000..002}` to a000, a001, a002; `{a,b}` to a and b; any number of them, one name at a time."""
+    brace = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}|\{([^{}]*,[^{}]*)\}", pattern)
+    if brace is None:
         yield pattern
         return
-    first, last, listed = found.groups()
-    if listed is not None:
-        choices = listed.split(",")
-    else:
-        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    first, last, listed = brace.groups()
+    numbers = range(int(first), int(last) + 1) if listed is None else range(0)
+    choices = listed.split(",") if listed is not None else (str(n).zfill(len(first)) for n in numbers)
     for choice in choices:
-        yield from braces(pattern[: found.start()] + choice + pattern[found.end() :])
+        yield from braces(pattern[: brace.start()] + choice + pattern[brace.end() :])
 
 
 def index_of(file: Path) -> ShardIndex:
     """The shard's index; built once for this size and time of the file, and kept in the data folder."""
     status = file.stat()
-    named = f"{file.resolve()}/{status.st_size}/{status.st_mtime_ns}".encode()
-    kept = cache_folder() / "shards" / f"{hashlib.blake2b(named, digest_size=12).hexdigest()}.npz"
-    if not kept.is_file():
-        save_arrays(kept, vars(build_index(file)))
-    with np.load(kept, allow_pickle=False) as arrays:
-        return ShardIndex(**arrays)
+    identity = os.fsencode(f"{file.resolve()}/{status.st_size}/{status.st_mtime_ns}/{VERSION}")
+    name = f"shards/{hashlib.blake2b(identity, digest_size=12).hexdigest()}.npz"
+    index = ShardIndex.of_arrays(cached_arrays(name, lambda: build_index(file).arrays()))
+    if index.unreadable:
+        log.warning("data: %s has %d damaged headers, which are left out", file, index.unreadable)
+    return index
 
 
 def build_index(file: Path) -> ShardIndex:
     """Reads every header of a tar file. Raises UserError for one that is compressed, cut short or no tar."""
-    images: dict[str, tuple[int, int]] = {}
+    images: dict[str, Member] = {}
     labels: dict[str, int] = {}
     try:
-        with tarfile.open(file, "r:") as archive:
-            for member in archive:
+        with open_regular(file) as stream:
+            headers = TarHeaders(stream, os.fstat(stream.fileno()).st_size)
+            for member in headers:
                 key, extension = _split_name(member.name)
-                if not member.isfile():
-                    continue
                 if extension.endswith(EXTENSIONS):
-                    images.setdefault(key, (member.offset_data, member.size))
-                elif extension == ".cls":
-                    labels[key] = _label(archive, member, file)
-        _check_end(file)
-    except tarfile.TarError as error:
+                    images.setdefault(key, member)
+                elif extension == ".cls" and not member.fault:
+                    stream.seek(member.start)
+                    labels[key] = _label(stream.read(min(member.size, LABEL_BYTES)), member, file)
+    except DamagedTar as error:
         raise UserError(f"shard {str(file)!r} is not a whole, uncompressed tar file: {error}") from None
-    return ShardIndex(
-        start=np.array([start for start, _ in images.values()], dtype=np.int64),
-        size=np.array([size for _, size in images.values()], dtype=np.int64),
-        label=np.array([labels.get(key, -1) for key in images], dtype=np.int64),
-        key=np.array([os.fsencode(key) for key in images], dtype=np.bytes_),
-    )
-
-
-def _check_end(file: Path) -> None:
-    """Raises TarError for a file without the zeros that end an archive: tarfile takes it for a whole one."""
-    with file.open("rb") as stream:
-        stream.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
-        if stream.read().strip(tarfile.NUL):
-            raise tarfile.ReadError("it is cut short, the mark of its end is missing")
+    except OSError as error:
+        raise UserError(f"shard {str(file)!r} cannot be read: {error.strerror or error}") from None
+    columns = ([m.start, m.size, labels.get(key, -1), m.fault] for key, m in images.items())
+    table = np.array(list(columns), dtype=np.int64).reshape(-1, len(NUMBERS))
+    numbers = dict(zip(NUMBERS, np.ascontiguousarray(table.T), strict=True))
+    return ShardIndex(**numbers, names=PackedNames.of(images), unreadable=headers.unreadable)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -191,14 +238,12 @@ def _split_name(name: str) -> tuple[str, str]:
     return (f"{folder}/{stem}" if folder else stem), (dot + extension).lower()
 
 
-def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> int:
-    stream = archive.extractfile(member)
-    text = stream.read() if stream else b""
+def _label(text: bytes, member: Member, file: Path) -> int:
     try:
         number = int(text)
     except ValueError:
         number = MOST_CLASSES
     if not -1 <= number < MOST_CLASSES:
-        said = text[:20].decode(errors="replace")
-        raise UserError(f"{file}!{member.name} holds {said!r}; expected the number of a class")
+        start = text[:20].decode(errors="replace")
+        raise UserError(f"{file}!{member.name} holds {start!r}; expected the number of a class")
     return number

@@ -107,7 +107,7 @@ def test_a_hugging_face_folder_that_is_none(answer: Answer, mistakes: Path, path
 def test_more_workers_than_cores_are_told_once_and_work(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workers._say_that_these_are_many.cache_clear()
+    workers._warn_of_too_many.cache_clear()
     monkeypatch.setattr(workers, "cores", lambda: 1)
     with caplog.at_level(logging.WARNING, "jepa"):
         for _ in range(2):
@@ -123,13 +123,27 @@ def test_a_file_out_of_reach_is_named(answer: Answer) -> None:
     assert answer(f"jepa eval {name}") == f"{name}/recipe.toml: File name too long"
 
 
-def test_an_error_that_names_no_file_is_not_hidden(jepa: Jepa, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (OSError("no file is named"), "unexpected OSError: no file is named"),
+        (KeyError("x\x1b[2J"), "unexpected KeyError: 'x\\x1b[2J'"),
+        (RecursionError("maximum recursion depth exceeded"), "unexpected RecursionError: maximum …"),
+        (OverflowError("int too large"), "unexpected OverflowError: int too large"),
+    ],
+)
+def test_a_fault_of_the_program_is_a_line_that_says_where_and_a_traceback_with_debug(
+    jepa: Jepa, answer: Answer, monkeypatch: pytest.MonkeyPatch, fault: Exception, line: str
+) -> None:
     def fails(*_: object, **__: object) -> None:
-        raise OSError("a bug of ours")
+        raise fault
 
     monkeypatch.setattr(runs, "evaluate_run", fails)
-    with pytest.raises(OSError, match="a bug of ours"):
-        jepa("eval", "run")
+    first, hint = answer("jepa eval run").splitlines()
+    assert agrees(first, f"{line}, raised in test_around.py:…")
+    assert hint == "--debug shows the traceback"
+    with pytest.raises(type(fault)):
+        jepa("eval", "run", "--debug")
 
 
 def test_ctrl_c_ends_any_command_quietly(jepa: Jepa, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def stop(
     return process.wait(timeout=60), said.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_saves_and_exits_with_75_for_schedulers_to_requeue(
     recipe: Path, whole: soak.Reference, tmp_path: Path, number: signal.Signals
 ) -> None:

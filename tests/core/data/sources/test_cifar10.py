@@ -21,6 +21,7 @@ import torchvision
 from PIL import Image
 
 from jepa_core.data import Cifar10Source
+from jepa_core.data.cache import save_arrays
 from jepa_core.data.sources import cifar10
 from jepa_core.errors import UserError
 
@@ -181,8 +182,87 @@ def test_npm_that_fails_is_quoted(tmp_path: Path) -> None:
         split("train")
 
 
-def test_a_damaged_cache_says_so(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "cifar10.npz").write_bytes(b"half a file")
-    with pytest.raises(UserError, match=r"cifar10\.npz is damaged .*delete it, and it is made anew"):
+def whole(seed: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of a cache of the small CIFAR-10."""
+    return {
+        name: value
+        for part, count in COUNTS.items()
+        for name, value in (
+            (f"{part}_images", pixels(count, seed)),
+            (f"{part}_labels", np.arange(count) % 10),
+        )
+    }
+
+
+def spoil(file: Path, how: str) -> None:
+    content = file.read_bytes()
+    if how == "text":
+        file.write_bytes(b"half a file")
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":
+        place = content.index(b"train_images") + 4000
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    else:
+        arrays = whole()
+        changed = {
+            "other arrays": {"a": np.arange(3)},
+            "other type": arrays | {"train_images": arrays["train_images"].astype(np.float32)},
+            "other size": arrays | {"train_images": arrays["train_images"][:5]},
+            "other labels": arrays | {"train_labels": arrays["train_labels"] / 2},
+        }
+        np.savez(file, **changed[how])
+
+
+DAMAGES = ("text", "empty", "cut", "flipped", "other arrays", "other type", "other size", "other labels")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_cache_is_fetched_again_with_a_line(
+    tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    file = tmp_path / "cache" / "cifar10.npz"
+    save_arrays(file, whole())
+    assert split("train").labels.tolist() == [i % 10 for i in range(40)]
+    spoil(file, how)
+    spoilt = file.read_bytes()
+    monkeypatch.setattr(cifar10, "from_npm", lambda folder, scratch: whole(1))
+    images, _ = split("train").tensors()
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), pixels(50, 1)[:40])
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{file} is damaged and is fetched again: ")
+    assert file.with_name("cifar10.npz.damaged").read_bytes() == spoilt
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_cache_that_cannot_be_fetched_stays_and_says_so(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "mine" / "cifar10.npz"
+    save_arrays(file, whole())
+    spoil(file, how)
+    spoilt = file.read_bytes()
+    with pytest.raises(UserError, match=r"cifar10\.npz is damaged \(.*\) and cannot be fetched \(") as error:
         split("train", path=tmp_path / "mine")
+    assert "\n" not in str(error.value)
+    assert file.read_bytes() == spoilt
+
+
+def test_a_users_own_file_without_hashes_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    np.savez(tmp_path / "mine" / "cifar10.npz", **whole())
+    assert len(split("test", path=tmp_path / "mine")) == 20
+
+
+def test_a_cache_without_the_right_to_read_it_is_not_damaged(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "cache" / "cifar10.npz"
+    save_arrays(file, whole())
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("jepa_core.data.npz_file.open_regular", refused)
+    with pytest.raises(UserError, match=r"cifar10\.npz' cannot be read: Permission denied"):
+        split("train")
+    assert [path.name for path in file.parent.iterdir()] == ["cifar10.npz"]

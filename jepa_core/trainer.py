@@ -9,6 +9,7 @@ goes on exactly where it stood.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -139,6 +140,9 @@ class Trainer:
                     ):
                         self.stop(self._signal_of_all())
             self.writer.wait()
+        except (OSError, UserError):
+            time.sleep(0.3)  # a folder that is being removed loses its files one by one
+            raise
         finally:
             self.lock.check()  # that the folder is gone says more than which file was missed first
 
@@ -234,7 +238,7 @@ def with_step_in_error(run: Run, kind: type[Exception]) -> Iterator[None]:
             raise error.__context__ from None  # an observer failed at the end, after what had ended the run
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
-            text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            text = f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else error.strerror
         raise UserError(f"stopped at step {run.step:,}: {text}; {_last_good(run.folder)}") from error
 
 

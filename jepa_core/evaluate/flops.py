@@ -60,7 +60,7 @@ def _cpu_attention_backward(
     return int(sdpa_backward_flop(gradient, query, key, value))
 
 
-_CPU_ATTENTION = {
+_CPU_ATTENTION: dict[str, Callable[..., int]] = {
     "aten._scaled_dot_product_flash_attention_for_cpu": _cpu_attention,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward": _cpu_attention_backward,
 }

@@ -181,7 +181,7 @@ def plan_fits(solver: Logistic, strengths: int, budget: float) -> FitPlan:
     if full <= budget:
         return FitPlan(everything if strengths > 1 else None, everything, full, False)
     choice = affordable(strengths, budget / 2)
-    if strengths == 1 or seconds(strengths, choice) > budget:
+    if strengths == 1 or seconds(strengths, choice) > budget / 2:
         return FitPlan(None, affordable(1, budget), full, True)
     return FitPlan(choice, affordable(1, budget / 2), full, True)
 

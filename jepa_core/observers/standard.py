@@ -6,6 +6,7 @@ They use the three observer hooks and nothing else, so each can be left out or r
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ from jepa_core.runs.events_file import read_events, record
 from jepa_core.runs.metrics_file import METRICS, to_line
 from jepa_core.runs.run import Run
 from jepa_core.runtime.environment import environment
+from jepa_core.runtime.machine_load import LoadMeter
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 
 if TYPE_CHECKING:
@@ -82,22 +84,30 @@ class TensorBoard:
 class Journal:
     """A `started` and a `stopped` event in events.jsonl for each process that works on the run.
 
-    The reason of `stopped` is what the trainer left in `run.notes["stopped"]`.
+    The reason of `stopped` is what the trainer left in `run.notes["stopped"]`. Beside the wall-clock time
+    stand the CPU time of this process and its ended data workers, and how many cores other processes kept
+    busy on average, where the system tells.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._cpu_since = 0.0
+        self._load: LoadMeter | None = None
 
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
-        self._since = time.monotonic()
+        self._since, self._cpu_since, self._load = time.monotonic(), _cpu_seconds(), LoadMeter()
         record(run.folder, "started", run.step, **_facts(run))
 
     @hookimpl
     def jepa_run_ended(self, run: Run) -> None:
-        if self._since is not None:
+        if self._since is not None and self._load is not None:
             seconds = round(time.monotonic() - self._since, 1)
-            record(run.folder, "stopped", run.step, why=_reason(run), seconds=seconds)
+            cost = {"seconds": seconds, "cpu_seconds": round(_cpu_seconds() - self._cpu_since, 1)}
+            load = self._load.read()
+            if load is not None:
+                cost["other_cores"] = round(load.others, 2)
+            record(run.folder, "stopped", run.step, why=_reason(run), **cost)
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -114,6 +124,11 @@ def _facts(run: Run) -> dict[str, Any]:
         "precision": "bf16" if run.training.bf16 else "fp32",
         "environment": environment(),
     }
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _reason(run: Run) -> str:

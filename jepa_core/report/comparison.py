@@ -18,6 +18,8 @@ from jepa_core.report.text import NOT_COMPUTED, duration
 
 MISSING = "–"
 BASELINE = "baseline"
+FEW = 6
+"""Configurations up to which they stand in the columns of the table of settings."""
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Row:
     """One run or configuration with its cells."""
 
     name: str
-    style: int
+    style: int | None
+    """Number of its line in the curves; None for a row that is no run."""
     cells: Sequence[Cell]
 
 
@@ -221,10 +224,10 @@ def _interval(result: Estimate) -> str:
 
 
 def _mark_best(rows: Sequence[Row]) -> None:
-    """Marks the largest value of each column in which several rows have one."""
+    """Marks the largest value of each column in which rows differ."""
     for column in zip(*(row.cells for row in rows), strict=True):
         values = [cell.value for cell in column if cell.value is not None]
-        if len(values) > 1:
+        if len(set(values)) > 1:
             for cell in column:
                 cell.best = cell.value == max(values)
 
@@ -243,6 +246,7 @@ def _number(key: str, pattern: str, factor: float = 1.0) -> Callable[[RunSummary
 
 
 FACTS: dict[str, Callable[[RunSummary], str]] = {
+    "tags": lambda run: ", ".join(run.labels.tags),
     "seed": lambda run: str(run.recipe.seed),
     "steps": lambda run: f"{run.steps:,}" if run.trained else "",
     "state": lambda run: run.state,
@@ -250,18 +254,21 @@ FACTS: dict[str, Callable[[RunSummary], str]] = {
     "prediction retrieval, %": _number("retrieval", "{:.1f}", 100),
     "RankMe of the last batch": _number("rankme", "{:.1f}"),
     "wall-clock time": lambda run: duration(run.seconds) if run.seconds else "",
+    "CPU time": lambda run: duration(run.cpu_seconds) if run.cpu_seconds else "",
     "images/s (wall clock)": lambda run: f"{run.images_per_s:,.0f}" if run.images_per_s else "",
     "cost (wall clock)": _hours,
+    "busy machine": lambda run: run.busy_note.removeprefix("the machine was busy: "),
     "alarms": lambda run: str(len(run.alarms)) if run.events else "",
 }
 """Further columns of a run: what each says, '' where it is not known."""
 
 
 def settings_that_differ(groups: Sequence[Configuration]) -> Table:
-    """Configurations in rows, and in columns the settings in which their recipes differ."""
-    rows = [row for row in differences([group.recipe for group in groups]) if row[0] != "seed"]
-    cells = [[Cell(values[i]) for _, values in rows] for i in range(len(groups))]
-    return Table(
-        ["", *(key for key, _ in rows)],
-        [Row(group.name, group.style, line) for group, line in zip(groups, cells, strict=True)],
-    )
+    """The settings in which recipes differ: configurations in rows, or in columns where they are few."""
+    settings = [row for row in differences([group.recipe for group in groups]) if row[0] != "seed"]
+    if len(groups) <= FEW:
+        rows = [Row(key, None, [Cell(value) for value in values]) for key, values in settings]
+        return Table(["", *(group.name for group in groups)], rows if settings else [])
+    cells = [[Cell(values[i]) for _, values in settings] for i in range(len(groups))]
+    rows = [Row(group.name, group.style, line) for group, line in zip(groups, cells, strict=True)]
+    return Table(["", *(key for key, _ in settings)], rows if settings else [])

@@ -6,10 +6,15 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from jepa_core.report.settings_table import ASIDE
 from jepa_core.report.summary import RunSummary
 from jepa_core.settings.recipe import Recipe, flat
+
+WORD = re.compile(r"[^-_./ =]+")
+"""A part of a run's name."""
+SEED_WORDS = {"seed", "s"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,7 @@ def configurations(runs: Sequence[RunSummary]) -> list[Configuration]:
     groups: dict[str, list[RunSummary]] = {}
     for run in runs:
         groups.setdefault(_recipe_key(run.recipe), []).append(run)
-    names = [_common_name([run.name for run in group]) for group in groups.values()]
+    names = [_common_name(group) for group in groups.values()]
     return [
         Configuration(name if names.count(name) == 1 else f"{name} ({group[0].name})", group)
         for name, group in zip(names, groups.values(), strict=True)
@@ -56,21 +61,28 @@ def _recipe_key(recipe: Recipe) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def _common_name(names: Sequence[str]) -> str:
-    """What the names share, without a word for the seed: `mb` of `mb-s0` and `mb-s1`.
+def _common_name(runs: Sequence[RunSummary]) -> str:
+    """What the runs' names share, without a word for the seed: `mb` of `mb-s0` and `mb-s1`.
 
-    The run's own name where there is one run; the first name and `…` where they share nothing.
+    The run's own name where there is one run. Where the names share nothing, the folder that the runs lie in.
     """
-    if len(names) == 1:
-        return names[0]
-    start = _shared_start(names)
-    end = _shared_start([name[::-1] for name in names])[::-1]
-    start = re.sub(r"(?:[-_./ =]+(?:seed|s)?|^(?:seed|s))[-_./ =]*$", "", start, flags=re.IGNORECASE)
-    end = end.lstrip("0123456789").strip("-_./ =")
-    return start.strip("-_./ =") or end or f"{names[0]} …"
+    first = runs[0].name
+    if len(runs) == 1:
+        return first
+    words = [WORD.findall(run.name) for run in runs]
+    start = _shared(words)
+    while start and start[-1].lower() in SEED_WORDS:
+        start.pop()
+    if start:
+        return first[: list(WORD.finditer(first))[len(start) - 1].end()]
+    end = _shared([list(reversed(each)) for each in words])
+    if end:
+        return first[list(WORD.finditer(first))[-len(end)].start() :]
+    folders = {run.folder.resolve().parent for run in runs}
+    return folders.pop().name if len(folders) == 1 else f"{first} …"
 
 
-def _shared_start(names: Sequence[str]) -> str:
-    """The longest start that all names have."""
-    first = min(names, key=len)
-    return next(first[:n] for n in range(len(first), -1, -1) if all(x.startswith(first[:n]) for x in names))
+def _shared(words: Sequence[Sequence[str]]) -> list[str]:
+    """The words that all lists begin with."""
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    return [column[0] for column in alike]

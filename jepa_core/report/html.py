@@ -116,18 +116,27 @@ def probe_table(table: EvalResult) -> dict[str, Any]:
         "caption": table.caption(),
         "step": table.step,
         "task": table.task,
-        "not_computed": NOT_FINITE if any(_lacks_scores(row) for row in table.rows) else "",
+        "not_computed": NOT_FINITE if any(_lacks_reason(row) for row in table.rows) else "",
     }
 
 
-def _lacks_scores(row: Row) -> bool:
-    return any(percent(row, probe) is None for probe in row.scores)
+def _lacks_reason(row: Row) -> bool:
+    """Whether a score is missing and the table, which an earlier version made, has no reason for it."""
+    return any(percent(row, probe) is None and probe not in row.failures for probe in row.scores)
 
 
 def _row_cells(table: EvalResult, row: Row, probes: Sequence[str]) -> list[dict[str, str]]:
     scores = [_score_cell(table, row, probe) for probe in probes]
     numbers = [_cell(f"{row.rankme:.1f}"), _cell(f"{row.feature_std:.2f}")]
     return [_cell(row.name), _cell(str(row.width)), *scores, *numbers]
+
+
+def other_table(table: EvalResult) -> dict[str, Any]:
+    """An earlier table, or one of another split or encoder, with what tells it from others."""
+    step = "" if table.step is None else f", step {table.step:,}"
+    role = f", {table.role} encoder" if table.role else ""
+    title = f"{table.split} split, {table.held_out_images:,} {table.unit}{role}{step}"
+    return {"title": title, "tables": [probe_table(task) for task in table.tables]}
 
 
 def _score_cell(table: EvalResult, row: Row, probe: str) -> dict[str, str]:

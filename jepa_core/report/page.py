@@ -11,6 +11,7 @@ from jepa_core._version import __version__
 from jepa_core.plots.curves import COUNTS, STYLES, Log, constants, title
 from jepa_core.report import html, text
 from jepa_core.report.comparison import (
+    FEW,
     Comparison,
     compare,
     configuration_table,
@@ -100,6 +101,7 @@ def _run_values(run: RunSummary, figures: RunFigures, number: int, role: str) ->
         "gallery": figures.gallery,
         "notes": _all_notes(run, figures),
         "probes": [html.probe_table(table) for table in run.tables],
+        "other_probes": [html.other_table(table) for table in run.other_evaluations],
         "curves": curve_panels([Course(run.name, [run], 0)], ["step"]),
         "constants": _constants([run.metrics]),
         "sheets": {name: html.sheet_values(sheet) for name, sheet in figures.sheets.items()},
@@ -126,6 +128,7 @@ def _comparison_values(comparison: Comparison, flops: Mapping[str, float | None]
     groups = comparison.configurations
     courses = [Course(group.name, group.runs, group.style, flops[group.runs[0].name]) for group in groups]
     curves = curve_panels(courses)
+    settings = settings_that_differ(groups)
     used = {chart["axis"] for panel in curves for chart in panel["charts"]}
     return {
         "baseline": comparison.baseline.label,
@@ -134,7 +137,8 @@ def _comparison_values(comparison: Comparison, flops: Mapping[str, float | None]
         "answer": _answer(comparison),
         "configurations": configuration_table(comparison) if comparison.has_seeds else None,
         "runs": run_table(comparison),
-        "settings": settings_that_differ(groups),
+        "settings": settings,
+        "differing": [row.name for row in settings.rows] if len(groups) <= FEW else settings.head[1:],
         "curves": curves,
         "axes": [(axis, label) for axis, label in AXES.items() if axis in used],
         "legend": [(group.name, swatch(group.style)) for group in groups[:STYLES]],

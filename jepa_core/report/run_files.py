@@ -7,19 +7,18 @@ for the types that the report's arithmetic needs.
 
 from __future__ import annotations
 
-import json
-import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jepa_core.errors import UserError, describe_error
-from jepa_core.evaluate.table import EvalResult, Row
+from jepa_core.evaluate.evaluations import EVAL, EVALUATIONS, read_table
+from jepa_core.evaluate.table import EvalResult
 from jepa_core.plots.curves import is_number
 from jepa_core.runs.events_file import EVENTS, read_events
 from jepa_core.runs.metrics_file import METRICS, read_metrics
 
-EVAL = "eval.json"
 MAX_STEP = 2**53
 """Steps up to which a float holds every whole number."""
 
@@ -57,83 +56,41 @@ def read_run_events(folder: Path) -> tuple[Sequence[Line], list[str]]:
     return cleaned, notes
 
 
-def read_table(folder: Path) -> tuple[EvalResult | None, list[str]]:
-    """The probe table of a run, None where there is none, and notes.
+def read_tables(folder: Path) -> tuple[list[EvalResult], list[str]]:
+    """The probe tables of a run, eval.json's first and then those of the latest step first, and notes.
 
-    A null score in the file is a score that was not finite: it is read as NaN.
+    The table of eval.json stands in `evaluations/` as well; it is listed once.
     """
-    file = folder / EVAL
+    tables: list[EvalResult] = []
+    notes: list[str] = []
+    for file in (folder / EVAL, *_listed(folder / EVALUATIONS)):
+        if not os.path.lexists(file):
+            continue
+        try:
+            table = read_table(file)
+        except Exception as error:  # as for the log
+            reason = error if isinstance(error, UserError) else describe_error(error)
+            anew = " `jepa eval` writes it anew." if file.name == EVAL else ""
+            notes.append(f"{file.name} is left out: {reason}.{anew}")
+            continue
+        if table not in tables:
+            tables.append(table)
+    first = [table for table in tables[:1] if os.path.lexists(folder / EVAL) and not notes]
+    others = sorted(tables[len(first) :], key=lambda table: (table.step or 0, table.time or ""), reverse=True)
+    return [*first, *others], notes
+
+
+def _listed(folder: Path) -> list[Path]:
     try:
-        _check_file(file)
-        return _parse_table(file) if file.exists() else None, []
-    except Exception as error:  # as for the log
-        first = describe_error(error).partition(" For further information")[0]
-        return None, [
-            f"There are no probe scores: {EVAL} holds no probe table ({first}). `jepa eval` writes it anew."
-        ]
+        return sorted(folder.glob("*.json"))
+    except OSError:
+        return []
 
 
 def _check_file(file: Path) -> None:
     """Raises UserError for a folder, a pipe or a device in a file's place: reading one may never end."""
     if file.exists() and not file.is_file():
         raise UserError(f"{file.name} is no regular file")
-
-
-def _parse_table(file: Path) -> EvalResult:
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    table = EvalResult.model_validate(_nulls_as_nan(raw))
-    for each_task in table.tables:
-        _check_rows(each_task)
-    return table
-
-
-def _nulls_as_nan(raw: Any) -> Any:
-    """The table's JSON with NaN for each null among the numbers of its rows."""
-    if not isinstance(raw, dict):
-        return raw
-    rows = raw.get("rows")
-    if isinstance(rows, list):
-        raw = {**raw, "rows": [_row_with_nan(row) for row in rows]}
-    others = raw.get("others")
-    if isinstance(others, list):
-        raw = {**raw, "others": [_nulls_as_nan(table) for table in others]}
-    return raw
-
-
-def _row_with_nan(row: Any) -> Any:
-    if not isinstance(row, dict):
-        return row
-    scores = row.get("scores")
-    if isinstance(scores, dict):
-        scores = {
-            probe: {key: _number(value) for key, value in entries.items()}
-            if isinstance(entries, dict)
-            else entries
-            for probe, entries in scores.items()
-        }
-    numbers = {key: _number(row[key]) for key in ("rankme", "feature_std") if key in row}
-    return {**row, **numbers, "scores": scores}
-
-
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value
-
-
-def _check_rows(table: EvalResult) -> None:
-    """Raises ValueError for a table that lacks rows, or scores that another row has."""
-    if not table.rows:
-        raise ValueError("it has no rows")
-    if table.baseline is not None and table.baseline not in {row.name for row in table.rows}:
-        raise ValueError(f"its baseline {table.baseline!r} is none of its rows")
-    probes = {probe: next(iter(scores), None) for probe, scores in table.rows[0].scores.items()}
-    if None in probes.values():
-        raise ValueError("a probe has no score")
-    if any(_headlines(row) != probes for row in table.rows):
-        raise ValueError("its rows have scores of different probes")
-
-
-def _headlines(row: Row) -> Mapping[str, str | None]:
-    return {probe: next(iter(scores), None) for probe, scores in row.scores.items()}
 
 
 def _is_step(value: Any) -> bool:
@@ -183,6 +140,7 @@ USABLE = {
     "processes": _is_count,
     "seconds": _is_duration,
     "cpu_seconds": _is_duration,
+    "other_cores": _is_duration,
     "device": _is_text,
     "precision": _is_text,
     "command": _is_text,

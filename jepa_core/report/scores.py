@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jepa_core.errors import unknown
+from jepa_core.evaluate.evaluations import comparable
 from jepa_core.evaluate.table import EvalResult, headline
 from jepa_core.report.configurations import Configuration
 from jepa_core.report.intervals import Estimate, estimate
 from jepa_core.report.summary import RunSummary
-from jepa_core.report.text import NOT_FINITE, label, percent, standard_error
+from jepa_core.report.text import failure, label, percent, standard_error
 
 
 @dataclass(eq=False)
@@ -76,10 +77,10 @@ def measures(runs: Sequence[RunSummary]) -> list[Measure]:
     """All measures, the one that most runs have first; what only differs in its data is named apart."""
     made: list[Measure] = []
     for run in runs:
-        for table in run.tables:
+        for table in run.all_tables:
             for probe in table.rows[0].scores:
                 measure = _measure_for(made, run, table, probe)
-                measure.tables[run.name] = table
+                measure.tables.setdefault(run.name, table)
     made.sort(key=lambda measure: -len(measure.tables))
     for measure in made:
         twins = [other for other in made if (other.task, other.probe) == (measure.task, measure.probe)]
@@ -92,7 +93,7 @@ def _measure_for(made: list[Measure], run: RunSummary, table: EvalResult, probe:
     for measure in made:
         if (measure.task, measure.probe) != (table.task, probe) or measure.first is None:
             continue
-        if run.name not in measure.tables and why_not_comparable(measure.first, (run, table), probe) is None:
+        if why_not_comparable(measure.first, (run, table), probe) is None:
             return measure
     made.append(Measure(table.task, probe, first=(run, table)))
     return made[-1]
@@ -101,25 +102,44 @@ def _measure_for(made: list[Measure], run: RunSummary, table: EvalResult, probe:
 def why_not_comparable(
     one: tuple[RunSummary, EvalResult], other: tuple[RunSummary, EvalResult], probe: str
 ) -> str | None:
-    """In what two scores of a probe differ apart from the run, or None where they may be subtracted."""
+    """Why two scores of a probe cannot be subtracted, or None where they can.
+
+    Tables of earlier versions do not say which samples they were made on; the recipes' data stand in then.
+    """
+    tables = [table.model_copy(update={"probe_settings": _only(table, probe)}) for _, table in (one, other)]
+    reason = comparable(*tables)
+    if reason is not None:
+        return reason
+    known = set()
+    if all(table.data_hash and table.train_hash for table in tables):
+        known |= {"data", "classes"}
+    if all(table.probe_settings for table in tables):
+        known.add("probe")
     facts = zip(_facts(*one, probe).items(), _facts(*other, probe).values(), strict=True)
-    reasons = [f"{name}: {a} and {b}" for (name, a), b in facts if a != b]
+    reasons = [f"{name}: {a} and {b}" for (name, a), b in facts if a != b and name not in known]
     return "; ".join(reasons) or None
+
+
+def _only(table: EvalResult, probe: str) -> dict[str, Any]:
+    settings = table.probe_settings
+    return {probe: settings[probe]} if probe in settings else {}
 
 
 def _facts(run: RunSummary, table: EvalResult, probe: str) -> Mapping[str, str]:
     """What a score depends on besides the run."""
     data, settings = run.recipe.data, run.recipe.probes.get(probe)
     chosen = data.model_dump(mode="json", exclude=set(type(data).carried))
+    named = ", ".join(f"{value}" if key == "name" else f"{key} {value}" for key, value in chosen.items())
+    probe_settings = table.probe_settings.get(probe) or (settings.model_dump(mode="json") if settings else {})
     return {
         "split": f"{table.split} split",
         "images": f"{table.held_out_images:,} {table.unit}",
         "training images": f"{table.train_images:,} training {table.unit}",
         "classes": f"{table.classes} classes",
         "score": headline(table.rows[0], probe),
-        "data": ", ".join(f"{value}" if key == "name" else f"{key} {value}" for key, value in chosen.items()),
-        "encoder": table.rows[0].description,
-        "probe": str(settings.model_dump(mode="json")) if settings is not None else "",
+        "data": f"{table.data} ({table.data_hash[:8]})" if table.data_hash else named,
+        "encoder": f"{table.role} encoder" if table.role else table.rows[0].description,
+        "probe": ", ".join(f"{key} {value}" for key, value in probe_settings.items() if key != "name"),
     }
 
 
@@ -216,7 +236,7 @@ def find_baseline(name: str | None, runs: Sequence[RunSummary], groups: Sequence
         for run in configuration.runs:
             if name in (run.name, str(run.folder)):
                 return Baseline(configuration=configuration, run=run)
-    rows = {row.name for run in runs for table in run.tables for row in table.rows[1:]}
+    rows = {row.name for run in runs for table in run.all_tables for row in table.rows[1:]}
     if name in rows:
         return Baseline(row=name)
     known = [*(group.name for group in groups), *(run.name for run in runs), *rows]
@@ -226,7 +246,6 @@ def find_baseline(name: str | None, runs: Sequence[RunSummary], groups: Sequence
 def reason_for(measure: Measure, run: RunSummary) -> str:
     """Why a run has no score of this measure."""
     if run.name in measure.tables:
-        table: Any = measure.tables[run.name]
-        return NOT_FINITE if table.rows[0].scores else "the table has no probes"
-    same_probe = any(measure.probe in table.rows[0].scores for table in run.tables)
+        return failure(measure.tables[run.name].rows[0], measure.probe)
+    same_probe = any(measure.probe in table.rows[0].scores for table in run.all_tables)
     return "its score is of other data or another split" if same_probe else "not evaluated"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from jepa_core.errors import UserError
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.plots.curves import is_number
 from jepa_core.recipes.duration import steps_of
-from jepa_core.report.run_files import read_log, read_run_events, read_table
+from jepa_core.report.run_files import read_log, read_run_events, read_tables
 from jepa_core.runs.folder import read_run_recipe
+from jepa_core.runs.labels import RunLabels, read_labels
+from jepa_core.runtime.machine_load import Load
 from jepa_core.settings.recipe import Recipe
 
 
@@ -34,10 +36,15 @@ class RunSummary:
     metrics: Sequence[Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]]
     evaluation: EvalResult | None
+    """The newest probe table."""
+    other_evaluations: Sequence[EvalResult] = ()
+    """Tables of other splits, roles, data, probes and steps, those of the latest step first."""
+    labels: RunLabels = field(default_factory=RunLabels)
     notes: Sequence[str] = ()
     """What could not be read, one line each."""
     has_damaged_table: bool = False
-    """Whether there is an eval.json that cannot be read: it is not evaluated anew, which would replace it."""
+    """Whether there is a table that cannot be read: the run is not evaluated anew then, as a newer table
+    would take its place."""
 
     @cached_property
     def start(self) -> Mapping[str, Any]:
@@ -116,9 +123,7 @@ class RunSummary:
     @cached_property
     def wall_seconds(self) -> float | None:
         """Wall-clock time of all processes that trained the run; None where one left no last event."""
-        starts = [e for e in self.events if e["kind"] == "started"]
-        stops = [e["seconds"] for e in self.events if e["kind"] == "stopped" and "seconds" in e]
-        return sum(stops) if starts and len(starts) == len(stops) else None
+        return self._sum_over_stops("seconds")
 
     @property
     def seconds(self) -> float | None:
@@ -136,10 +141,52 @@ class RunSummary:
         """Images seen in training, each as often as it was."""
         return self.steps * self.recipe.train.batch_size
 
+    @cached_property
+    def cpu_seconds(self) -> float | None:
+        """CPU time of the main process and its data workers; None where a process did not record it."""
+        return self._sum_over_stops("cpu_seconds")
+
+    @cached_property
+    def other_cores(self) -> float | None:
+        """Cores that other processes kept busy, on average over the run; None where it was not recorded."""
+        stops = [e for e in self.events if e["kind"] == "stopped" and {"seconds", "other_cores"} <= e.keys()]
+        seconds = sum(e["seconds"] for e in stops)
+        return sum(e["seconds"] * e["other_cores"] for e in stops) / seconds if seconds else None
+
+    @property
+    def busy_note(self) -> str:
+        """That other processes slowed the run down, where it is known; else empty."""
+        cpu = self.start.get("environment", {}).get("cpu")
+        if self.other_cores is None or cpu is None:
+            return ""
+        load = Load(self.other_cores, cpu["cores"])
+        return f"the machine was busy: {load}" if load.slows(cpu["threads"]) else ""
+
+    def _sum_over_stops(self, key: str) -> float | None:
+        """The sum of a fact of `stopped` over all processes; None where one of them lacks it."""
+        starts = [e for e in self.events if e["kind"] == "started"]
+        values = [e[key] for e in self.events if e["kind"] == "stopped" and key in e]
+        return sum(values) if starts and len(starts) == len(values) else None
+
     @property
     def tables(self) -> Sequence[EvalResult]:
-        """The probe tables, one for each task; empty where there are none."""
+        """The newest probe table of each task; empty where there are none."""
         return self.evaluation.tables if self.evaluation else ()
+
+    @property
+    def all_tables(self) -> Sequence[EvalResult]:
+        """Every probe table of each task, the newest first."""
+        return [*self.tables, *(table for result in self.other_evaluations for table in result.tables)]
+
+    def with_role(self, role: str) -> RunSummary:
+        """The summary with a table of this encoder as the newest, where there is one."""
+        if self.evaluation is None or self.evaluation.role in (None, role):
+            return self
+        table = next((table for table in self.other_evaluations if table.role == role), None)
+        if table is None:
+            return self
+        others = [self.evaluation, *(other for other in self.other_evaluations if other is not table)]
+        return replace(self, evaluation=table, other_evaluations=others)
 
     @property
     def table_is_older(self) -> bool:
@@ -157,9 +204,19 @@ def read(folder: Path, name: str) -> RunSummary:
     recipe = read_run_recipe(folder)
     metrics, log_notes = read_log(folder)
     events, event_notes = read_run_events(folder)
-    evaluation, table_notes = read_table(folder)
-    notes = [*log_notes, *event_notes, *table_notes]
-    return RunSummary(name, folder, recipe, metrics, events, evaluation, notes, bool(table_notes))
+    tables, table_notes = read_tables(folder)
+    return RunSummary(
+        name=name,
+        folder=folder,
+        recipe=recipe,
+        metrics=metrics,
+        events=events,
+        evaluation=tables[0] if tables else None,
+        other_evaluations=tables[1:],
+        labels=read_labels(folder),
+        notes=[*log_notes, *event_notes, *table_notes],
+        has_damaged_table=bool(table_notes),
+    )
 
 
 def names(folders: Sequence[Path]) -> list[str]:

@@ -51,6 +51,11 @@ def standard_error(row: Row, probe: str) -> float | None:
     return 100 * value if value is not None and math.isfinite(value) else None
 
 
+def failure(row: Row, probe: str) -> str:
+    """Why a row's score could not be computed."""
+    return row.failures.get(probe, NOT_FINITE)
+
+
 def gain(table: EvalResult, row: Row, probe: str) -> float | None:
     """Percentage points of a row's score over the table's baseline; None for the baseline, or where one of
     the two is not finite."""
@@ -114,6 +119,9 @@ def facts(run: RunSummary, flops: float | None) -> list[tuple[str, str]]:
     """What was run, where, and what it cost: (name, text), those that are known."""
     start, recipe = run.start, run.recipe
     texts = {
+        "Name": run.labels.name,
+        "Tags": ", ".join(run.labels.tags),
+        "Note": run.labels.note,
         "State": run.state,
         "Model": _model(run),
         "Data": start.get("data", recipe.data.name),
@@ -145,12 +153,15 @@ def _time(run: RunSummary) -> str:
     parts = []
     if run.wall_seconds:
         parts.append(f"{duration(run.wall_seconds)} wall clock")
+    if run.cpu_seconds:
+        parts.append(f"{duration(run.cpu_seconds)} CPU time")
     if run.training_seconds:
         alone = " of training steps" if parts else " of training steps (the whole time was not recorded)"
         parts.append(f"{duration(run.training_seconds)}{alone}")
     if run.images_per_s:
         parts.append(f"{run.images_per_s:,.0f} images/s by the wall clock")
-    return ", ".join(parts)
+    times = ", ".join(parts)
+    return f"{times}; {run.busy_note}" if times and run.busy_note else times
 
 
 def _cost(run: RunSummary, flops: float | None) -> str:

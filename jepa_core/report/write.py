@@ -15,11 +15,12 @@ from jepa_core.protocols import ROLES
 from jepa_core.report.configurations import configurations
 from jepa_core.report.defaults import FULL_RUNS, IMAGES
 from jepa_core.report.figures import RunFigures, count_flops, run_figures
-from jepa_core.report.find_runs import expand
 from jepa_core.report.page import Part, render
 from jepa_core.report.scores import find_baseline
 from jepa_core.report.sections import file_name
 from jepa_core.report.summary import RunSummary, names, read
+from jepa_core.runs.folder import RECIPE
+from jepa_core.runs.status import find_runs
 from jepa_core.runtime.atomic_write import atomic_path, atomic_write
 from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.recipe import Recipe
@@ -113,7 +114,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
 
     Raises UserError for a named run that cannot be read, and where no run is left.
     """
-    runs = expand(folders)
+    runs = [run for folder in folders for run in _runs_in(folder)]
     summaries, notes = [], []
     for folder, name in zip(runs, names(runs), strict=True):
         try:
@@ -125,6 +126,14 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
     if not summaries:
         raise UserError(f"none of the {len(runs)} runs can be read; the first one: {notes[0]}")
     return summaries, notes
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder, or the runs in it. Raises UserError where it neither is a run nor holds one."""
+    runs = find_runs(folder) if folder.is_dir() else []
+    if not runs:
+        raise UserError(f"{str(folder)!r} is not a run: it holds no {RECIPE}, and there are no runs in it")
+    return runs
 
 
 def check_baseline(runs: Sequence[RunSummary], options: Options) -> None:
@@ -182,7 +191,7 @@ def _model_key(recipe: Recipe) -> str:
 def _evaluated(run: RunSummary, options: Options, progress: Progress) -> RunSummary:
     """The run with a probe table, or with a note that says why it has none."""
     if run.evaluation is not None or run.has_damaged_table or not options.probes:
-        return run
+        return run.with_role(options.role)
     try:
         return replace(run, evaluation=evaluate_run(run.folder, [], "test", options.role, progress))
     except Exception as error:  # plugins and data may fail in any way; the other parts do without scores

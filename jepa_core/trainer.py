@@ -13,19 +13,19 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from jepa_core import observers
 from jepa_core.data.images import Skipped
-from jepa_core.data.loader import make_loader
 from jepa_core.data.step_dataset import StepBatch
 from jepa_core.data.workers import WorkerDied
 from jepa_core.errors import UserError
 from jepa_core.evaluate.online import OnlineKnn, measure
 from jepa_core.jepa import Output
 from jepa_core.runs import checkpoints
+from jepa_core.runs.batches import draw_first, micro_batches, training_batches
 from jepa_core.runs.checkpoint_writer import CheckpointWriter
 from jepa_core.runs.events_file import record
 from jepa_core.runs.folder import RECIPE
@@ -248,54 +248,3 @@ def _last_good(folder: Path) -> str:
     except UserError as error:
         return str(error)
     return f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
-
-
-def micro_batches(recipe: Recipe, ranks: Ranks) -> int:
-    """Forward passes of one optimizer step, those of all processes; each does as many as the others.
-
-    Raises UserError where the sizes do not divide.
-    """
-    size = recipe.train.batch_size
-    part = recipe.train.micro_batch or max(1, size // ranks.world_size)
-    if size % part:
-        raise UserError(f"train.micro_batch {part} does not divide train.batch_size {size}")
-    if (size // part) % ranks.world_size:
-        raise UserError(
-            f"{size // part} micro-batches of {part} (train.batch_size {size}) cannot be shared evenly by "
-            f"{ranks.world_size} processes; change train.micro_batch or their number"
-        )
-    return size // part
-
-
-def training_batches(run: Run, parts: int) -> Iterator[list[StepBatch]]:
-    """This process's micro-batches of each step still to do; micro-batch m is drawn as rank m of `parts`."""
-    recipe, model, ranks = run.recipe, run.model, run.training.ranks
-    count = parts // ranks.world_size
-    flat = make_loader(
-        run.samples,
-        recipe.transform,
-        model.encoder.view_shape(),
-        recipe.train.batch_size // parts,
-        steps=range(run.step, run.total_steps),
-        seed=recipe.seed,
-        ranks=range(ranks.rank * count, (ranks.rank + 1) * count),
-        world=parts,
-        workers=recipe.data.workers,
-        masker=model.masker,
-        grid=model.grid(),
-        total_steps=run.total_steps,
-        max_corrupt=recipe.data.max_corrupt,
-        pin_memory=run.training.device.type == "cuda",
-    )
-    return _group(iter(flat), count)
-
-
-def draw_first(batches: Iterator[list[StepBatch]]) -> Iterator[list[StepBatch]]:
-    """All batches, the first drawn already: unusable data raise before anything is written."""
-    first = list(islice(batches, 1))
-    return chain(first, batches)
-
-
-def _group(flat: Iterator[StepBatch], parts: int) -> Iterator[list[StepBatch]]:
-    while group := list(islice(flat, parts)):
-        yield group

@@ -60,7 +60,7 @@ def train(
     is lost; `runs.lock.RunLocked` where another process works on the folder; `stop_signals.Stopped`, with
     the checkpoint saved, when a signal asks the run to stop.
     """
-    keep_freed_blocks()
+    keep_freed_blocks()  # before the data are loaded; `make_step` comes after
     warn_of_spinning_threads()
     with init_distributed(recipe.train.device) as ranks:
         parts, folder = micro_batches(recipe, ranks), ranks.broadcast(Path(run_dir))

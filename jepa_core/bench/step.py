@@ -21,6 +21,7 @@ from jepa_core.errors import UserError
 from jepa_core.evaluate.flops import step_flops
 from jepa_core.jepa import JEPA
 from jepa_core.runtime.devices import pick_device
+from jepa_core.runtime.malloc import keep_freed_blocks
 from jepa_core.settings.recipe import Recipe
 from jepa_core.training.build import make_step
 from jepa_core.training.cuda_graphs import WARM
@@ -86,6 +87,7 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
     Raises UserError where the recipe cannot be trained, and with `official` where no plugin offers that way
     or the way does not do what the recipe asks for.
     """
+    keep_freed_blocks()
     device = pick_device(recipe.train.device)
     model = build_model(recipe).to(device)
     training = TrainingStep(model, recipe, total_steps=1_000_000, warmup_steps=0)

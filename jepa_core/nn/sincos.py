@@ -52,7 +52,12 @@ def scale_of(table: Tensor, grid: Grid) -> float | None:
     is taken for meant where it is as good: .2 of a table in bf16, not .2001.
     """
     width = table.shape[-1]
-    if len(grid) != 2 or width % 4 or table.shape != (math.prod(grid), width):
+    if (
+        not table.is_floating_point()
+        or len(grid) != 2
+        or width % 4
+        or table.shape != (math.prod(grid), width)
+    ):
         return None
     unit, stored = sincos(grid, width, dtype=torch.float64), table.double()
     fitted = ((unit * stored).sum() / (unit * unit).sum()).item()

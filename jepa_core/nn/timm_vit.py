@@ -161,14 +161,16 @@ def build(config: TimmVit.Config) -> Any:
     arguments = {**plain(config.arguments), **computed, **FEATURES, "dynamic_img_size": True}
     try:
         vit = timm.create_model(config.model, **arguments, attn_layer=PackedAttention)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise UserError(f"timm cannot make {config.model!r} with {config.arguments}: {error}") from None
+    except Exception as error:  # models of timm take arguments of any type, and fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"timm cannot make {config.model!r} with {config.arguments}: {reason}") from None
     attention = [m for m in vit.modules() if "Attention" in type(m).__name__]
-    odd = {type(m).__name__ for m in attention if type(m) is not PackedAttention}
-    odd |= {type(vit).__name__} if type(vit) is not VisionTransformer else set()
-    odd |= {type(vit.patch_embed).__name__} if type(vit.patch_embed) is not PatchEmbed else set()
-    if odd:
-        raise UserError(f"timm model {config.model!r} is not a plain ViT: it has {', '.join(sorted(odd))}")
+    unknown = {type(m).__name__ for m in attention if type(m) is not PackedAttention}
+    unknown |= {type(vit).__name__} if type(vit) is not VisionTransformer else set()
+    unknown |= {type(vit.patch_embed).__name__} if type(vit.patch_embed) is not PatchEmbed else set()
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise UserError(f"timm model {config.model!r} is not a plain ViT: it has {names}")
     if config.positions == "stored" and vit.pos_embed is None:
         raise UserError(f"timm model {config.model!r} with {config.arguments} has no stored positions")
     if config.positions == "sincos" and vit.num_prefix_tokens:

@@ -37,14 +37,14 @@ def read_metrics(file: Path | str) -> list[dict[str, Any]]:
     for line in read_json_lines(Path(file)):
         if line.value is None and line.last:
             break
-        values = _checked(line, Path(file))
+        values = _values_of(line, Path(file))
         if "step" in values:
             step = values["step"]
             merged[step] = {**merged.get(step, {}), **_finite(values)}
     return [merged[step] for step in sorted(merged)]
 
 
-def _checked(line: JsonLine, file: Path) -> dict[str, Any]:
+def _values_of(line: JsonLine, file: Path) -> dict[str, Any]:
     """The line's object. Raises UserError where it is none, or holds what is no number."""
     where = f"{file}, line {line.number}"
     if line.value is None:

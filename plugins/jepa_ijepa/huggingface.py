@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Preprocessing, Weights
-from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, misfits, stored_as
+from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, check_depth, misfits, stored_as
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
 
@@ -60,7 +60,7 @@ class HuggingFace:
         """The encoder alone: of this plugin, or `timm_vit` where its positions are trained ones."""
         if not self.recognises(source):
             raise UserError(f"{source.name} is no folder with a config.json of model_type 'ijepa'")
-        config = _checked(source)
+        config = _sizes(source)
         tensors, left = _own(source, config["num_hidden_layers"])
         notes = [*stored_as(source.content)]
         if left:
@@ -105,7 +105,7 @@ class HuggingFace:
         return [export.encoder_name]
 
 
-def _checked(source: Source) -> dict[str, Any]:
+def _sizes(source: Source) -> dict[str, Any]:
     """The sizes of a config.json. Raises UserError for one that lacks some, or asks for what we have not."""
     defaults = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16}
     sizes = {
@@ -115,6 +115,10 @@ def _checked(source: Source) -> dict[str, Any]:
         "intermediate_size": 3072,
     }
     config = {**defaults, **sizes, **source.config}
+    for key in sizes:
+        if type(config[key]) is not int or config[key] < 1:
+            raise UserError(f"{source.name}: {key!r} in config.json is {config[key]!r:.60}; expected a size")
+    check_depth(source.name, config["num_hidden_layers"], len(source.content))
     if config["hidden_act"] != "gelu" or config["layer_norm_eps"] > EPS:
         raise UserError(
             f"{source.name}: hidden_act {config['hidden_act']!r}, layer_norm_eps "

@@ -107,7 +107,7 @@ def test_a_hugging_face_folder_that_is_none(answer: Answer, mistakes: Path, path
 def test_more_workers_than_cores_are_told_once_and_work(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workers._say_that_these_are_many.cache_clear()
+    workers._warn_of_too_many.cache_clear()
     monkeypatch.setattr(workers, "cores", lambda: 1)
     with caplog.at_level(logging.WARNING, "jepa"):
         for _ in range(2):

@@ -84,10 +84,10 @@ def test_what_becomes_a_folder_or_a_pipe_is_damaged(run: Path, file: str) -> Non
     os.mkfifo(path)
     good, damages = checkpoints.newest_good(run)
     assert good == run / "checkpoints/step-00000002"
-    assert damages == [f"{path} is no regular file"]
+    assert damages == [f"{path} is a pipe; expected a regular file"]
     path.unlink()
     path.mkdir()
-    assert checkpoints.newest_good(run) == (good, damages)
+    assert checkpoints.newest_good(run) == (good, [f"{path} is a folder; expected a regular file"])
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])

@@ -144,6 +144,7 @@ def test_twin_and_pixels_come_from_the_cache(
     ]
     for name in ("random twin", "raw pixels"):
         assert second.row(name) == first.row(name)
+        assert second.row(name).model_dump_json() == first.row(name).model_dump_json(), "in the same order"
     kept, own = (read_predictions(folder / "predictions.npz")[0] for folder in (run, tmp_path / "second"))
     assert torch.equal(kept.of("random twin", "knn"), own.of("random twin", "knn"))
     evaluate_run(run, [], "val", cache=False)

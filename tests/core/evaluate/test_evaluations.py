@@ -267,11 +267,6 @@ PLACES: dict[str, Any] = {
     "pipe": os.mkfifo,
     "link": lambda path: path.symlink_to("/no/place"),
 }
-    "folder": Path.mkdir,
-    "file": Path.touch,
-    "pipe": os.mkfifo,
-    "link": lambda p: p.symlink_to("/no/p"),
-}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from jepa_core.data.images import Skipped
 from jepa_core.data.step_dataset import StepBatch
 from jepa_core.data.workers import WorkerDied
 from jepa_core.errors import UserError
-from jepa_core.evaluate.online import OnlineKnn, measure
+from jepa_core.evaluate.online import OnlineKnn, SpeedMeter, measure
 from jepa_core.jepa import Output
 from jepa_core.runs import checkpoints
 from jepa_core.runs.batches import draw_first, micro_batches, training_batches
@@ -125,7 +125,7 @@ class Trainer:
         self.settings = run.recipe.train
         self.eval_every = self.settings.eval_every if run.samples.classes else 0
         self.knn = OnlineKnn(run)
-        self._timed = time.monotonic(), run.step
+        self.speed = SpeedMeter(run)
         self._problems: list[tuple[Sequence[Skipped], Sequence[str]]] = []
 
     def train(self, batches: Iterable[Sequence[StepBatch]]) -> None:
@@ -176,7 +176,7 @@ class Trainer:
         if saving:
             self.save()
         if logging:
-            self._timed = time.monotonic(), self.run.step
+            self.speed.restart()
 
     def _notify(self, metrics: Mapping[str, Any]) -> None:
         """Tells the observers of the step. Raises UserError where the folder or a checkpoint is lost."""
@@ -188,7 +188,7 @@ class Trainer:
         self.writer.check()
 
     def _measure(self, output: Output) -> dict[str, Any]:
-        metrics = measure(self.run, output) | {"images_per_s": self._speed()} | self.run.inputs.metrics()
+        metrics = measure(self.run, output) | self.speed.read() | self.run.inputs.metrics()
         if self.eval_every and self._is_due(self.eval_every):
             metrics["val_knn"] = self.knn()
         return metrics
@@ -216,12 +216,6 @@ class Trainer:
 
     def _is_due(self, every: int) -> bool:
         return self.run.step == self.run.total_steps or (every > 0 and self.run.step % every == 0)
-
-    def _speed(self) -> float:
-        """Images a second since the last logged step."""
-        started, first_step = self._timed
-        images = (self.run.step - first_step) * self.settings.batch_size
-        return images / max(time.monotonic() - started, 1e-9)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Damaged files, as hypothesis strategies: bytes changed anywhere, and files of the right form with odd values.
+"""Damaged files, as hypothesis strategies: bytes changed anywhere, and right forms with odd values.
 
 The second kind reaches further: a flipped byte in an archive fails its checksum, an odd value in a header
 does not.

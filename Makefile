@@ -1,5 +1,7 @@
 # make demo   trains I-JEPA on real images and shows what it learned (about seven minutes on two cores)
-# make test   runs the tests                    make lint    ruff and mypy
+# make test   runs all tests, on as many cores as there are
+# make check  lint, types and the fast tests, while you work (under two minutes on two cores)
+# make lint   ruff and mypy
 # make docs   writes the pages that are made from the code (docs/hooks.md)
 # make soak   kills 50 runs at random moments; each must go on bit for bit (about ten minutes)
 # Both set up .venv first; the second time nothing is fetched.
@@ -10,7 +12,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint docs soak bench clean help
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test check lint docs soak bench clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -30,7 +34,10 @@ demo: $(READY)
 	@echo "The run, with its masks.png and curves.png, is in runs/demo. Next: $(BIN)/jepa train ijepa/demo masker.name=random"
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
+
+check: lint
+	@$(PYTEST) -m 'not slow and not install'
 
 lint: $(READY)
 	@$(BIN)/ruff check .

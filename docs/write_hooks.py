@@ -14,11 +14,12 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from jepa_core import builtin as components
-from jepa_core import hookspecs, jepa, observers, plugins, protocols
+from jepa_core import hookspecs, jepa, plugins
 
 PAGE = Path(__file__).with_name("hooks.md")
 ROOT = PAGE.parents[1]
@@ -101,11 +102,12 @@ def _contracts(name: str, said: str) -> Iterator[str]:
     """The protocols that the hook's words name, with those that their methods return; the engine's stages."""
     if name == "jepa_variants":
         yield _stages()
-    classes = {node.name: node for node in _tree(protocols).body if isinstance(node, ast.ClassDef)}
-    for protocol in re.findall(r"`protocols\.(\w+)`", said):
+    for file, protocol in re.findall(r"`(protocols|formats\.base)\.(\w+)`", said):
+        module = import_module(f"jepa_core.{file}")
+        classes = {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef)}
         returned = [other for other in classes if _returns(classes[protocol], other)]
         for each in (protocol, *returned):
-            yield _fence(_source(protocols, classes[each]))
+            yield _fence(_source(module, classes[each]))
 
 
 def _returns(protocol: ast.ClassDef, other: str) -> bool:
@@ -145,7 +147,7 @@ def _modules() -> list[ModuleType]:
     """Core's observers, and the modules of the loaded plugins that live in this repository."""
     registered = [plugin for _, plugin in plugins.registry().manager.list_name_plugin()]
     ours = [m for m in registered if isinstance(m, ModuleType) and ROOT in Path(m.__file__ or "").parents]
-    return [observers, *ours]
+    return [import_module("jepa_core.observers.standard"), *ours]
 
 
 def _implementations(module: ModuleType, name: str) -> Iterator[tuple[str, str]]:

@@ -26,11 +26,15 @@ def build(kind: str, config: Any, *arguments: Any, **named: Any) -> Any:
     return plugins.registry().catalogue(kind).find(config.name)(config, *arguments, **named)
 
 
-def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
+def build_model(recipe: Recipe, *, seed: int | None = None, total_steps: int | None = None) -> JEPA:
     """The recipe's model, initialised from its seed (or from `seed`), on the CPU in fp32.
 
-    The global random state is left as it was. Raises UserError where the masks do not fit the grid.
+    `total_steps`: optimizer steps of its training; by default what the recipe says, or 1 where it counts in
+    epochs of unknown size. The global random state is left as it was. Raises UserError where the masks do not
+    fit the grid.
     """
+    if total_steps is None and (recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images)):
+        total_steps = total_steps_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed if seed is None else seed)
         encoder = build("encoder", recipe.encoder)
@@ -48,11 +52,10 @@ def build_model(recipe: Recipe, *, seed: int | None = None) -> JEPA:
             masker=masker,
             target_update=build("target_update", recipe.target_update),
             objectives={name: build("objective", config) for name, config in terms.items()},
+            total_steps=total_steps or 1,
         )
     _check_views(recipe, model)
     choose_implementation(model, recipe.kernels.attention, instead_of="auto")
-    if recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images):
-        model.total_steps = total_steps_of(recipe)
     return model
 
 

@@ -70,7 +70,7 @@ def jepa_variants() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 @hookspec
 def jepa_formats() -> Mapping[str, type]:  # type: ignore[empty-body]
-    """Formats of weights that runs are made of and written in, `{name: class}` (`protocols.Format`)."""
+    """Formats of weights that runs are made of and written in, `{name: class}` (`formats.base.Format`)."""
 
 
 @hookspec

@@ -1,8 +1,10 @@
-"""Finding plugins and naming their components.
+"""Plugins: finding and loading them, and the components they offer by name.
 
-What is unusual: a plugin that fails to import is set aside with its error and the others load (the
-stock entry-point loader dies at the first); a misspelt hook, and a name that two plugins offer, are
-errors; components are chosen by name from a catalogue, never by pluggy's call order.
+What is unusual: a plugin that fails in any way, at import or when a hook asks it, is set aside with its
+error and a warning, and the others load (the stock entry-point loader stops at the first). A misspelt hook
+is an error. Components are chosen by name from a catalogue, never by pluggy's call order. Where two plugins
+offer one name, the first in the order of `discover` keeps it and the other's component is set aside with a
+warning.
 
 `JEPA_DISABLE_PLUGINS=a,b` leaves plugins out; `JEPA_TRACE_PLUGINS=1` prints every hook call.
 """
@@ -11,8 +13,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache, partial
@@ -23,10 +27,14 @@ from typing import Any, TypeVar
 import pluggy
 
 from jepa_core import hookspecs
-from jepa_core.errors import UserError, unknown
+from jepa_core.errors import UserError, printable, unknown
+from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
 
 GROUP = "jepa"
+DISTRIBUTION, BUILTIN = "jepa-core", "jepa_core.builtin"
+"""This distribution, whose plugins come first, and the module of core's own plugin."""
 
 T = TypeVar("T")
 
@@ -50,18 +58,23 @@ SETTINGS: Mapping[str, type[ComponentSettings]] = {
     "objective": ObjectiveSettings,
     "data": SourceSettings,
 }
-"""What the `Config` of each kind derives from: what the engine itself reads stands there."""
+"""The base class of each kind's `Config`: it holds the settings that the engine itself reads."""
 
 
 @dataclass
 class PluginStatus:
-    """One plugin: where it comes from and what became of it."""
+    """One installed plugin: where it comes from and whether it is in use."""
 
     name: str
     origin: str
+    """`module (distribution version)`."""
     state: str
     """`loaded`, `set aside` or `disabled`."""
     error: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What of a loaded plugin is not in use, a sentence each: a component whose name another one has."""
+    distribution: str = ""
+    """Normalised name of what installed it; empty where that is not known."""
 
 
 @dataclass
@@ -69,14 +82,19 @@ class Plugins:
     """The loaded plugins. `registry()` gives the one of this process; tests make their own."""
 
     manager: pluggy.PluginManager
-    found: list[PluginStatus] = field(default_factory=list)
+    statuses: list[PluginStatus] = field(default_factory=list)
+    """Installed plugins, in the order that decides between two components of one name."""
     _catalogues: dict[str, Catalogue] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
 
     def register(self, plugin: object, name: str) -> None:
         """Adds a module or object with hook implementations, wholly or not at all.
 
-        Raises UserError for a misspelt hook or argument, and for a wrapper around a hook.
+        Raises UserError for a misspelt hook or argument, a wrapper around a hook, a name that is taken, and a
+        plugin that is registered already.
         """
+        if plugin is None:
+            raise UserError(f"plugin {name!r} is None; expected a module or an object with hooks")
         known = [hook for hook in vars(hookspecs) if hook.startswith("jepa_")]
         for attribute in dir(plugin):
             options = self.manager.parse_hookimpl_opts(plugin, attribute)
@@ -84,6 +102,10 @@ class Plugins:
                 raise UserError(f"plugin {name!r}: {unknown('hook', attribute, known)}")
             if options is not None and (options["wrapper"] or options["hookwrapper"]):
                 raise UserError(f"plugin {name!r}: {attribute} is a wrapper; expected a plain function")
+        if self.manager.get_plugin(name) is not None:
+            raise UserError(f"another plugin is called {name!r} and comes first")
+        if (first := self.manager.get_name(plugin)) is not None:
+            raise UserError(f"plugin {name!r} is registered already, as {first!r}")
         try:
             self.manager.register(plugin, name)
         except pluggy.PluginValidationError as error:
@@ -93,49 +115,88 @@ class Plugins:
         self._catalogues.clear()
 
     def catalogue(self, kind: str) -> Catalogue:
-        """All components of a kind (a key of `protocols.KINDS`)."""
+        """All components of a kind (a key of `KINDS`). Raises UserError for an unknown kind."""
         if kind not in self._catalogues:
             hook = KINDS.get(kind)
             if hook is None:
                 raise unknown("kind of component", kind, KINDS)
-            offers = self._ask(hook, partial(_classes, kind))
-            self._catalogues[kind] = Catalogue.collect(kind, offers, self.found)
+            offers = self._ask(hook, partial(read_classes, kind=kind, base=SETTINGS[kind]))
+            classes, owners = self._merge(kind, offers)
+            self._catalogues[kind] = Catalogue(kind, classes, owners, self.statuses)
         return self._catalogues[kind]
 
-    def _ask(self, hook: str, check: Callable[[Any], T]) -> list[tuple[str, T]]:
-        """(plugin, what it offers) from each that implements the hook; one that fails is set aside."""
-        offers = []
-        for impl in sorted(getattr(self.manager.hook, hook).get_hookimpls(), key=lambda i: i.plugin_name):
-            self.manager.trace.root.get("hook")(hook, impl.plugin_name)
+    def peers(self) -> dict[str, Callable[..., Any]]:
+        """Training steps written another way, by name (`hookspecs.jepa_peers`)."""
+        return self._merge("peer", self._ask("jepa_peers", read_functions))[0]
+
+    def sections(self) -> dict[str, Callable[..., Any]]:
+        """Sections of a report, by name (`hookspecs.jepa_sections`). Each may raise anything when called."""
+        return self._merge("section", self._ask("jepa_sections", read_functions))[0]
+
+    def recipe_folders(self) -> dict[str, Path]:
+        """Folders of recipes by plugin name."""
+        return dict(self._ask("jepa_recipes", read_folder))
+
+    def status(self, name: str) -> PluginStatus | None:
+        """The installed plugin of this name, the loaded one where two have it; None for one added by hand."""
+        named = [status for status in self.statuses if status.name == name]
+        return next((status for status in named if status.state == "loaded"), next(iter(named), None))
+
+    def _ask(self, hook: str, read: Callable[[Any], T]) -> list[tuple[str, T]]:
+        """(plugin, what `read` makes of its answer) of each with this hook; one that fails is set aside."""
+        answers = []
+        for impl in sorted(getattr(self.manager.hook, hook).get_hookimpls(), key=self._precedence):
+            name = impl.plugin_name
+            self.manager.trace.root.get("hook")(hook, name)
+            status = self.status(name)
+            distribution = status.distribution if status else DISTRIBUTION
             try:
-                offers.append((impl.plugin_name, check(impl.function())))
-            except Exception as error:  # a plugin may fail in any way; the others must go on
-                self._set_aside(impl.plugin_name, f"{hook}: {type(error).__name__}: {error}")
-        return offers
+                with _guarded(name, distribution, f"asking plugin {name!r} for {hook}"):
+                    answers.append((name, call_plugin(lambda function: read(function()), impl.function)))
+            except PluginError as error:
+                self._set_aside(name, f"{hook}: {error}")
+        return answers
+
+    def _precedence(self, impl: pluggy.HookImpl) -> tuple[int, str]:
+        """Installed plugins in the order of `statuses`, then those added by hand, by name."""
+        names = [status.name for status in self.statuses]
+        name = impl.plugin_name
+        return (names.index(name) if name in names else len(names)), name
 
     def _set_aside(self, name: str, error: str) -> None:
         self.manager.unregister(name=name)
         self._catalogues.clear()
-        for plugin in self.found:
-            if plugin.name == name:
-                plugin.state, plugin.error = "set aside", error
-                return
-        self.found.append(PluginStatus(name, "registered by hand", "set aside", error))
+        for other in self.statuses:
+            other.notes.clear()  # a name that it had taken may be free now
+        status = self.status(name)
+        if status is None:
+            status = PluginStatus(name, "registered by hand", "set aside")
+            self.statuses.append(status)
+        status.state, status.error = "set aside", error
+        log.warning("plugin %r is set aside: %s", name, error)
 
-    def peers(self) -> dict[str, Callable[..., Any]]:
-        """Training steps written another way, by name (`hookspecs.jepa_peers`)."""
-        return self._functions("jepa_peers")
+    def _merge(
+        self, kind: str, offers: Iterable[tuple[str, Mapping[str, T]]]
+    ) -> tuple[dict[str, T], dict[str, str]]:
+        """(what is offered by name, the plugin of each name); of two that share a name the first stays."""
+        merged: dict[str, T] = {}
+        owners: dict[str, str] = {}
+        for plugin, offered in offers:
+            for name, component in offered.items():
+                owner, first = owners.setdefault(name, plugin), merged.setdefault(name, component)
+                if first is not component:
+                    what = f"{kind} {name!r}"
+                    self._note(plugin, describe_clash(what, (plugin, component), (owner, first)))
+        return merged, owners
 
-    def sections(self) -> dict[str, Callable[..., Any]]:
-        """Sections of a report, by name (`hookspecs.jepa_sections`)."""
-        return self._functions("jepa_sections")
-
-    def _functions(self, hook: str) -> dict[str, Callable[..., Any]]:
-        return {name: make for _, offered in self._ask(hook, dict) for name, make in offered.items()}
-
-    def recipe_folders(self) -> dict[str, Path]:
-        """Folders of recipes by plugin name."""
-        return dict(self._ask("jepa_recipes", Path))
+    def _note(self, plugin: str, text: str) -> None:
+        """Keeps it with the plugin's status and logs it, once: catalogues are made anew now and then."""
+        status = self.status(plugin)
+        if status is not None and text not in status.notes:
+            status.notes.append(text)
+        if text not in self._noted:
+            self._noted.add(text)
+            log.warning("%s", text)
 
 
 @dataclass(frozen=True)
@@ -145,25 +206,8 @@ class Catalogue:
     kind: str
     classes: Mapping[str, Any]
     owners: Mapping[str, str]
-    found: Sequence[PluginStatus] = ()
-    """The plugins, for the error that an unknown name gives: the one that has it may be set aside."""
-
-    @classmethod
-    def collect(
-        cls, kind: str, offers: Iterable[tuple[str, Mapping[str, type]]], found: Sequence[PluginStatus] = ()
-    ) -> Catalogue:
-        """From (plugin, classes by name). Raises UserError where two offer one name."""
-        classes: dict[str, Any] = {}
-        owners: dict[str, str] = {}
-        for plugin, offered in offers:
-            for name, component in offered.items():
-                if name in classes and classes[name] is not component:
-                    raise UserError(
-                        f"two plugins offer the {kind} {name!r}: {owners[name]} ({_where(classes[name])}) "
-                        f"and {plugin} ({_where(component)}); disable one with JEPA_DISABLE_PLUGINS"
-                    )
-                classes[name], owners[name] = component, plugin
-        return cls(kind, classes, owners, found)
+    statuses: Sequence[PluginStatus] = ()
+    """All plugins: the error for an unknown name lists those that are not loaded."""
 
     def find(self, name: str) -> Any:
         """The class for `name`: a plain name first, then a pattern.
@@ -178,60 +222,75 @@ class Catalogue:
             raise UserError(f"{self.kind} {name!r} matches {offers}; disable one with JEPA_DISABLE_PLUGINS")
         if matching:
             return self.classes[matching[0]]
-        raise UserError(f"{unknown(self.kind, name, self.classes)}{left_out(self.found)}")
+        raise UserError(f"{unknown(self.kind, name, self.classes)}{left_out(self.statuses)}")
 
 
-def _classes(kind: str, offered: Mapping[str, type]) -> dict[str, type]:
-    """What a hook returned, checked: for each name a class whose nested settings are of the kind's sort."""
-    base = SETTINGS[kind]
-    for name, component in offered.items():
-        config = getattr(component, "Config", None)
-        if not isinstance(config, type):
-            raise TypeError(f"the {kind} {name!r} ({component!r}) is not a class with a nested Config")
-        if not issubclass(config, base):
-            raise TypeError(f"{_where(config)} of the {kind} {name!r} must derive from {_where(base)}")
-    return dict(offered)
-
-
-def left_out(found: Iterable[PluginStatus]) -> str:
-    """A sentence for each plugin that is not loaded: what a user looks for may be theirs."""
-    absent = [plugin for plugin in found if plugin.state != "loaded"]
+def left_out(statuses: Iterable[PluginStatus]) -> str:
+    """A sentence for each plugin that is not loaded: the name that a user looks for may be one of its."""
+    absent = [plugin for plugin in statuses if plugin.state != "loaded"]
     return "".join(f" Plugin {p.name!r} is {p.state}{': ' if p.error else ''}{p.error}." for p in absent)
 
 
-def _where(offered: type) -> str:
-    return f"{offered.__module__}.{offered.__qualname__}"
-
-
 def discover() -> Plugins:
-    """A fresh manager with every installed plugin of the entry-point group `jepa`."""
+    """Every installed plugin of the entry-point group `jepa`: this distribution's first, the others by name.
+
+    By the name of their distribution, then their own: the first keeps a component's name that two offer.
+    """
     manager = pluggy.PluginManager("jepa")
     manager.add_hookspecs(hookspecs)
     plugins = Plugins(manager)
     if os.environ.get("JEPA_TRACE_PLUGINS"):
-        manager.trace.root.setwriter(sys.stderr.write)
+        manager.trace.root.setwriter(lambda text: sys.stderr.write(printable(text, keep="\n")))
         manager.enable_tracing()
-    disabled = {
-        name.strip() for name in os.environ.get("JEPA_DISABLE_PLUGINS", "").split(",") if name.strip()
-    }
-    points = sorted(entry_points(group=GROUP), key=lambda p: p.name)
+    disabled = set(filter(None, map(str.strip, os.environ.get("JEPA_DISABLE_PLUGINS", "").split(","))))
+    points = sorted(entry_points(group=GROUP), key=_order)
     for name in sorted(disabled - {point.name for point in points}):
-        known = ", ".join(point.name for point in points)
+        known = ", ".join(sorted(point.name for point in points))
         log.warning("JEPA_DISABLE_PLUGINS names %r, which is not installed; known: %s", name, known)
     for point in points:
-        plugins.found.append(_load(plugins, point, point.name in disabled))
+        plugins.statuses.append(_load(plugins, point, point.name in disabled))
     return plugins
 
 
-def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
-    origin = point.value + (f" ({point.dist.name} {point.dist.version})" if point.dist else "")
-    if disabled:
-        return PluginStatus(point.name, origin, "disabled")
+def _order(point: EntryPoint) -> tuple[bool, str, str]:
+    distribution = _distribution(point)[0]
+    return distribution != DISTRIBUTION and point.value != BUILTIN, distribution, point.name
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    """(normalised name, version) of what installed the plugin; empty where its metadata do not say."""
+    if point.dist is None:
+        return "", ""
     try:
-        plugins.register(point.load(), point.name)
-    except Exception as error:  # a plugin may fail in any way; the others must load
-        return PluginStatus(point.name, origin, "set aside", f"{type(error).__name__}: {error}")
-    return PluginStatus(point.name, origin, "loaded")
+        return re.sub(r"[-_.]+", "-", point.dist.name).lower(), point.dist.version
+    except (TypeError, KeyError, OSError, ValueError):  # an installation that was cut off
+        return "", ""
+
+
+def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
+    distribution, version = _distribution(point)
+    origin = printable(point.value + (f" ({distribution} {version})" if distribution else ""))
+    status = PluginStatus(point.name, origin, "disabled" if disabled else "loaded", distribution=distribution)
+    if disabled:
+        return status
+    try:
+        with _guarded(point.name, distribution, f"importing plugin {point.name!r} from {origin}"):
+            call_plugin(lambda: plugins.register(point.load(), point.name))
+    except PluginError as error:
+        status.state, status.error = "set aside", str(error)
+        log.warning("plugin %r is set aside: %s", status.name, status.error)
+    return status
+
+
+@contextmanager
+def _guarded(name: str, distribution: str, doing: str) -> Iterator[None]:
+    """While a plugin's code runs: it cannot change what is the program's, and a slow one is named.
+
+    Those of this distribution are not: the first of them imports torch, which may take long.
+    """
+    slow = nullcontext() if distribution == DISTRIBUTION else warn_if_slow(doing)
+    with process_state_kept(f"plugin {name!r}"), slow:
+        yield
 
 
 @cache

@@ -1,7 +1,7 @@
 """How the target encoder is made and how it follows the online encoder.
 
 `ema` (I-JEPA), `none` (the online encoder is its own target), `frozen` (a copy that never moves),
-`copy` (a copy renewed every so many steps). Updates come after optimizer steps, not micro-steps.
+`copy` (a copy renewed at intervals). Updates follow optimizer steps, not micro-batches.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from jepa_core.schedules import Shape, between
 from jepa_core.settings.base import ComponentSettings
 from jepa_kernels import EmaPlan, ema_update_
+from jepa_kernels.ema_pairs import addresses
 
 Momentum = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -28,7 +29,8 @@ def frozen_copy(encoder: nn.Module) -> nn.Module:
 class Ema:
     """target ← m · target + (1 - m) · online, over parameters; buffers are copied.
 
-    I-JEPA: m from .996 to 1, linear over the run (paper §3; facts of the released code agree).
+    I-JEPA: m from .996 to 1, linear over the run (paper §3, and the released code). Sharded parameters
+    (FSDP2) are averaged shard by shard.
     """
 
     class Config(ComponentSettings):
@@ -53,16 +55,16 @@ class Ema:
     def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
         m = self.momentum(step, total_steps)
         ema_update_(self._plan_of(target, online), 1.0 - m)
-        for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
-            mine.copy_(theirs)
+        for buffer, source in zip(target.buffers(), online.buffers(), strict=True):
+            buffer.copy_(source)
         return {"momentum": m}
 
     def _plan_of(self, target: nn.Module, online: nn.Module) -> EmaPlan:
-        """The parameter lists, gathered again where any storage has moved (device, reload, a new layer)."""
+        """The parameters in pairs, made anew where any memory has moved (device, reload, a new layer)."""
         lists = [p.data for p in target.parameters()], [p.data for p in online.parameters()]
-        places = [tensor.data_ptr() for tensors in lists for tensor in tensors]
-        if self._plan is None or self._plan[0] != places:
-            self._plan = places, EmaPlan(*lists)
+        where = addresses(lists[0]) + addresses(lists[1])
+        if self._plan is None or self._plan[0] != where:
+            self._plan = where, EmaPlan(*lists)
         return self._plan[1]
 
 
@@ -83,7 +85,7 @@ class NoTarget:
 
 
 class Frozen:
-    """A target encoder that stays as it was made: the start, or weights loaded into it."""
+    """A target encoder that never changes: initial weights, or weights that are loaded into it."""
 
     class Config(ComponentSettings):
         pass
@@ -99,7 +101,7 @@ class Frozen:
 
 
 class PeriodicCopy:
-    """target ← online every `every` steps, and nothing in between."""
+    """target ← online every `every` steps; unchanged in between."""
 
     class Config(ComponentSettings):
         every: int = Field(100, ge=1)

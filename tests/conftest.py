@@ -6,6 +6,7 @@ two runs of one recipe agree bit for bit.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ optimizer = {{ lr = 1e-3, warmup_steps = 2 }}
 train = {{ steps = 6, batch_size = 8, log_every = 1, precision = "fp32", device = "cpu" }}
 probes = {{ knn = {{ name = "knn", k = 3 }} }}
 """
+
+
+def pytest_configure() -> None:
+    """Consoles look at the width once, when the command line is imported, by whichever test comes first."""
+    os.environ["COLUMNS"] = "200"
 
 
 class Said(NamedTuple):

@@ -29,6 +29,7 @@ def fences(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "tutorial" not in page])  # it has its own test
+@pytest.mark.slow
 def test_python_fences_run(page, tmp_path):
     for code in fences(page, "python"):
         done = subprocess.run(

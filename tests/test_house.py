@@ -53,8 +53,8 @@ ORDER = """
     formats/
     bench/  doctor/  scaffold/  testing/
     builtin
-    __init__  __main__
-    cli/
+    __init__
+    cli/  __main__
 """
 """The flow, downwards: a file of core imports from lines above its own, or from its own line."""
 
@@ -156,6 +156,19 @@ def test_an_imported_face_is_found() -> None:
     assert faces_imported(CORE / "jepa.py", wrong) == ["jepa_core.types.Tokens", "jepa_core.UserError"]
     right = ast.parse("from jepa_core.types.tokens import Tokens\nfrom jepa_core.runs import checkpoints")
     assert faces_imported(CORE / "jepa.py", right) == []
+
+
+def test_a_face_offers_no_name_that_is_a_file_of_its_package() -> None:
+    """Importing the file would put it in the place of the name, depending on who came first."""
+    for face in CORE.rglob("*/__init__.py"):
+        late = {name for node in parsed(face).body for name in _late_names(node)}
+        assert not [name for name in late if (face.parent / f"{name}.py").is_file()], face
+
+
+def _late_names(node: ast.stmt) -> Iterator[str]:
+    """The keys of `_HOMES`: names that a face loads when they are first used."""
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
+        yield from ast.literal_eval(node.value)
 
 
 def test_core_has_no_circle_of_imports() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fresh_environment import ROOT, FreshEnvironment
 
-pytestmark = pytest.mark.install
+pytestmark = [pytest.mark.install, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ def test_the_plugin_is_under_sixty_lines_of_code() -> None:
 
 @pytest.mark.install
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_page_works_as_it_stands(core_wheel: Path, tiny_images: Path, tmp_path: Path) -> None:
     fresh = FreshEnvironment(tmp_path)
     fresh.install(core_wheel)

@@ -9,15 +9,15 @@ import pytest
 
 import jepa_core.jepa
 from docs.write_hooks import STAGES
-from jepa_core import plugins, protocols, target_updates, types
+from jepa_core import plugins, protocols, target_updates
 from jepa_core.jepa import JEPA
 from jepa_core.plugins import KINDS
 from jepa_core.recipes.files import names
-from jepa_core.runtime import distributed as ranks
+from jepa_core.runtime import distributed
 from jepa_core.settings import MaskerSettings, TrainSettings
 from jepa_core.settings.describe import describe
 from jepa_core.testing.recipes import RecipeCase
-from jepa_core.types import batch
+from jepa_core.types import batch, index_set, mask_plan, step, tokens
 from tests.fresh_environment import ROOT
 
 PAGE = (ROOT / "docs/variants.md").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_every_row_speaks_of_stages_and_parts_that_there_are(row: list[str]) -> 
 
 
 SETTINGS = {"variant": JEPA.Config, "masker": MaskerSettings, "train": TrainSettings}
-MODULES = (batch, types, protocols, jepa_core.jepa, target_updates)
+MODULES = (batch, index_set, mask_plan, step, tokens, protocols, jepa_core.jepa, target_updates)
 
 
 def test_what_is_said_to_carry_the_fifteen_places_exists() -> None:
@@ -105,8 +105,8 @@ def test_what_is_said_to_carry_the_fifteen_places_exists() -> None:
         owner, _, attribute = name.partition(".")
         if owner in SETTINGS:
             assert attribute in {setting.name for setting in describe(SETTINGS[owner])}, name
-        elif owner == "ranks":
-            assert hasattr(ranks, attribute), name
+        elif owner == "runtime":
+            assert hasattr(distributed, attribute.rpartition(".")[2]), name
         elif owner[0].isupper():
             assert exists(owner, attribute), name
         else:

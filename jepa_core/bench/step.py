@@ -16,11 +16,12 @@ import torch
 
 from jepa_core import plugins
 from jepa_core.assembly import build_model, random_batch, sample_masks
-from jepa_core.bench.flops import count
 from jepa_core.bench.stages import split
 from jepa_core.errors import UserError
+from jepa_core.evaluate.flops import step_flops
 from jepa_core.jepa import JEPA
 from jepa_core.runtime.devices import pick_device
+from jepa_core.runtime.malloc import keep_freed_blocks
 from jepa_core.settings.recipe import Recipe
 from jepa_core.training.build import make_step
 from jepa_core.training.cuda_graphs import WARM
@@ -86,6 +87,7 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
     Raises UserError where the recipe cannot be trained, and with `official` where no plugin offers that way
     or the way does not do what the recipe asks for.
     """
+    keep_freed_blocks()
     device = pick_device(recipe.train.device)
     model = build_model(recipe).to(device)
     training = TrainingStep(model, recipe, total_steps=1_000_000, warmup_steps=0)
@@ -93,7 +95,7 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
     inputs = Inputs(recipe, model, device)
     batch, plan = inputs.draw()
     peer = _peer(recipe, model, plan) if official else None
-    operations = count(model, lambda: training(batch, plan))
+    operations = step_flops(model, batch, plan)
     stages = split(training, inputs.draw, steps)
     calls: dict[str, Callable[[], Any]] = {"jepa-core": lambda: training(batch, without_cache(plan))}
     if captured is not None:

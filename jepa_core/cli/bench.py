@@ -12,8 +12,9 @@ import typer
 from rich.markup import escape
 
 from jepa_core.cli import completion as complete
-from jepa_core.cli.console import Overrides, RecipeName, out, rows, title
+from jepa_core.cli.console import AsJson, Overrides, RecipeName, out, print_json, rows, title
 from jepa_core.errors import UserError
+from jepa_core.runtime.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="OUT", help="Also write the results to this file, as JSON")
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Also write the results to this file, as JSON")
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="A tenth of the time, few samples: to see that it runs")]
 
@@ -48,15 +49,16 @@ def kernels(
     shape: Annotated[
         list[str] | None, typer.Option(help="Part of a case's name, such as B/16; repeatable; else all")
     ] = None,
-    json_out: Json = None,
+    out_file: Out = None,
     quick: Quick = False,
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Time every kernel beside every peer on the shapes of real JEPAs, as fractions of this machine's best.
 
     A peer that cannot run here is listed with the reason.
 
-    jepa bench kernels --op attention --shape B/16 --json attention.json
+    jepa bench kernels --op attention --shape B/16 --out attention.json
     """
     from jepa_core.runtime.devices import pick_device
     from jepa_kernels.bench.kernels import chosen, document, run
@@ -67,15 +69,19 @@ def kernels(
         jobs = chosen(op or [], shape or [])
     except ValueError as error:
         raise UserError(str(error).replace("setting 'train.device'", "--device")) from None
-    ceilings, about = _ceilings(settings.device, quick), _about()
-    found: list[Row] = []
+    ceilings, about = _ceilings(settings.device, quick, show=not as_json), _about()
+    measured: list[Row] = []
     for _, case in groupby(run(jobs, settings), lambda row: (row.op, row.case)):
-        measured = list(case)
-        found += measured
-        _show([row.facts(ceilings) for row in measured])
-        if json_out is not None:  # after every case, so that a run that is cut short leaves what it has
-            _write(json_out, document(found, ceilings, settings, about))
-    _written(json_out)
+        new = list(case)
+        measured += new
+        if not as_json:
+            _show([row.facts(ceilings) for row in new])
+        if out_file is not None:  # after every case, so that a run that is cut short leaves what it has
+            _write(out_file, document(measured, ceilings, settings, about))
+    if as_json:
+        print_json(document(measured, ceilings, settings, about))
+    else:
+        _say_written(out_file)
 
 
 @app.command("step")
@@ -86,8 +92,9 @@ def step(
         bool, typer.Option("--official", help="Beside it, the same step the released code's way")
     ] = False,
     steps: Annotated[int, typer.Option(help="Steps to measure, after two that do not count", min=1)] = 10,
-    json_out: Json = None,
+    out_file: Out = None,
     quick: Quick = False,
+    as_json: AsJson = False,
 ) -> None:
     """Split one training step of a recipe by stages, and say how much of the machine it uses.
 
@@ -104,22 +111,27 @@ def step(
 
     keep_freed_blocks()
     resolved = load_recipe(recipe, *(overrides or []))
-    ceilings = _ceilings(pick_device(resolved.train.device), quick)
+    ceilings = _ceilings(pick_device(resolved.train.device), quick, show=not as_json)
     report = measure_step(resolved, ceilings, steps=2 if quick else steps, official=official)
-    _show_step(report)
-    if json_out is not None:
-        _write(json_out, {**_about(), "recipe": resolved.to_table(), **report.facts()})
-    _written(json_out)
+    facts = {**_about(), "recipe": resolved.to_table(), **report.facts()}
+    if out_file is not None:
+        _write(out_file, facts)
+    if as_json:
+        print_json(facts)
+    else:
+        _show_step(report)
+        _say_written(out_file)
 
 
-def _ceilings(device: torch.device, quick: bool) -> Ceilings:
-    """Measured, and shown."""
+def _ceilings(device: torch.device, quick: bool, show: bool) -> Ceilings:
+    """Measures what the machine can do at best, and prints it where that is asked for."""
     from jepa_kernels.bench.ceilings import measure_ceilings
 
-    found = measure_ceilings(device, 0.1 if quick else 0.5, quick)
-    said = f"copies {found.copy / 1e9:,.0f} GB/s, multiplies {found.matmul / 1e12:,.1f} TFLOP/s in bf16"
-    title(str(device), said)
-    return found
+    best = measure_ceilings(device, 0.1 if quick else 0.5, quick)
+    if show:
+        rates = f"copies {best.copy / 1e9:,.0f} GB/s, multiplies {best.matmul / 1e12:,.1f} TFLOP/s in bf16"
+        title(str(device), rates)
+    return best
 
 
 def _about() -> dict[str, Any]:
@@ -129,7 +141,7 @@ def _about() -> dict[str, Any]:
 
 
 def _show(facts: list[dict[str, Any]]) -> None:
-    """One case: a table for each direction, and who could not run, with the reason."""
+    """Prints one case: a table for each direction, and each peer that could not run with the reason."""
     out.print()
     title(facts[0]["op"], facts[0]["case"])
     for direction in dict.fromkeys(row["direction"] for row in facts):
@@ -165,7 +177,7 @@ def _share(value: float | None) -> str:
 
 
 def _show_step(report: Report) -> None:
-    """Stages of ours, then both ways as wholes."""
+    """Prints the stages of our step, then the whole step of each way of writing it."""
     out.print()
     title("stages", report.what)
     whole = sum(report.stages.values())
@@ -192,9 +204,20 @@ def _show_step(report: Report) -> None:
 def _write(path: Path, document: dict[str, Any]) -> None:
     """Raises OSError, which is shown as one line, where the file cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    atomic_write(path, json.dumps(document, indent=1) + "\n")
 
 
-def _written(path: Path | None) -> None:
+def accept_old_spelling(words: list[str]) -> list[str]:
+    """The words of `jepa bench … --json FILE`, as it was once spelled, as `--out FILE`."""
+    if words[:1] != ["bench"]:
+        return words
+    followed_by_file = [follower.endswith(".json") for follower in (*words[1:], "")]
+    return [
+        "--out" if word == "--json" and is_file else word
+        for word, is_file in zip(words, followed_by_file, strict=True)
+    ]
+
+
+def _say_written(path: Path | None) -> None:
     if path is not None:
         out.print(f"\nwritten to [bold]{escape(str(path))}[/]", highlight=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from jepa_core.cli.console import AsJson, lines, out
+from jepa_core.cli.console import AsJson, lines, out, print_json
 
 if TYPE_CHECKING:
     from jepa_core.doctor.check import Check
@@ -34,7 +33,7 @@ def doctor(as_json: AsJson = False) -> None:
     bad = sum(check.state == "problem" for check in checks)
     if as_json:
         facts = [check.facts() for check in checks]
-        print(json.dumps({"ok": not bad, "checks": facts, "environment": environment()}, indent=2))
+        print_json({"ok": not bad, "checks": facts, "environment": environment()})
     else:
         _conclude(bad, sum(check.state == "warning" for check in checks))
     if bad:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import typer
 
 from jepa_core.cli import completion as complete
-from jepa_core.cli.console import Overrides, Role, RunFolder, out
+from jepa_core.cli.console import AsJson, Overrides, Role, RunFolder, print_json, say
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there")]
 
@@ -28,6 +33,7 @@ def import_weights(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/import-NAME")] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a run of other people's weights, for eval, report, export and further training.
 
@@ -35,13 +41,19 @@ def import_weights(
     """
     from jepa_core.formats.importing import import_run
 
+    if not Path(source).exists():
+        fail_fast_without_network()
     made = import_run(
         source, run, format=format, recipe=recipe, overrides=overrides or [], overwrite=overwrite
     )
-    _say(f"read as {made.format}: encoder {made.recipe.encoder.name}; {made.preprocessing.words()}")
+    if as_json:
+        facts = {"run": str(made.folder), "format": made.format, "encoder": made.recipe.encoder.name}
+        print_json({**facts, "preprocessing": asdict(made.preprocessing), "notes": list(made.notes)})
+        return
+    say(f"read as {made.format}: encoder {made.recipe.encoder.name}; {made.preprocessing.words()}")
     for note in made.notes:
-        _say(f"note: {note}")
-    _say(f"the run is in {made.folder}; next: jepa eval {made.folder}")
+        say(f"note: {note}")
+    say(f"the run is in {made.folder}; next: jepa eval {made.folder}")
 
 
 def export_run(
@@ -59,14 +71,34 @@ def export_run(
     ] = None,
     role: Role = "target",
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a run's encoder, and how its images are prepared, for another library."""
     from jepa_core.formats.exporting import export_run as export
 
     written = export(run, to, to_path, role=role, overwrite=overwrite)
-    _say(f"wrote {written.path}: {', '.join(written.parts)} of step {written.step:,}")
-    _say(f"images: {written.preprocessing.words()}")
+    if as_json:
+        facts = {"path": str(written.path), "parts": list(written.parts), "step": written.step}
+        print_json({**facts, "preprocessing": asdict(written.preprocessing)})
+        return
+    say(f"wrote {written.path}: {', '.join(written.parts)} of step {written.step:,}")
+    say(f"images: {written.preprocessing.words()}")
 
 
-def _say(text: str) -> None:
-    out.print(text, soft_wrap=True, highlight=False, markup=False)
+def fail_fast_without_network() -> None:
+    """Where the hub of weights cannot be reached, its library looks into its cache alone.
+
+    It would otherwise repeat each request for most of a minute, and print every repetition.
+    """
+    try:
+        from huggingface_hub import constants
+    except ImportError:  # timm then has other ways, or says what it lacks
+        return
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    address = urlsplit(constants.ENDPOINT)
+    if getproxies() or address.hostname is None:  # whether a proxy reaches it, only a request can tell
+        return
+    try:
+        socket.create_connection((address.hostname, address.port or 443), timeout=5).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True

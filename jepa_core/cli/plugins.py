@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jepa_core.cli import completion as complete
-from jepa_core.cli.console import AsJson, out, rows, title
+from jepa_core.cli.console import AsJson, out, print_json, rows, title
 
 if TYPE_CHECKING:
     from jepa_core.plugins import Catalogue, PluginStatus
@@ -49,7 +48,7 @@ def show_plugin(
 
     found = plugins.registry()
     catalogues = _catalogues()
-    named = [plugin for plugin in found.found if plugin.name == name]
+    named = [plugin for plugin in found.statuses if plugin.name == name]
     components = [
         (catalogue.kind, catalogue.classes[pattern], catalogue.owners[pattern])
         for catalogue in catalogues
@@ -57,10 +56,12 @@ def show_plugin(
     ]
     if not named and not components:
         raise unknown(
-            "plugin or component", name, {p.name for p in found.found}.union(*(c.classes for c in catalogues))
+            "plugin or component",
+            name,
+            {p.name for p in found.statuses}.union(*(c.classes for c in catalogues)),
         )
     if as_json:
-        print(json.dumps(_facts(name, named, components, catalogues), indent=2, ensure_ascii=False))
+        print_json(_facts(name, named, components, catalogues))
         return
     for plugin in named:
         title(f"plugin {name}", f"{plugin.state}, from {plugin.origin} {plugin.error}".rstrip())
@@ -93,15 +94,17 @@ def _show(kind: str, name: str, component: type[Any], owner: str) -> None:
 def _list(as_json: bool) -> None:
     from jepa_core import plugins
 
-    catalogues, found = _catalogues(), plugins.registry().found
+    catalogues, found = _catalogues(), plugins.registry().statuses
     if as_json:
         owners = {catalogue.kind: dict(catalogue.owners) for catalogue in catalogues}
-        print(json.dumps({"plugins": [vars(p) for p in found], "components": owners}, indent=2))
+        print_json({"plugins": [vars(p) for p in found], "components": owners})
         return
     rows(("plugin", "state", "from"), [(p.name, p.state, p.origin) for p in found])
     for plugin in found:
         if plugin.error:
             out.print(f"{plugin.name} is {plugin.state}: {plugin.error}", markup=False, highlight=False)
+        for note in plugin.notes:
+            out.print(f"{plugin.name}: {note}", markup=False, highlight=False, soft_wrap=True)
     out.print()
     rows(("component", "names"), [(c.kind, ", ".join(sorted(c.classes)) or "none") for c in catalogues])
 
@@ -202,7 +205,7 @@ def check_plugin(
 
     found = list(examine_plugin(name, read_data=data))
     if as_json:
-        print(json.dumps({"plugin": name, "properties": [vars(o) for o in found]}, indent=2))
+        print_json({"plugin": name, "properties": [vars(o) for o in found]})
     else:
         _table(name, found)
     if any(outcome.state == "fails" for outcome in found):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jepa_core.cli.console import AsJson, Overrides, RecipeName, blocks, document
+from jepa_core.cli.console import AsJson, Overrides, RecipeName, blocks, document, print_json
 
 if TYPE_CHECKING:
     from jepa_core.recipes.annotate import Head
@@ -46,15 +45,15 @@ def show_recipe(
     jepa recipes show ijepa/demo masker.name=random > mine.toml
     jepa train mine.toml
     """
-    from jepa_core.recipes.annotate import commented, read_head, to_json
+    from jepa_core.recipes.annotate import read_head, to_commented_toml, to_json
     from jepa_core.recipes.files import find
     from jepa_core.recipes.load import load_recipe
 
     resolved, head = load_recipe(recipe, *(overrides or [])), read_head(find(recipe))
     if as_json:
-        print(json.dumps(to_json(resolved, head), indent=2, ensure_ascii=False))
+        print_json(to_json(resolved, head))
     else:
-        document(resolved.to_toml() if plain else commented(resolved, head))
+        document(resolved.to_toml() if plain else to_commented_toml(resolved, head))
 
 
 def _list(as_json: bool) -> None:
@@ -63,7 +62,7 @@ def _list(as_json: bool) -> None:
 
     heads = {name: read_head(path) for name, path in names().items()}
     if as_json:
-        print(json.dumps({name: asdict(head) for name, head in heads.items()}, indent=2, ensure_ascii=False))
+        print_json({name: asdict(head) for name, head in heads.items()})
     else:
         blocks([(name, _said(head)) for name, head in heads.items()])
 

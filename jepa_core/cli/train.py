@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
 from jepa_core.cli import completion as complete
-from jepa_core.cli.console import Overrides, err, out
+from jepa_core.cli.console import AsJson, Overrides, log_lines, out, print_json, warn
 from jepa_core.errors import UserError
+from jepa_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from jepa_core.protocols import TrainingRun
+    from jepa_core.runs.labels import RunLabels
     from jepa_core.settings.recipe import Recipe
 
 
@@ -45,44 +50,92 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove a run that is in the folder")
     ] = False,
+    name: Annotated[str, typer.Option(help="What the run is called in lists and reports")] = "",
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="A word to find the run by; repeatable")
+    ] = None,
+    note: Annotated[str, typer.Option(help="A remark that is kept with the run")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Train a recipe, or go on with a run.
 
-    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 save a checkpoint and end with exit code 75.
+    SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 save a checkpoint and end with exit code 75.
     """
+    from jepa_core.runs.labels import make_labels
+
+    _check(resume, run, overwrite, allow_change)
+    words, labels = overrides or [], make_labels(name, tag or (), note)
+    if resume is None or resume == "auto":
+        resolved = _fresh(recipe, words)
+        place = nullcontext(run) if run is not None else _new_folder(resolved)
+    else:
+        resolved = _resumed(Path(resume), words if recipe is None else [recipe, *words])
+        place = nullcontext(Path(resume))
+    going_on: bool | Literal["auto"] = "auto" if resume == "auto" else resume is not None
+    with place as folder:
+        _train(resolved, folder, going_on, overwrite, allow_change or (), labels, as_json)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool | Literal["auto"],
+    overwrite: bool,
+    allow_change: Sequence[str],
+    labels: RunLabels,
+    as_json: bool,
+) -> None:
+    """Trains and says how it ended; a signal ends the command with exit code 75, Ctrl-C twice with 130."""
     from jepa_core import trainer as loop
+    from jepa_core.observers.standard import standard
+    from jepa_core.runs.status import read_status
     from jepa_core.runtime.distributed import is_main
-    from jepa_core.runtime.malloc import keep_freed_blocks
     from jepa_core.runtime.stop_signals import REQUEUE, Stopped
 
-    keep_freed_blocks()
-    given, going_on = overrides or [], resume is not None
-    _check(resume, run, overwrite, allow_change)
-    if resume is None or resume == "auto":
-        resolved, folder = _fresh(recipe, given, run)
-    else:
-        folder = Path(resume)
-        resolved = _resumed(folder, given if recipe is None else [recipe, *given])
+    watch = [RunStart(labels), *standard()]
     try:
         finished = loop.train(
-            resolved,
-            folder,
-            resume="auto" if resume == "auto" else going_on,
-            overwrite=overwrite,
-            allow_change=allow_change or (),
+            recipe, folder, resume=resume, watch=watch, overwrite=overwrite, allow_change=allow_change
         )
     except Stopped as stopped:
         if is_main():
-            err.print(_stopped(folder, str(stopped)), soft_wrap=True, highlight=False, markup=False)
+            _print_end(folder, _stopped(folder, str(stopped)), as_json)
         raise typer.Exit(REQUEUE) from None
     except KeyboardInterrupt:
-        err.print(_stopped(folder, "Ctrl-C"), soft_wrap=True, highlight=False, markup=False)
+        _print_end(folder, _stopped(folder, "Ctrl-C"), as_json)
         raise typer.Exit(130) from None
-    if is_main():
+    if is_main() and as_json:
+        print_json(read_status(finished.folder).facts())
+    elif is_main():
         out.print(
             f"{finished.step:,} steps done; the run is in [bold]{escape(str(finished.folder))}[/]",
             highlight=False,
+            soft_wrap=True,
         )
+
+
+class RunStart:
+    """An observer that acts when a run has begun: it writes the labels and prints what waited until then."""
+
+    def __init__(self, labels: RunLabels) -> None:
+        self.labels = labels
+
+    @hookimpl
+    def jepa_run_started(self, run: TrainingRun) -> None:
+        from jepa_core.runs.labels import add_labels
+
+        log_lines.print_waiting()
+        if self.labels:
+            add_labels(run.folder, self.labels)
+
+
+def _print_end(folder: Path, line: str, as_json: bool) -> None:
+    """The line of a run that was stopped, and as JSON what became of it."""
+    from jepa_core.runs.status import is_run, read_status
+
+    warn(line)
+    if as_json and is_run(folder):
+        print_json(read_status(folder).facts())
 
 
 def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: list[str] | None) -> None:
@@ -97,14 +150,21 @@ def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: 
         raise UserError("--resume goes on in the run's own folder; leave out --run")
 
 
-def _fresh(recipe: str | None, overrides: list[str], run: Path | None) -> tuple[Recipe, Path]:
+def _fresh(recipe: str | None, overrides: list[str]) -> Recipe:
     from jepa_core.recipes.load import load_recipe
 
     if recipe is None:
         raise UserError("which recipe? `jepa recipes` lists them")
-    resolved = load_recipe(recipe, *overrides)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return resolved, run or Path("runs") / f"{resolved.name.replace('/', '-')}-{stamp}"
+    return load_recipe(recipe, *overrides)
+
+
+def _new_folder(recipe: Recipe) -> AbstractContextManager[Path]:
+    """A new folder under runs/ that no other run has; of several processes the main one makes it."""
+    from jepa_core.runs.folder import reserve_folder
+    from jepa_core.runtime.distributed import is_main
+
+    name = Path("runs") / f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return reserve_folder(name) if is_main() else nullcontext(name)
 
 
 def _resumed(folder: Path, overrides: list[str]) -> Recipe:
@@ -116,10 +176,10 @@ def _resumed(folder: Path, overrides: list[str]) -> Recipe:
 
 
 def _stopped(folder: Path, why: str) -> str:
-    """What a signal leaves behind."""
-    from jepa_core.runs.checkpoints import found
+    """The line that says what stopped a run and how to go on with it."""
+    from jepa_core.runs.checkpoints import list_checkpoints
 
-    saved = found(folder)
+    saved = list_checkpoints(folder)
     if not saved:
         return f"stopped by {why} before the first checkpoint; --resume starts again from the beginning"
     return f"stopped by {why}; jepa train --resume {folder} goes on from {saved[-1].name}"

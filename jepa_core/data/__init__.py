@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jepa_core.data.eval_loader import EvalLoader as EvalLoader
-    from jepa_core.data.eval_loader import eval_loader as eval_loader
+    from jepa_core.data.eval_batches import EvalLoader as EvalLoader
+    from jepa_core.data.eval_batches import eval_loader as eval_loader
     from jepa_core.data.images import CorruptSample as CorruptSample
     from jepa_core.data.images import read_image as read_image
     from jepa_core.data.images import to_rgb as to_rgb
@@ -39,7 +39,7 @@ _HOMES = {
     "BaseSamples": "data.samples",
     "Cifar10Source": "data.sources.cifar10",
     "CorruptSample": "data.images",
-    "EvalLoader": "data.eval_loader",
+    "EvalLoader": "data.eval_batches",
     "FolderSource": "data.sources.folder",
     "HeldOutSettings": "data.splits",
     "HuggingFaceSource": "data.sources.huggingface",
@@ -51,7 +51,7 @@ _HOMES = {
     "TorchvisionSource": "data.sources.torchvision",
     "TransformSettings": "settings.sections",
     "WebDatasetSource": "data.sources.webdataset",
-    "eval_loader": "data.eval_loader",
+    "eval_loader": "data.eval_batches",
     "eval_transform": "data.transforms",
     "make_loader": "data.loader",
     "read_image": "data.images",

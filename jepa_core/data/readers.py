@@ -32,13 +32,14 @@ MIN_SEEN = 100
 
 @dataclass(frozen=True, eq=False)
 class ReadResult:
-    """Views by name (see `Crops`), labels int64 [B], the corrupt samples that were left out, and for each
-    unusual image in which way (see `images.UNUSUAL`)."""
+    """Views by name (see `Crops`), labels int64 [B], the corrupt samples that were left out, for each unusual
+    image in which way (see `images.UNUSUAL`), and where the samples stand in the split, int64 [B]."""
 
     views: Mapping[str, Tensor]
     labels: Tensor
     skipped: tuple[Skipped, ...] = ()
     unusual: tuple[str, ...] = ()
+    positions: Tensor | None = None
 
 
 Reader = Callable[[Iterator[int], int, torch.Generator], ReadResult]

@@ -155,7 +155,7 @@ def read_sample(
     a label that is no class.
     """
     sample = samples[index]
-    where = f"sample {index} of {samples.note or type(samples).__name__}"
+    where = f"sample {index} of {source_of(samples)}"
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         length = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
         raise UserError(f"{where} is a {type(sample).__name__}{length}; expected (image, label)")
@@ -163,6 +163,11 @@ def read_sample(
     _check_content(content, where, view_shape)
     image = to_rgb(content) if isinstance(content, Image) else content
     return image, class_number(label, samples.classes, where)
+
+
+def source_of(samples: Any) -> str:
+    """Where samples come from, in a few words: the first part of their note, or their type."""
+    return str(getattr(samples, "note", "")).partition(";")[0] or type(samples).__name__
 
 
 def _check_content(content: Any, where: str, view_shape: Sequence[int]) -> None:
@@ -206,7 +211,7 @@ def read_tensors(samples: InMemory) -> tuple[Tensor, Tensor]:
 
     Raises UserError, naming the source, for other types and shapes, and for a label that is no class.
     """
-    where = getattr(samples, "note", "") or type(samples).__name__
+    where = source_of(samples)
     images, labels = samples.tensors()
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
         kind = str(images.dtype).removeprefix("torch.")

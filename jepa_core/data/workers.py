@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.environment import cores
 
 T = TypeVar("T")
 
@@ -30,11 +31,6 @@ log = logging.getLogger("jepa")
 OPEN_FILES, OPEN_FILES_A_WORKER = 24, 12
 """Files that reading opens besides those that are open: pipes and shared memory. Measured with the masks of
 `ijepa`: one worker trains with 52 open files allowed and not with 44, four with 92 and not with 76."""
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

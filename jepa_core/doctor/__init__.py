@@ -1,5 +1,5 @@
-"""`jepa doctor`: is this machine, and this installation, fit to train?
+"""`jepa doctor`: can this machine, with this installation, train?
 
-Every finding is a `Check`: ok, a warning (it works, but not as it could) or a problem (something will fail),
-with what to do about it. A look that fails is itself a problem, and the others still take place.
+Every result is a `Check`: ok, a warning (it works, but slower or less than it could) or a problem (something
+will fail), with what to do about it. A check that fails itself is a problem, and the others still run.
 """

@@ -11,7 +11,7 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, and what to do where it is not well."""
+    """The result of one check, and what to do where it is not ok."""
 
     topic: str
     name: str
@@ -19,7 +19,7 @@ class Check:
     said: str
     advice: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """More of it as plain values, for `--json`."""
+    """The same facts as plain values, for `--json`."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values for JSON."""

@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at, one check after the other."""
+"""All checks of `jepa doctor`, one topic after the other."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import import_module
 
 from jepa_core.doctor.check import Check
 from jepa_core.errors import UserError
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 
 LOOKS = {
     "versions": ("machine", "versions"),
@@ -17,16 +18,26 @@ LOOKS = {
     "disk": ("storage", "disk"),
     "self-test": ("selftest", "run"),
 }
-"""Topic: file of this folder and function that makes its checks. Imported at the look: that may fail too."""
+"""Topic: file of this folder and the function that yields its checks. Imported late, since that may fail."""
 
 
 def examine() -> Iterator[Check]:
-    """Every check, one after the other as it is made; the self-test last."""
-    for topic, (file, look) in LOOKS.items():
+    """Every check as soon as it is made; the self-test last.
+
+    A topic runs plugins' code (their components in the self-test, say), which may raise anything.
+    """
+    for topic, (file, function) in LOOKS.items():
         try:
-            yield from getattr(import_module(f"jepa_core.doctor.{file}"), look)()
-        except UserError as error:
-            yield Check(topic, "", "problem", str(error))
-        except Exception as error:  # whatever fails here is what the doctor is there to say
-            advice = "the others are not affected; if it is no fault of this machine, please report it"
-            yield Check(topic, "", "problem", f"{type(error).__name__}: {error}", advice)
+            checks = call_plugin(_start, file, function)
+            while (check := call_plugin(next, checks, None)) is not None:
+                yield check
+        except PluginError as error:
+            if isinstance(error.raised, UserError):
+                yield Check(topic, "", "problem", error.message)
+            else:
+                advice = "the others are not affected; if it is no fault of this machine, please report it"
+                yield Check(topic, "", "problem", str(error), advice)
+
+
+def _start(file: str, function: str) -> Iterator[Check]:
+    return iter(getattr(import_module(f"jepa_core.doctor.{file}"), function)())

@@ -1,26 +1,31 @@
-"""Versions and devices: what computes here, and how fast it can be expected to."""
+"""Versions, processors, memory, and whether other processes keep the processors busy."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jepa_core.doctor.check import Check
 from jepa_core.runtime.environment import GIB, environment
+from jepa_core.runtime.machine_load import Load, LoadMeter
 
 SHARED = Path("/dev/shm")
 DRIVER = Path("/proc/driver/nvidia/version")
+LOAD_SECONDS = 0.5
+"""How long the use of the cores by other processes is measured."""
 
 
 def versions() -> Iterator[Check]:
-    """The packages a result depends on, and the commit of the folder one stands in."""
-    found = environment()
-    names = [f"{name} {version}" for name, version in found["versions"].items() if version]
-    yield Check("versions", "packages", "ok", ", ".join(names), details=found["versions"])
-    yield Check("versions", "system", "ok", found["platform"])
-    git = found["git"]
+    """The packages that a result depends on, the system, and the commit of the working folder."""
+    facts = environment()
+    names = [f"{name} {version}" for name, version in facts["versions"].items() if version]
+    yield Check("versions", "packages", "ok", ", ".join(names), details=facts["versions"])
+    yield Check("versions", "system", "ok", facts["platform"])
+    git = facts["git"]
     if git is None:
         yield Check("versions", "git", "ok", "this folder is no repository; runs will name no commit")
     else:
@@ -31,13 +36,14 @@ def versions() -> Iterator[Check]:
 
 
 def devices() -> Iterator[Check]:
-    """The CPU with its cores, threads and memory, and every GPU."""
+    """The CPU with its cores, threads and memory, its load, shared memory, and every GPU."""
     import torch
 
     from jepa_core.runtime.devices import fast_bf16
 
-    found = environment()
-    yield _cpu(found["cpu"], found["memory_gib"])
+    facts = environment()
+    yield _cpu(facts["cpu"], facts["memory_gib"])
+    yield from _load(facts["cpu"]["cores"], facts["cpu"]["threads"])
     yield _precision("CPU", fast_bf16(torch.device("cpu")))
     yield from _shared_memory()
     for index in range(torch.cuda.device_count()):
@@ -63,13 +69,41 @@ def _cpu(cpu: dict[str, Any], memory: float | None) -> Check:
     return Check("devices", "CPU", "ok", said, details=details)
 
 
+def _load(cores: int, threads: int) -> Iterator[Check]:
+    """How many of our cores other processes use; nothing where the system does not say."""
+    load = measure_load(cores)
+    if load is None:
+        return
+    details = {"others": round(load.others, 2), "cores": load.cores}
+    if load.slows(threads):
+        free = max(1, math.floor(load.cores - load.others))
+        said = f"the machine is busy: {load}, and torch computes with {_count(threads, 'thread')}"
+        advice = (
+            "training steps then take several times as long, since threads wait for each other: end the "
+            f"others, wait for them, or train with OMP_NUM_THREADS={free}"
+        )
+        yield Check("devices", "load", "warning", said, advice, details)
+    else:
+        yield Check("devices", "load", "ok", str(load), details=details)
+
+
+def measure_load(cores: int) -> Load | None:
+    """The load over `LOAD_SECONDS`; outside Linux the system's average of the last minute, if any."""
+    meter = LoadMeter()
+    time.sleep(LOAD_SECONDS)
+    load = meter.read()
+    if load is None and hasattr(os, "getloadavg"):  # absent on Windows
+        load = Load(min(os.getloadavg()[0], float(cores)), cores)
+    return load
+
+
 def _precision(device: str, fast: bool) -> Check:
     said = "fast here, so train.precision=auto takes it" if fast else "slow here, so auto takes fp32"
     return Check("devices", f"bf16 on {device}", "ok", said, details={"fast": fast})
 
 
 def _shared_memory() -> Iterator[Check]:
-    """Data workers hand batches over in shared memory, of which containers often have 64 MiB."""
+    """Data workers pass batches through shared memory, of which containers often have only 64 MiB."""
     if not SHARED.is_dir():
         return
     space = os.statvfs(SHARED)
@@ -90,7 +124,7 @@ def _gpu(index: int, properties: Any) -> Check:
 
 
 def _no_gpu(built_for: str | None) -> Check:
-    """No GPU is no fault, but one that torch does not see is."""
+    """A machine without a GPU is ok; an NVIDIA driver without a GPU in torch is a warning."""
     if not DRIVER.exists():
         return Check("devices", "GPU", "ok", "none; training runs on the CPU")
     if built_for is None:

@@ -9,8 +9,9 @@ from jepa_core.evaluate.collapse import (
     rankme,
 )
 from jepa_core.evaluate.features import Features, extract, model_features, raw_pixels
-from jepa_core.evaluate.probes import KNN, LinearProbe
-from jepa_core.evaluate.table import EvalResult, Row, evaluate
+from jepa_core.evaluate.probes import KNN, LeaveOneOut, LinearProbe, ProbeScores
+from jepa_core.evaluate.scoring import evaluate
+from jepa_core.evaluate.table import EvalResult, Row
 from jepa_core.protocols import FeatureMap
 from jepa_core.runtime.progress import NoProgress, Progress
 
@@ -21,8 +22,10 @@ __all__ = [
     "EvalResult",
     "FeatureMap",
     "Features",
+    "LeaveOneOut",
     "LinearProbe",
     "NoProgress",
+    "ProbeScores",
     "Progress",
     "Row",
     "collapse_warning",

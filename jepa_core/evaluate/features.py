@@ -89,7 +89,8 @@ def extract(
 
     `dtype` is the autocast type (None: none); features come back in float32 on the CPU. With `tokens` those
     of every token come too, one for a map that gives vectors; they are held in memory.
-    Raises UserError where the loader is empty or a map returns anything but [B, D] or [B, N, D].
+    Raises UserError where the loader is empty, labels are no whole numbers, or a map returns anything but
+    [B, D] or [B, N, D].
     """
     progress = progress or NoProgress()
     chunks: list[list[Tensor]] = [[] for _ in maps]
@@ -104,15 +105,18 @@ def extract(
             progress.advance(len(images))
     if not labels:
         raise UserError("no images to take features of: the split is empty")
-    every_label = torch.cat(labels).long().cpu()
+    every_label = torch.cat(labels).cpu()
+    if (broken := every_label[every_label != every_label.long()]).numel():
+        raise UserError(f"labels are whole numbers; got {broken[0].item()}")
     return [
-        _features(m, torch.cat(chunk), every_label, tokens) for m, chunk in zip(maps, chunks, strict=True)
+        _features(m, torch.cat(chunk), every_label.long(), tokens)
+        for m, chunk in zip(maps, chunks, strict=True)
     ]
 
 
 def _features(feature_map: FeatureMap, values: Tensor, labels: Tensor, tokens: bool) -> Features:
-    each = (values if values.dim() == 3 else values[:, None]) if tokens else None
-    return Features(feature_map.pooled(values), labels, each)
+    of_tokens = (values if values.dim() == 3 else values[:, None]) if tokens else None
+    return Features(feature_map.pooled(values), labels, of_tokens)
 
 
 def _encode(feature_map: FeatureMap, images: Tensor) -> Tensor:

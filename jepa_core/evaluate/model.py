@@ -1,21 +1,35 @@
-"""The standard probe table of a model: trained, random twin, raw pixels, on one source's splits."""
+"""The standard probe table of models: trained, random twin, raw pixels, on one source's splits.
+
+What is unusual: the models of several runs are judged together. The data are read once for all of them, and
+what does not depend on the trained weights (twins that are equal, the pixels) is computed once, or taken from
+the cache.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 
-from jepa_core.data.eval_loader import eval_loader
-from jepa_core.evaluate.features import model_features, raw_pixels
-from jepa_core.evaluate.table import EvalResult, evaluate
-from jepa_core.protocols import Probe, Role, Samples, Source, Tasks, TokenProbe
-from jepa_core.runtime.progress import Progress
+from jepa_core.evaluate.features import Features, model_features, raw_pixels
+from jepa_core.evaluate.predictions import Predictions
+from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
+from jepa_core.evaluate.samples import SplitLoader, choose_samples
+from jepa_core.evaluate.scoring import Probes, ScoredRow, make_table, score_row, split_features
+from jepa_core.evaluate.setup import Evaluation, Judged, Setup
+from jepa_core.evaluate.table import EvalResult
+from jepa_core.protocols import FeatureMap, Role, Samples, Source, Tasks, TokenProbe
+from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.sections import TransformSettings
 
 TRAINED, TWIN = "trained", "random twin"
+
+log = logging.getLogger("jepa.evaluate")
 
 
 def evaluate_model(
@@ -23,13 +37,14 @@ def evaluate_model(
     twin: Any,
     source: Source,
     transforms: TransformSettings,
-    probes: Mapping[str, Probe | TokenProbe],
+    probes: Probes,
     *,
     split: str = "test",
     role: Role = "target",
     batch_size: int = 256,
     workers: int = 0,
     limits: tuple[int | None, int | None] = (None, None),
+    images: int | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
@@ -37,46 +52,207 @@ def evaluate_model(
     """Probe table of `model` (a `jepa_core.JEPA`) beside `twin`, the same model freshly initialised.
 
     Probes are fitted on the source's `train` split and scored on `split`; `limits` takes only so many
-    samples of each, evenly spaced. A forward pass takes `batch_size` images, or clips of as many frames. A
-    source without labels gives a table without probes; one with `Tasks` a table for each, with its own
-    controls as further rows.
-    Raises UserError where a split is missing or empty.
+    samples of each, evenly spaced, `images` so many in a seeded draw. A source without labels gives a table
+    without probes; one with `Tasks` a table for each, with its own controls as further rows.
+    Raises UserError where a split is missing or empty, or a label is no class.
     """
-    tokens = any(isinstance(probe, TokenProbe) for probe in probes.values())
-    shape = model.encoder.view_shape()
-    maps = [model_features(model, TRAINED, role, tokens), model_features(twin, TWIN, role, tokens)]
-    maps.append(raw_pixels(shape))
-    if isinstance(source, Tasks):
-        maps += source.controls(model, role, tokens)
-    at_once = max(1, batch_size // math.prod(shape[1:-2]))
-    tables = []
-    for task, samples in _labelled(source, split, shape).items():
-        train, held_out = (
-            eval_loader(s, transforms, shape, at_once, workers, limit)
-            for s, limit in zip(samples, limits, strict=True)
+    setup = Setup(
+        source,
+        transforms,
+        probes,
+        split=split,
+        role=role,
+        batch_size=batch_size,
+        workers=workers,
+        limits=limits,
+        images=images,
+        device=device,
+        dtype=dtype,
+        progress=progress or NoProgress(),
+    )
+    return evaluate_models([Judged(model, twin)], setup)[0].result
+
+
+def evaluate_models(models: Sequence[Judged], setup: Setup) -> list[Evaluation]:
+    """The evaluation of each model, all of one view shape; each split is read once for all of them.
+
+    Raises UserError as `evaluate_model` does.
+    """
+    shape = models[0].model.encoder.view_shape()
+    by_task = [
+        TaskEvaluation(models, setup, shape, task, *samples).run()
+        for task, samples in _samples_by_task(setup.source, setup.split, shape).items()
+    ]
+    evaluations = []
+    for of_model in zip(*by_task, strict=True):
+        tables = [table for table, _ in of_model]
+        result = tables[0].model_copy(update={"others": tuple(tables[1:])})
+        evaluations.append(Evaluation(result, [predictions for _, predictions in of_model]))
+    return evaluations
+
+
+class TaskEvaluation:
+    """The evaluation of several models on one task: one set of labels."""
+
+    def __init__(
+        self,
+        models: Sequence[Judged],
+        setup: Setup,
+        shape: Sequence[int],
+        task: str | None,
+        train: Samples,
+        held_out: Samples,
+    ) -> None:
+        self.models, self.setup, self.shape, self.task = models, setup, shape, task
+        self.classes = train.classes or ()
+        self.probes: Probes = setup.probes if train.classes else {}
+        self.tokens = any(isinstance(probe, TokenProbe) for probe in self.probes.values())
+        self.train = self._loader(train, setup.limits[0])
+        self.held_out = self.train if setup.split == "train" else self._loader(held_out, setup.limits[1])
+        self.pixels = raw_pixels(shape)
+        self.features: dict[int, tuple[Features, Features]] = {}
+        """(training, held-out) features of a map, by its identity."""
+
+    def _loader(self, samples: Samples, limit: int | None) -> SplitLoader:
+        setup = self.setup
+        at_once = max(1, setup.batch_size // math.prod(self.shape[1:-2]))
+        index = choose_samples(len(samples), limit, setup.images)
+        return SplitLoader(
+            samples, setup.transforms, self.shape, at_once, setup.workers, index, setup.max_corrupt
         )
-        classes = samples[0].classes
-        made = evaluate(
+
+    def run(self) -> list[tuple[EvalResult, Predictions]]:
+        """The table and the guesses of each model."""
+        role, tokens, source = self.setup.role, self.tokens, self.setup.source
+        trained = [model_features(judged.model, TRAINED, role, tokens) for judged in self.models]
+        controls = [
+            list(source.controls(judged.model, role, tokens)) if isinstance(source, Tasks) else []
+            for judged in self.models
+        ]
+        keys = [self._twin_key(judged) for judged in self.models]
+        twins = {
+            key: model_features(judged.twin, TWIN, role, tokens)
+            for key, judged in zip(keys, self.models, strict=True)
+        }
+        cached = {key: self._cached(key) for key in (*twins, self._pixels_key())}
+        missing = [twin for key, twin in twins.items() if cached[key] is None]
+        self._extract([*trained, self.pixels, *chain.from_iterable(controls), *missing])
+        data = data_hash(*self.features[id(self.pixels)])
+        own_rows = [self._score(feature_map) for feature_map in trained]
+        shared = {
+            key: self._shared_row(key, feature_map, cached[key], data)
+            for key, feature_map in {**twins, self._pixels_key(): self.pixels}.items()
+        }
+        pixels = shared[self._pixels_key()]
+        return [
+            self._table([own, shared[key], pixels, *map(self._score, more)])
+            for own, key, more in zip(own_rows, keys, controls, strict=True)
+        ]
+
+    def _extract(self, maps: Sequence[FeatureMap]) -> None:
+        setup = self.setup
+        sizes = (self.train.images, self.held_out.images)
+        fitted, scored = split_features(
             maps,
-            train,
-            held_out,
-            probes if classes else {},
-            classes=len(classes or ()),
-            split=split,
-            baseline=TWIN,
-            images=(train.images, held_out.images),
-            device=device,
-            dtype=dtype,
-            progress=progress,
+            self.train,
+            self.held_out,
+            self.probes,
+            setup.split,
+            sizes,
+            setup.device,
+            setup.dtype,
+            setup.progress,
         )
-        tables.append(made.model_copy(update={"task": task}))
-    return tables[0].model_copy(update={"others": tuple(tables[1:])})
+        for feature_map, fit, judge in zip(maps, fitted, scored, strict=True):
+            self.features[id(feature_map)] = fit, judge
+
+    def _score(self, feature_map: FeatureMap) -> ScoredRow:
+        self.setup.progress.begin(f"probes on {feature_map.name}", None)
+        fit, judge = self.features[id(feature_map)]
+        return score_row(feature_map, fit, judge, self.probes, len(self.classes), self.setup.device)
+
+    def _shared_row(self, key: str, feature_map: FeatureMap, entry: CachedRow | None, data: str) -> ScoredRow:
+        """A row that other runs have as well: that of the cache if it was made from these data."""
+        if entry is not None and entry.data == data:
+            log.info(
+                "evaluation: the row %r is taken from the cache (--no-cache computes it anew)",
+                feature_map.name,
+            )
+            return entry.scored
+        if id(feature_map) not in self.features:
+            self._extract([feature_map])
+        scored = self._score(feature_map)
+        if self.setup.cache is not None:
+            self.setup.cache.write(self._key(key), data, scored)
+        return scored
+
+    def _cached(self, key: str) -> CachedRow | None:
+        return None if self.setup.cache is None else self.setup.cache.read(self._key(key))
+
+    def _key(self, row: str) -> Key:
+        sizes = {part: (loader.images, loader.whole) for part, loader in self._loaders().items()}
+        setup = self.setup
+        return {
+            **setup.cache_key,
+            "row": row,
+            "task": self.task,
+            "classes": len(self.classes),
+            "view": list(self.shape),
+            "sizes": sizes,
+            "split": setup.split,
+            "drawn": [setup.images, *setup.limits],
+            "tokens": self.tokens,
+        }
+
+    def _loaders(self) -> dict[str, SplitLoader]:
+        return {"train": self.train, "held_out": self.held_out}
+
+    def _pixels_key(self) -> str:
+        return f"raw pixels, {self.pixels.description}"
+
+    def _twin_key(self, judged: Judged) -> str:
+        """Names the features of a freshly initialised model; equal for runs whose twins are equal."""
+        if self.setup.cache is None and len(self.models) == 1:
+            return TWIN
+        twin, on_target = judged.twin, self.setup.role == "target"
+        own = on_target and twin.target_encoder is not None
+        facts = weights_key(twin.target_encoder if own else twin.encoder)
+        how = type(twin).features
+        return json.dumps([self.setup.role, f"{how.__module__}.{how.__qualname__}", facts, judged.settings])
+
+    def _table(self, rows: Sequence[ScoredRow]) -> tuple[EvalResult, Predictions]:
+        setup = self.setup
+        fit, judge = self.features[id(self.pixels)]
+        table = make_table(
+            rows, fit, judge, self.probes, classes=len(self.classes), split=setup.split, baseline=TWIN
+        )
+        some = any(loader.images < loader.whole for loader in self._loaders().values())
+        facts = {
+            "task": self.task,
+            "role": setup.role,
+            "samples": "images" if len(self.shape) == 3 else "clips",
+            "of_images": (self.train.whole, self.held_out.whole) if some and setup.images else None,
+            "data": f"{setup.source_name}: {self.held_out.samples.note}",
+            "data_hash": self.held_out.fingerprint(),
+            "train_hash": self.train.fingerprint() if self.probes else None,
+            "probe_settings": {
+                name: value for name, value in setup.probe_settings.items() if name in self.probes
+            },
+        }
+        guesses = {(scored.row.name, probe): g for scored in rows for probe, g in scored.guesses.items()}
+        predictions = Predictions(
+            self.held_out.names(), judge.labels, guesses, str(facts["data_hash"]), self.task
+        )
+        return table.model_copy(update=facts), predictions
 
 
-def _labelled(source: Source, split: str, shape: Sequence[int]) -> Mapping[str | None, Sequence[Samples]]:
+def _samples_by_task(
+    source: Source, split: str, shape: Sequence[int]
+) -> Mapping[str | None, tuple[Samples, Samples]]:
     """(training, held-out) samples by task; by None where there is one set of labels, or none."""
     if isinstance(source, Tasks):
         return {
-            task: [source.labelled(task, part, shape) for part in ("train", split)] for task in source.tasks()
+            task: (source.labelled(task, "train", shape), source.labelled(task, split, shape))
+            for task in source.tasks()
         }
-    return {None: [source.split("train"), source.split(split)]}
+    return {None: (source.split("train"), source.split(split))}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from jepa_core.assembly import build
-from jepa_core.data.eval_loader import eval_loader
+from jepa_core.data.eval_batches import eval_loader
 from jepa_core.evaluate.collapse import feature_std, prediction_retrieval, rankme
 from jepa_core.evaluate.features import extract, model_features
 from jepa_core.jepa import JEPA, Output

@@ -10,8 +10,10 @@ Axes: n training features, m held-out features, D width, C classes, k neighbours
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -19,16 +21,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
+from jepa_core.evaluate.logistic import Effort, Fit, FitPlan, Logistic, plan_fits, shuffled
 from jepa_core.settings.base import ComponentSettings
 
 Labelled = tuple[Tensor, Tensor]
 """Features [n, D] and labels int64 [n]."""
 
-Fit = tuple[Tensor, Tensor]
-"""Weight [D, C] and bias [C]."""
-
 _CHUNK = 512
-_COVARIANCE_SAMPLES = 8192
+
+log = logging.getLogger("jepa.evaluate")
+
+
+class ProbeScores(dict[str, float]):
+    """Scores by name, as a probe returns them, with its guess for each held-out sample.
+
+    A probe that guesses classes returns one instead of a plain dictionary, so that two runs can be compared
+    sample by sample.
+    """
+
+    def __init__(self, scores: Mapping[str, float], guesses: Tensor) -> None:
+        super().__init__(scores)
+        self.guesses = guesses
+        """int64 [m]: the class that is guessed."""
+
+
+@runtime_checkable
+class LeaveOneOut(Protocol):
+    """A probe that can score the training samples themselves without giving each sample its own answer."""
+
+    def leave_one_out(self, samples: Labelled, classes: int) -> Mapping[str, float]:
+        """Scores by name, each sample judged by all others."""
+        ...
 
 
 def binomial_error(share: float, count: int) -> float:
@@ -54,21 +77,39 @@ class KNN:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def __call__(self, train: Labelled, held_out: Labelled, classes: int) -> Mapping[str, float]:
+    def __call__(self, train: Labelled, held_out: Labelled, classes: int) -> ProbeScores:
         """`top1` and its standard error `top1_se`, both shares of 1.
 
         Raises UserError where there are fewer training features than neighbours, or unlabelled samples.
         """
         _check(train, held_out, classes)
-        if len(train[0]) < self.config.k:
-            raise UserError(
-                f"setting 'k' of the probe knn is {self.config.k}, but there are {len(train[0])} training "
-                "samples to choose neighbours from; lower it"
-            )
+        self._check_count(len(train[0]))
         bank = F.normalize(train[0].float(), dim=1).T
         queries = F.normalize(held_out[0].float(), dim=1).split(_CHUNK)
         guesses = [self._vote(query @ bank, train[1], classes) for query in queries]
-        return _top1(torch.cat(guesses), held_out[1])
+        return top1_scores(torch.cat(guesses), held_out[1])
+
+    def leave_one_out(self, samples: Labelled, classes: int) -> ProbeScores:
+        """The same scores of the training samples, none of which is a neighbour of its own.
+
+        Raises UserError where there are not more samples than neighbours, or unlabelled ones.
+        """
+        _check(samples, samples, classes)
+        self._check_count(len(samples[0]) - 1)
+        unit = F.normalize(samples[0].float(), dim=1)
+        guesses = []
+        for first in range(0, len(unit), _CHUNK):
+            similarity = unit[first : first + _CHUNK] @ unit.T
+            similarity.diagonal(offset=first).fill_(-torch.inf)
+            guesses.append(self._vote(similarity, samples[1], classes))
+        return top1_scores(torch.cat(guesses), samples[1])
+
+    def _check_count(self, neighbours: int) -> None:
+        if neighbours < self.config.k:
+            raise UserError(
+                f"setting 'k' of the probe knn is {self.config.k}, but there are {neighbours} training "
+                "samples to choose neighbours from; lower it"
+            )
 
     def _vote(self, similarity: Tensor, labels: Tensor, classes: int) -> Tensor:
         nearest = similarity.topk(self.config.k, dim=1)
@@ -85,7 +126,8 @@ class LinearProbe:
     """Multinomial logistic regression on standardised features, solved to its optimum.
 
     Objective: mean cross-entropy + l2/2 · ‖W‖² (the bias is free). Features are standardised with the
-    mean and deviation of the training part.
+    mean and deviation of the training part. A problem that would take longer than the budget is solved less
+    exactly, and a line says how (see `logistic.plan_fits`).
     """
 
     class Config(ComponentSettings):
@@ -97,11 +139,14 @@ class LinearProbe:
         """Share of the training features that is kept out of the fit to choose the strength."""
         max_iterations: int = Field(100, ge=1)
         """L-BFGS iterations for each fit, at most."""
+        budget: float = Field(60.0, gt=0)
+        """Seconds that the fits of one kind of features may take, by a measured prediction: where they would
+        take longer, iterations, samples and strengths are cut, and a line says so."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def __call__(self, train: Labelled, held_out: Labelled, classes: int) -> Mapping[str, float]:
+    def __call__(self, train: Labelled, held_out: Labelled, classes: int) -> ProbeScores:
         """`top1`, its standard error `top1_se`, and the chosen strength `l2`.
 
         Raises UserError for fewer than two training samples, or unlabelled ones.
@@ -110,97 +155,57 @@ class LinearProbe:
         mean, deviation = train[0].float().mean(0), train[0].float().std(0, correction=0)
         scale = 1 / deviation.clamp(min=1e-6)
         solver = Logistic((train[0].float() - mean) * scale, train[1], classes, self.config.max_iterations)
-        l2, start = self._choose(solver)
-        weight, bias = solver.fit(l2, start)
+        plan = self._plan(solver)
+        l2, start = self._choose(solver, plan.choice)
+        rows = shuffled(len(solver.y))[: plan.fit.samples].to(solver.y.device)
+        fitted = solver if plan.fit.samples == len(solver.y) else solver.subset(rows)
+        weight, bias = fitted.fit(l2, start, plan.fit.iterations)
         logits = ((held_out[0].float() - mean) * scale) @ weight + bias
-        return {**_top1(logits.argmax(1), held_out[1]), "l2": l2}
+        return top1_scores(logits.argmax(1), held_out[1], l2=l2)
 
-    def _choose(self, solver: Logistic) -> tuple[float, Fit | None]:
-        """The strength that is most accurate on the part kept out (the stronger of equals), and its fit."""
+    def _plan(self, solver: Logistic) -> FitPlan:
+        """What the fits may do, said in a line where it is less than everything."""
+        plan = plan_fits(solver, len(self.config.l2), self.config.budget)
+        if plan.limited:
+            chosen = f"the strength is chosen with {plan.choice}, then " if plan.choice else ""
+            log.warning(
+                "probe linear: %s classes of %s features may take %.0f s, over its budget of %g s: %s"
+                "the classifier is fitted with %s",
+                f"{solver.classes:,}",
+                f"{solver.x.shape[1]:,}",
+                plan.full_seconds,
+                self.config.budget,
+                chosen,
+                plan.fit,
+            )
+        return plan
+
+    def _choose(self, solver: Logistic, effort: Effort | None) -> tuple[float, Fit | None]:
+        """The strength that is most accurate on the part kept out (the stronger of equals), and its fit.
+
+        Without an effort, the one in the middle.
+        """
         strengths = sorted(self.config.l2, reverse=True)
-        if len(strengths) == 1:
-            return strengths[0], None
+        if effort is None:
+            return strengths[len(strengths) // 2], None
         count = len(solver.y)
-        order = _order(count).to(solver.y.device)
+        order = shuffled(count).to(solver.y.device)
         out = min(max(1, round(count * self.config.chosen_on)), count - 1)
-        part, x_out, y_out = solver.part(order[out:]), solver.x[order[:out]], solver.y[order[:out]]
+        x_out, y_out = solver.x[order[:out]], solver.y[order[:out]]
+        part = solver.subset(order[out : out + effort.samples])
         fits: list[Fit] = []
         for l2 in strengths:
-            fits.append(part.fit(l2, start=fits[-1] if fits else None))
+            fits.append(part.fit(l2, fits[-1] if fits else None, effort.iterations))
         scores = [(x_out @ weight + bias).argmax(1).eq(y_out).double().mean().item() for weight, bias in fits]
         best = scores.index(max(scores))
         return strengths[best], fits[best]
 
 
-class Logistic:
-    """Multinomial logistic regression: mean cross-entropy + l2/2 · ‖W‖², minimised.
-
-    x: float [n, D], roughly centred; y: int64 [n]. L-BFGS runs on V with W = L⁻ᵀ V, where L Lᵀ is the
-    curvature at W = 0 (covariance / C + l2 · identity): the same optimum, reached in tens of iterations
-    instead of hundreds, because correlated features no longer stretch the valley. As the covariance only
-    steers the way there, a part of the samples is enough for it.
-    """
-
-    def __init__(
-        self, x: Tensor, y: Tensor, classes: int, max_iterations: int = 100, covariance: Tensor | None = None
-    ) -> None:
-        self.x, self.y, self.classes, self.max_iterations = x, y, classes, max_iterations
-        if covariance is None:
-            few = x[_order(len(x))[:_COVARIANCE_SAMPLES].to(x.device)]
-            covariance = few.T @ few / len(few)
-        self.covariance = covariance
-
-    def part(self, rows: Tensor) -> Logistic:
-        """The same problem on some of the samples."""
-        return Logistic(self.x[rows], self.y[rows], self.classes, self.max_iterations, self.covariance)
-
-    @torch.enable_grad()
-    def fit(self, l2: float, start: Fit | None = None) -> Fit:
-        """The optimal weight [D, C] and bias [C], searched for from `start` (zeros)."""
-        root = self._root(l2)
-        first = start or (self.x.new_zeros(self.x.shape[1], self.classes), self.x.new_zeros(self.classes))
-        v, bias = (root @ first[0]).requires_grad_(), first[1].clone().requires_grad_()
-        solver = torch.optim.LBFGS(
-            [v, bias],
-            max_iter=self.max_iterations,
-            tolerance_grad=1e-5,
-            tolerance_change=1e-6,
-            line_search_fn="strong_wolfe",
-        )
-
-        def objective() -> Tensor:
-            solver.zero_grad()
-            weight = torch.linalg.solve_triangular(root, v, upper=True)
-            loss = F.cross_entropy(self.x @ weight + bias, self.y) + l2 / 2 * weight.square().sum()
-            loss.backward()
-            return loss
-
-        solver.step(objective)
-        return torch.linalg.solve_triangular(root, v.detach(), upper=True), bias.detach()
-
-    def _root(self, l2: float) -> Tensor:
-        """Lᵀ [D, D], upper triangular.
-
-        Of many more features than samples the covariance is singular up to rounding, and more than l2 may be
-        needed on its diagonal. That changes the way to the optimum, not the optimum.
-        """
-        curvature = self.covariance / self.classes
-        curvature.diagonal().add_(l2)
-        root, failed = torch.linalg.cholesky_ex(curvature)
-        if failed:
-            curvature.diagonal().add_(4 * torch.finfo(curvature.dtype).eps * curvature.trace())
-            root = torch.linalg.cholesky(curvature)
-        return root.T.contiguous()
-
-
-def _order(count: int) -> Tensor:
-    """A fixed shuffle of `count` samples, so that a source sorted by class is split fairly."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
-
-
-def _top1(guesses: Tensor, labels: Tensor) -> dict[str, float]:
+def top1_scores(guesses: Tensor, labels: Tensor, **more: float) -> ProbeScores:
+    """`top1` and its standard error of int64 guesses [m], further scores after them; keeps the guesses."""
     top1 = guesses.eq(labels).double().mean().item()
-    return {"top1": top1, "top1_se": binomial_error(top1, len(labels))}
+    scores = {"top1": top1, "top1_se": binomial_error(top1, len(labels)), **more}
+    return ProbeScores(scores, guesses)
 
 
 def _check(train: Labelled, held_out: Labelled, classes: int) -> None:

@@ -1,67 +1,242 @@
-"""`jepa eval`: a run's newest checkpoint in the probe table, written to the run's folder as well."""
+"""`jepa eval`: the newest checkpoint of runs in the probe table, written to each run's folder as well."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
-from jepa_core.evaluate.model import evaluate_model
+from jepa_core.evaluate.evaluations import EVAL, check_writable, save_table, write_evaluation
+from jepa_core.evaluate.model import evaluate_models
+from jepa_core.evaluate.predictions import save_predictions
+from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
+from jepa_core.evaluate.setup import Evaluation, Judged, Setup
 from jepa_core.evaluate.table import EvalResult
-from jepa_core.protocols import ROLES
+from jepa_core.jepa import JEPA
+from jepa_core.protocols import ROLES, Role
+from jepa_core.runs.folder import read_run_recipe
 from jepa_core.runs.load import open_model
-from jepa_core.runtime.devices import use_bf16
-from jepa_core.runtime.progress import Progress
+from jepa_core.runtime.devices import usable_device, use_bf16
+from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.recipe import Recipe
+
+OVERRIDDEN = ("data", "probes", "transform", "train")
+"""Sections that an evaluation may override; others would make another model."""
+AT_ONCE = 8
+"""Runs whose models are in memory together."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is asked of an evaluation."""
+
+    probes: Sequence[str]
+    """Of the recipe's; none: all."""
+    split: str
+    role: Role
+    images: int | None
+    overrides: Sequence[str]
+    cache: bool
 
 
 def evaluate_run(
     folder: Path,
-    probes: list[str],
+    probes: Sequence[str],
     split: str = "test",
     role: str = "target",
     progress: Progress | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    images: int | None = None,
+    out: Path | None = None,
+    cache: bool = True,
 ) -> EvalResult:
     """The probe table of a run: trained encoder, a twin fresh from the run's seed, raw pixels.
 
-    `probes` names those of the recipe that are wanted (none: all). The table goes to `eval.json` too.
-    Raises UserError for an unknown probe, split or role, for probes asked for on images without labels,
-    and for a folder that is no run.
+    `probes` names those of the recipe that are wanted (none: all), `overrides` are `section.key=value` on
+    the recipe (`OVERRIDDEN` sections), `images` evaluates on so many samples of each split, a seeded draw.
+    The table goes to `eval.json` and `evaluations/` in the run's folder, with the probes' guesses beside it;
+    or to the file `out` instead. Twin and pixels may come from the cache in the data folder.
+    Raises UserError for an unknown probe, split or role, for probes asked for on images without labels, for a
+    folder that is no run or cannot be written (before any work).
+    """
+    return evaluate_runs(
+        [folder], probes, split, role, progress, overrides=overrides, images=images, out=out, cache=cache
+    )[0]
+
+
+def evaluate_runs(
+    folders: Sequence[Path],
+    probes: Sequence[str],
+    split: str = "test",
+    role: str = "target",
+    progress: Progress | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    images: int | None = None,
+    out: Path | None = None,
+    cache: bool = True,
+) -> list[EvalResult]:
+    """The probe tables of several runs, in their order; those on the same data share the reading of them.
+
+    Each run's table is written to its folder, as `evaluate_run` does; with `out`, a folder then, to a file
+    of the run's name in it. Raises UserError as `evaluate_run` does.
     """
     check_split(split)
     if role not in ROLES:
         raise unknown("role", role, ROLES)
-    recipe, model, step = open_model(folder)
-    wanted = {name: build("probe", _probe(recipe, name)) for name in probes or recipe.probes}
-    device = next(model.parameters()).device
-    result = evaluate_model(
-        model,
-        build_model(recipe).to(device),
+    if images is not None and images < 2:
+        raise UserError(f"an evaluation takes 2 images or more; got {images}")
+    _check_overrides(overrides)
+    choice = Choice(probes, split, role, images, overrides, cache)
+    recipes = [read_run_recipe(folder, *overrides) for folder in folders]
+    for recipe in recipes:
+        _chosen_probes(recipe, choice)
+    files = _files(folders, out)
+    for file in files:
+        check_writable(file)
+    groups = [_group_key(recipe, choice) for recipe in recipes]
+    order = sorted(range(len(folders)), key=lambda number: groups[number])
+    results: dict[int, EvalResult] = {}
+    for _, group in groupby(order, key=lambda number: groups[number]):
+        for numbers in _portions(list(group), AT_ONCE):
+            together = [(folders[number], recipes[number]) for number in numbers]
+            evaluations = _evaluate_together(together, choice, progress or NoProgress())
+            for number, evaluation in zip(numbers, evaluations, strict=True):
+                _write(folders[number], evaluation, files[number] if out else None)
+                results[number] = evaluation.result
+    return [results[number] for number in range(len(folders))]
+
+
+def _evaluate_together(
+    runs: Sequence[tuple[Path, Recipe]], choice: Choice, progress: Progress
+) -> list[Evaluation]:
+    """The evaluations of runs that have data, transform, probes and precision in common."""
+    recipe = runs[0][1]
+    device = usable_device(recipe.train.device)
+    models, steps = [], []
+    for folder, own in runs:
+        _, model, step = open_model(folder)
+        twin = build_model(own)
+        models.append(Judged(model.to(device), twin.to(device), _feature_settings(own, model)))
+        steps.append(step)
+    chosen = _chosen_probes(recipe, choice)
+    setup = Setup(
         build("data", recipe.data),
         recipe.transform,
-        wanted,
-        split=split,
-        role=role,
+        {name: build("probe", settings) for name, settings in chosen.items()},
+        split=choice.split,
+        role=choice.role,
         workers=recipe.data.workers,
+        images=choice.images,
+        max_corrupt=recipe.data.max_corrupt,
         device=device,
         dtype=torch.bfloat16 if use_bf16(recipe.train.precision, device) else None,
         progress=progress,
+        source_name=recipe.data.name,
+        probe_settings={name: settings.model_dump(mode="json") for name, settings in chosen.items()},
+        cache=RowCache.standard() if choice.cache else None,
+        cache_key=_cache_key(recipe, choice, device),
     )
-    if probes and not any(table.classes for table in result.tables):
+    evaluations = evaluate_models(models, setup)
+    if choice.probes and not any(table.classes for table in evaluations[0].result.tables):
         raise UserError(
-            f"probe {', '.join(probes)}: the images of this run have no labels, so there is nothing to fit; "
-            "leave --probe out for RankMe and spread alone"
+            f"probe {', '.join(choice.probes)}: the images of this run have no labels, so there is nothing "
+            "to fit; leave --probe out for RankMe and spread alone"
         )
-    result = result.model_copy(update={"step": step})
-    (folder / "eval.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
-    return result
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    return [
+        Evaluation(done.result.model_copy(update={"step": step, "time": now}), done.predictions)
+        for done, step in zip(evaluations, steps, strict=True)
+    ]
 
 
-def _probe(recipe: Recipe, name: str) -> ComponentSettings:
-    if name not in recipe.probes:
-        raise unknown("probe", name, recipe.probes)
-    return recipe.probes[name]
+def _feature_settings(recipe: Recipe, model: JEPA) -> dict[str, object]:
+    """What a twin's features depend on besides its weights: a plugin's own way of taking them as well."""
+    settings: dict[str, object] = {"encoder": recipe.encoder.model_dump(mode="json")}
+    if type(model).features is not JEPA.features:
+        settings["variant"] = recipe.variant.model_dump(mode="json")
+    return settings
+
+
+def _cache_key(recipe: Recipe, choice: Choice, device: torch.device) -> Key:
+    """What a row depends on besides the encoder."""
+    probes = _chosen_probes(recipe, choice)
+    classes = {type(build("probe", settings)) for settings in probes.values()}
+    return {
+        "data": recipe.data.model_dump(mode="json", exclude={"workers", "max_corrupt"}),
+        "transform": recipe.transform.model_dump(mode="json"),
+        "probes": {name: settings.model_dump(mode="json") for name, settings in probes.items()},
+        "code": code_hash(classes),
+        "bf16": use_bf16(recipe.train.precision, device),
+        "device": device.type,
+        "software": software(),
+    }
+
+
+def _group_key(recipe: Recipe, choice: Choice) -> str:
+    """Equal for runs that can be evaluated in one pass over the data."""
+    facts: list[Any] = [
+        recipe.data.model_dump(mode="json"),
+        recipe.transform.model_dump(mode="json"),
+        {name: settings.model_dump(mode="json") for name, settings in _chosen_probes(recipe, choice).items()},
+        [recipe.train.device, recipe.train.precision],
+        build("encoder", recipe.encoder).view_shape(),
+    ]
+    return json.dumps(facts, sort_keys=True)
+
+
+def _portions(numbers: Sequence[int], most: int) -> Iterator[Sequence[int]]:
+    for first in range(0, len(numbers), most):
+        yield numbers[first : first + most]
+
+
+def _chosen_probes(recipe: Recipe, choice: Choice) -> dict[str, ComponentSettings]:
+    """The probes that are wanted, by name. Raises UserError for one that the recipe has not."""
+    for name in choice.probes:
+        if name not in recipe.probes:
+            raise unknown("probe", name, recipe.probes)
+    return {name: recipe.probes[name] for name in choice.probes or recipe.probes}
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        section = text.partition("=")[0].strip().partition(".")[0]
+        if section not in OVERRIDDEN:
+            raise UserError(
+                f"override {text!r}: an evaluation takes overrides of {', '.join(OVERRIDDEN)}; "
+                "others would make another model than the run's"
+            )
+
+
+def _files(folders: Sequence[Path], out: Path | None) -> list[Path]:
+    """The file that each run's table goes to. Raises UserError for two runs with one name in `out`."""
+    if out is None:
+        return [folder / EVAL for folder in folders]
+    if len(folders) == 1:
+        return [out]
+    files = [out / f"{folder.resolve().name}.json" for folder in folders]
+    if len(set(files)) < len(files):
+        raise UserError(f"two of the runs have one name, and {str(out)!r} takes one file for each name")
+    return files
+
+
+def _write(folder: Path, evaluation: Evaluation, file: Path | None) -> None:
+    if file is None:
+        write_evaluation(folder, evaluation.result, evaluation.predictions)
+        return
+    try:
+        save_predictions(file.with_name(f"{file.stem}.predictions.npz"), evaluation.predictions)
+        save_table(file, evaluation.result)
+    except OSError as error:
+        raise UserError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error

@@ -1,32 +1,31 @@
 """The probe table: what was learned, beside what an untrained network and the pixels give.
 
-What is unusual: the table is only made whole. Every row sees the same images, the first row is compared
-with the random-initialised twin in percentage points, and the caption names role, pooling, split, number
-of images, chance level and the share of the largest class, so that a number cannot be quoted without them.
+What is unusual: a table is complete or it is not made. Every row is scored on the same samples, the first row
+is compared with the random-initialised twin in percentage points, and the caption names role, pooling, split,
+number of samples, chance level and the share of the largest class, so that a number cannot be quoted without
+them. A score that could not be computed is NaN, with the reason beside it; JSON has null for it, which reads
+back as NaN.
 
-Axes: n images of a split, D width.
+Axes: n samples of a split, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from jepa_core.errors import unknown
-from jepa_core.evaluate.collapse import feature_std, rankme
-from jepa_core.evaluate.features import Features, extract
-from jepa_core.protocols import FeatureMap, Probe, TokenProbe
-from jepa_core.runtime.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Loader = Iterable[tuple[Tensor, Tensor]]
-"""Yields (views [B, ...], labels [B]), in order."""
+NOT_COMPUTED = "not computed"
+
+Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A float; null in JSON is NaN."""
 
 
 class Row(BaseModel):
@@ -37,11 +36,13 @@ class Row(BaseModel):
     name: str
     description: str
     width: int
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, dict[str, Score]]
     """For each probe, what it returned, as shares of 1: first its headline (`top1`), its standard error
-    under the same name with `_se`, and more."""
-    rankme: float
-    feature_std: float
+    under the same name with `_se`, and more. `chance` is the probe's own chance level."""
+    rankme: Score
+    feature_std: Score
+    failures: dict[str, str] = {}
+    """Why scores are NaN: the reason by probe; by `features` for RankMe and spread."""
 
 
 class EvalResult(BaseModel):
@@ -56,7 +57,7 @@ class EvalResult(BaseModel):
     train_images: int
     held_out_images: int
     classes: int
-    majority: float
+    majority: Score
     """Share of the largest class among the held-out images."""
     step: int | None = None
     """Optimizer steps of the checkpoint that was judged; None where it was no run's."""
@@ -64,6 +65,39 @@ class EvalResult(BaseModel):
     """Which labels the probes guess, where the data can be labelled in several ways."""
     others: tuple[EvalResult, ...] = ()
     """The same rows on the other tasks."""
+    role: str | None = None
+    """The encoder that was judged, `target` or `context`; None in tables of earlier versions."""
+    samples: str | None = None
+    """What the samples are, in the plural: images, clips."""
+    guessable: int | None = None
+    """Classes that occur among the training samples."""
+    of_images: tuple[int, int] | None = None
+    """Training and held-out samples that there are, where only some of them were drawn."""
+    left_out: tuple[str, ...] = ()
+    """Scored on the training split: the probes that give no sample its own answer."""
+    data: str | None = None
+    """Source and origin of the samples, for people."""
+    data_hash: str | None = None
+    """Of the held-out samples, their names and labels."""
+    train_hash: str | None = None
+    """Of the training samples."""
+    probe_settings: dict[str, dict[str, Any]] = {}
+    """The settings of each probe."""
+    time: str | None = None
+    """When the table was made, ISO 8601."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> EvalResult:
+        """Every row has the probes of the first, each with a score, and the baseline is a row."""
+        if not self.rows:
+            raise ValueError("a probe table without rows")
+        if self.baseline is not None and self.baseline not in [row.name for row in self.rows]:
+            raise ValueError(f"the baseline {self.baseline!r} is no row of the table")
+        probes = set(self.rows[0].scores)
+        for row in self.rows:
+            if set(row.scores) != probes or not all(row.scores.values()):
+                raise ValueError(f"row {row.name!r} lacks scores that the first row has")
+        return self
 
     @property
     def tables(self) -> tuple[EvalResult, ...]:
@@ -72,8 +106,8 @@ class EvalResult(BaseModel):
 
     @property
     def unit(self) -> str:
-        """What the rows of a task's table have seen, in the plural."""
-        return "samples" if self.task else "images"
+        """What the samples are, in the plural."""
+        return self.samples or ("samples" if self.task else "images")
 
     @property
     def baseline_row(self) -> Row | None:
@@ -82,8 +116,13 @@ class EvalResult(BaseModel):
 
     @property
     def chance(self) -> float:
-        """Accuracy of a blind guess, 1 / classes."""
-        return 1 / self.classes if self.classes else 0.0
+        """Accuracy of a blind guess among the classes that occur in training; 0 without classes."""
+        choices = self.guessable or self.classes
+        return 1 / choices if choices else 0.0
+
+    def chance_of(self, probe: str) -> float:
+        """The chance level that a probe gives for its own question, else that of guessing a class."""
+        return self.rows[0].scores[probe].get("chance", self.chance)
 
     def row(self, name: str) -> Row:
         """The row of that name. Raises UserError where there is none."""
@@ -93,29 +132,60 @@ class EvalResult(BaseModel):
         raise unknown("row", name, [row.name for row in self.rows])
 
     def gain(self, name: str, probe: str) -> float | None:
-        """Percentage points of a probe's headline over the baseline row; None for the baseline itself."""
+        """Percentage points of a probe's headline over the baseline row; None for the baseline itself.
+
+        NaN where one of the two could not be computed.
+        """
         base = self.baseline_row
         if base is None or name == base.name:
             return None
         key = headline(base, probe)
-        return 100 * (self.row(name).scores[probe][key] - base.scores[probe][key])
+        return 100 * (self.row(name).scores[probe].get(key, math.nan) - base.scores[probe][key])
 
     def caption(self) -> str:
         """What the rows are, and what the numbers stand on."""
         rows = "; ".join(f"{row.name}: {row.description}" for row in self.rows)
         task = f"Task {self.task}. " if self.task else ""
-        counted = f"{task}{rows}. Scored on {self.held_out_images:,} {self.unit} of the {self.split} split"
-        if not self.rows[0].scores:
-            return f"{counted}; no probes."
+        probes = list(self.rows[0].scores)
+        if not probes:
+            return f"{task}{rows}. Scored on {self._counted(1)} of the {self.split} split; no probes."
         gain = f" (in brackets: points over the {self.baseline})" if self.baseline else ""
         return (
-            f"{counted}, probes fitted on {self.train_images:,} training {self.unit}. "
+            f"{task}{rows}. {self._basis(probes)} "
             f"Scores in % ± one standard error{gain}; "
-            f"chance {self.chance:.1%}, largest class {self.majority:.1%}."
+            f"{self._chances(probes)}, largest class {self.majority:.1%}.{self._reasons()}"
         )
 
+    def _counted(self, part: int) -> str:
+        """`500 of 10,000 images`; of the training samples (0) or the held-out ones (1)."""
+        count = (self.train_images, self.held_out_images)[part]
+        whole = f" of {self.of_images[part]:,}" if self.of_images and self.of_images[part] > count else ""
+        return f"{count:,}{whole}{' training' if part == 0 else ''} {self.unit}"
+
+    def _basis(self, probes: Sequence[str]) -> str:
+        drawn = " (a seeded draw)" if self.of_images else ""
+        if self.split != "train":
+            return (
+                f"Scored on {self._counted(1)} of the {self.split} split, "
+                f"probes fitted on {self._counted(0)}{drawn}."
+            )
+        told = [probe for probe in probes if probe not in self.left_out]
+        notes = [f"{', '.join(self.left_out)}: each is left out of its own answer"] if self.left_out else []
+        notes += [f"{', '.join(told)}: fitted on these labels, so no measure of new ones"] if told else []
+        return f"Scored on the {self._counted(0)} that the probes were fitted on{drawn}; {'; '.join(notes)}."
+
+    def _chances(self, probes: Sequence[str]) -> str:
+        levels = {probe: f"{self.chance_of(probe):.1%}" for probe in probes}
+        if len(set(levels.values())) == 1:
+            return f"chance {next(iter(levels.values()))}"
+        return "chance " + ", ".join(f"{level} ({probe})" for probe, level in levels.items())
+
+    def _reasons(self) -> str:
+        texts = {f"{row.name}: {why}" for row in self.rows for why in row.failures.values()}
+        return "".join(f" {NOT_COMPUTED.capitalize()}, {text}." for text in sorted(texts))
+
     def cells(self) -> list[list[str]]:
-        """The table as text: a head line, then one line a row."""
+        """The table as text: a head line, then one line a row; of each probe its headline."""
         probes = list(self.rows[0].scores)
         titles = [f"{probe} {headline(self.rows[0], probe)}" for probe in probes]
         head = ["features", "width", *titles, "RankMe", "std"]
@@ -131,14 +201,17 @@ class EvalResult(BaseModel):
             row.name,
             str(row.width),
             *scores,
-            f"{row.rankme:.1f}",
-            f"{row.feature_std:.2f}",
+            _number(row.rankme, ".1f"),
+            _number(row.feature_std, ".2f"),
         ]
 
     def _score(self, row: Row, probe: str) -> str:
         gain, key, scores = self.gain(row.name, probe), headline(row, probe), row.scores[probe]
+        if math.isnan(scores[key]):
+            return NOT_COMPUTED
         error = f" ± {100 * scores[f'{key}_se']:.1f}" if f"{key}_se" in scores else ""
-        return f"{100 * scores[key]:4.1f}{error}" + ("" if gain is None else f" ({gain:+z.1f})")
+        more = "" if gain is None or math.isnan(gain) else f" ({gain:+z.1f})"
+        return f"{100 * scores[key]:4.1f}{error}{more}"
 
     def markdown(self) -> str:
         """The table and its caption in Markdown."""
@@ -169,8 +242,8 @@ class EvalResult(BaseModel):
         from rich.table import Table
 
         head, *lines = self.cells()
-        looks: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "caption_justify": "left"}
-        table = Table(title=self.task, title_justify="left", caption=self.caption(), **looks)
+        style: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "caption_justify": "left"}
+        table = Table(title=self.task, title_justify="left", caption=self.caption(), **style)
         for title, right in zip(head, self._numbers(), strict=True):
             table.add_column(title, justify="right" if right else "left", no_wrap=True)
         for i, line in enumerate(lines):
@@ -179,86 +252,9 @@ class EvalResult(BaseModel):
 
 
 def headline(row: Row, probe: str) -> str:
-    """The name of a probe's first score: `top1`."""
+    """The name of a probe's headline, its first score: `top1`."""
     return next(iter(row.scores[probe]))
 
 
-def evaluate(
-    maps: Sequence[FeatureMap],
-    train: Loader,
-    held_out: Loader,
-    probes: Mapping[str, Probe | TokenProbe],
-    *,
-    classes: int,
-    split: str,
-    baseline: str | None = "random twin",
-    images: tuple[int, int] | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
-) -> EvalResult:
-    """The probe table of `maps`, in their order: each probe's scores, RankMe and spread.
-
-    `train` and `held_out` yield (images, labels); `images` are their sizes, for the progress bar.
-    `baseline` names the map that the others are compared with, or None. RankMe and spread are of the
-    held-out features. Without probes no labels are needed, and no training features are taken.
-    Raises UserError for an unknown baseline, unlabelled images, or features no probe can use.
-    """
-    names = [m.name for m in maps]
-    if baseline is not None and baseline not in names:
-        raise unknown("baseline", baseline, names)
-    progress = progress or NoProgress()
-    totals: tuple[int | None, int | None] = images or (None, None)
-    progress.begin(f"features of the {split} split", totals[1])
-    tokens = any(isinstance(probe, TokenProbe) for probe in probes.values())
-    judged = extract(maps, held_out, device, dtype, progress, tokens)
-    fitted = judged
-    if probes:
-        progress.begin("features of the training split", totals[0])
-        fitted = extract(maps, train, device, dtype, progress, tokens)
-    rows = []
-    for feature_map, fit, judge in zip(maps, fitted, judged, strict=True):
-        progress.begin(f"probes on {feature_map.name}", None)
-        rows.append(_row(feature_map, fit, judge, probes, classes, device))
-    return EvalResult(
-        rows=tuple(rows),
-        baseline=baseline,
-        split=split,
-        train_images=len(fitted[0].labels) if probes else 0,
-        held_out_images=len(judged[0].labels),
-        classes=classes,
-        majority=_majority(judged[0].labels) if probes else 0.0,
-    )
-
-
-def _row(
-    feature_map: FeatureMap,
-    fit: Features,
-    judge: Features,
-    probes: Mapping[str, Probe | TokenProbe],
-    classes: int,
-    device: torch.device | str,
-) -> Row:
-    return Row(
-        name=feature_map.name,
-        description=feature_map.description,
-        width=judge.values.shape[1],
-        scores={name: _scores(probe, fit, judge, classes, device) for name, probe in probes.items()},
-        rankme=rankme(judge.values),
-        feature_std=feature_std(judge.values),
-    )
-
-
-def _scores(
-    probe: Probe | TokenProbe, fit: Features, judge: Features, classes: int, device: torch.device | str
-) -> dict[str, float]:
-    on_tokens = isinstance(probe, TokenProbe)
-    train, held_out = (
-        ((part.tokens if on_tokens else part.values).to(device), part.labels.to(device))  # type: ignore[union-attr]
-        for part in (fit, judge)
-    )
-    return dict((probe.on_tokens if isinstance(probe, TokenProbe) else probe)(train, held_out, classes))
-
-
-def _majority(labels: Tensor) -> float:
-    return labels.unique(return_counts=True)[1].max().item() / len(labels)
+def _number(value: float, form: str) -> str:
+    return NOT_COMPUTED if math.isnan(value) else format(value, form)

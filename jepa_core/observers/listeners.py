@@ -1,4 +1,4 @@
-"""How observers are told: those of one run first, then all plugins; one that fails is told nothing more."""
+"""Telling observers what happens in a run: those of this run first, then all plugins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from jepa_core import plugins
 from jepa_core.errors import UserError
 from jepa_core.plugins import Plugins, log
 from jepa_core.protocols import TrainingRun
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 
 
 class Listeners:
-    """The observer hooks of a run: `listeners.jepa_step_ended(run=…, step=…, metrics=…)` tells everyone.
+    """Calls the observer hooks of a run: `listeners.jepa_step_ended(run=…, step=…, metrics=…)`.
 
-    What is unusual: a plugin that fails is named in a warning and told nothing more, and the run goes on.
-    A UserError is its way of ending the run. The errors of observers that were registered for this run
-    alone are the caller's own, and raised.
+    An installed plugin that fails in any way is named in a warning and not called again in this run, which
+    goes on. Raising a UserError is its way of ending the run. Errors of objects that were registered for this
+    run alone (`train(..., watch=[…])`) are the caller's, and raised as they are.
     """
 
     def __init__(self, plugins: Plugins) -> None:
@@ -31,36 +32,41 @@ class Listeners:
         return partial(self._tell, getattr(self._plugins.manager.hook, hook))
 
     def _tell(self, hook: pluggy.HookCaller, **facts: Any) -> None:
-        for impl in reversed(hook.get_hookimpls()):  # pluggy's order: who came last is called first
+        for impl in reversed(hook.get_hookimpls()):  # pluggy's order: the last registered is called first
             if impl.plugin_name in self._failed:
                 continue
             self._plugins.manager.trace.root.get("hook")(hook.name, impl.plugin_name)
-            try:
-                impl.function(*(facts[name] for name in impl.argnames))
-            except UserError:
-                raise
-            except Exception as error:  # a plugin may fail in any way; training must go on
-                self._leave_out(impl.plugin_name, f"{hook.name}: {type(error).__name__}: {error}", error)
+            arguments = [facts[name] for name in impl.argnames]
+            if self._plugins.status(impl.plugin_name) is None:
+                impl.function(*arguments)
+            else:
+                self._tell_plugin(impl, hook.name, arguments)
 
-    def _leave_out(self, name: str, said: str, error: Exception) -> None:
-        for plugin in self._plugins.found:
-            if plugin.name == name:
-                plugin.error = said
-                self._failed.add(name)
-                log.warning("plugin %r failed and is told nothing more of this run: %s", name, said)
-                return
-        raise error
+    def _tell_plugin(self, impl: pluggy.HookImpl, hook: str, arguments: Sequence[Any]) -> None:
+        try:
+            call_plugin(impl.function, *arguments)
+        except PluginError as error:
+            if isinstance(error.raised, UserError):
+                raise UserError(error.message) from error.raised
+            self._leave_out(impl.plugin_name, f"{hook}: {error}")
+
+    def _leave_out(self, name: str, error: str) -> None:
+        self._failed.add(name)
+        status = self._plugins.status(name)
+        if status is not None:
+            status.error = error
+        log.warning("plugin %r failed and is told nothing more of this run: %s", name, error)
 
 
 @contextmanager
 def watching(run: TrainingRun, observers: Sequence[object]) -> Iterator[Any]:
-    """The hook caller with `observers`, then all plugins, listening in this order while the run lasts."""
-    found = plugins.registry()
-    hook = Listeners(found)
+    """The hook caller of a run: `observers` in their order, then all plugins, listen while it lasts."""
+    registry = plugins.registry()
+    hook = Listeners(registry)
     with ExitStack() as stack:
-        for observer in reversed(observers):  # pluggy calls the newest first
-            found.register(observer, f"observer {type(observer).__name__} at {id(observer):#x}")
-            stack.callback(found.manager.unregister, observer)
+        for observer in reversed(observers):  # the last registered is called first
+            registry.register(observer, f"observer {type(observer).__name__} at {id(observer):#x}")
+            stack.callback(registry.manager.unregister, observer)
         stack.callback(hook.jepa_run_ended, run=run)
         hook.jepa_run_started(run=run)
         yield hook

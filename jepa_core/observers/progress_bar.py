@@ -1,6 +1,6 @@
-"""Progress on the terminal: a bar where there is one, plain lines elsewhere.
+"""Progress of long work: a bar on a terminal, plain lines in a file or pipe.
 
-One class serves training, as an observer of the run, and any other long work, as a
+One class serves training, as an observer of the run, and other work (feature extraction), as a
 `jepa_core.runtime.progress.Progress`.
 """
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,18 +22,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jepa_core.errors import printable
 from jepa_core.hookspecs import hookimpl
 from jepa_core.runs.run import Run
+from jepa_core.runtime.machine_load import LoadMeter
 
 
 class Terminal:
-    """A progress bar on a terminal, plain lines elsewhere; for training and for feature extraction.
+    """A progress bar on a terminal, plain lines elsewhere, on standard error.
 
-    As a bar for other work it is a `jepa_core.runtime.progress.Progress`: `begin(what, total)`, `advance(n)`.
+    In training on a CPU it says when other processes keep the cores busy that the step's threads need.
     """
 
     LINE_EVERY = 10.0
-    """Seconds between two plain lines."""
+    """Seconds between two plain lines, and between two measurements of the machine's load."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -41,13 +44,15 @@ class Terminal:
         self._what, self._done, self._from = "", 0, 0
         self._total: int | None = None
         self._started = self._printed = time.monotonic()
+        self._meter: LoadMeter | None = None
+        self._measured, self._busy = 0.0, ""
 
     def begin(self, what: str, total: int | None) -> None:
-        """A new piece of work of `total` images."""
+        """Starts a new piece of work of `total` images; None where their number is not known."""
         self._start(what, total, "images")
 
     def advance(self, n: int) -> None:
-        """`n` more images are done."""
+        """Counts `n` more images."""
         self._done += n
         rate = self._done / max(1e-9, time.monotonic() - self._started)
         self._show(self._done, f"{rate:,.0f} images/s")
@@ -59,7 +64,7 @@ class Terminal:
         self.end()
 
     def end(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -67,13 +72,15 @@ class Terminal:
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
         for line in _opening(run):
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._print(line)
+        if run.training.device.type == "cpu" and run.training.ranks.world_size == 1:
+            self._meter, self._measured = LoadMeter(), time.monotonic()
         self._start("training", run.total_steps, "steps", run.step)
 
     @hookimpl
     def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
         if metrics:
-            self._show(step, _summary(metrics))
+            self._show(step, _summary(metrics) + self._busy_note(step))
 
     @hookimpl
     def jepa_run_ended(self, run: Run) -> None:
@@ -86,37 +93,49 @@ class Terminal:
         self._from = done
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn(unit),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[summary]}", markup=False),
             )
             self._bar = Progress(*columns, console=self.console)
-            self._task = self._bar.add_task(what, total=total, completed=done, said="")
+            self._task = self._bar.add_task(printable(what), total=total, completed=done, summary="")
             self._bar.start()
 
-    def _show(self, done: int, said: str) -> None:
+    def _busy_note(self, step: int) -> str:
+        """A word on the machine's load at the last measurement; measured every `LINE_EVERY` seconds."""
+        now = time.monotonic()
+        if self._meter is not None and (now - self._measured >= self.LINE_EVERY or step == self._total):
+            load, self._measured = self._meter.read(), now
+            slow = load is not None and load.slows(torch.get_num_threads())
+            self._busy = f"  busy machine: {load}" if slow else ""
+        return self._busy
+
+    def _show(self, done: int, summary: str) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, said=said)
+            self._bar.update(self._task, completed=done, summary=summary)
             return
         now = time.monotonic()
         if now - self._printed >= self.LINE_EVERY or done == self._total:
             self._printed = now
-            self.console.print(self._line(done, now - self._started, said), highlight=False, soft_wrap=True)
+            self._print(self._line(done, now - self._started, summary))
 
-    def _line(self, done: int, passed: float, said: str) -> str:
+    def _line(self, done: int, passed: float, summary: str) -> str:
         if not self._total:
-            return f"{self._what}: {done:,}  {said}"
+            return f"{self._what}: {done:,}  {summary}"
         left = passed * (self._total - done) / max(1, done - self._from)
-        return f"{self._what}: {done:,} of {self._total:,}, {_clock(left)} left  {said}"
+        return f"{self._what}: {done:,} of {self._total:,}, {_clock(left)} left  {summary}"
+
+    def _print(self, line: str) -> None:
+        self.console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def _opening(run: Run) -> Iterator[str]:
-    """What is about to happen, in two or three lines."""
+    """Size of the model, device, data, and what is unusual about this start, a line each."""
     trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad) / 1e6
     grid = " × ".join(str(side) for side in run.model.grid())
     precision = "bf16" if run.training.bf16 else "fp32"

@@ -1,11 +1,12 @@
-"""Core's observers: metrics file, journal, terminal, TensorBoard, collapse alarm, pictures.
+"""Core's observers: metrics file, events file, TensorBoard, collapse alarm, pictures.
 
-They use the three observer hooks and nothing else, so each can be left out, and anyone's stands beside
-them. `train(..., watch=[*standard(), mine])` adds an object for one run; a plugin's hooks watch every run.
+They use the three observer hooks and nothing else, so each can be left out or replaced by another.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import shlex
 import sys
 import time
@@ -15,21 +16,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 
 from jepa_core import plugins
+from jepa_core.errors import printable
 from jepa_core.hookspecs import hookimpl
 from jepa_core.observers.progress_bar import Terminal as Terminal
 from jepa_core.runs.events_file import read_events, record
 from jepa_core.runs.metrics_file import METRICS, to_line
 from jepa_core.runs.run import Run
 from jepa_core.runtime.environment import environment
+from jepa_core.runtime.machine_load import LoadMeter
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+log = logging.getLogger("jepa")
+
 
 class MetricsWriter:
-    """Appends one line a logged step to metrics.jsonl (see `metrics`)."""
+    """Appends a line to metrics.jsonl for each logged step."""
 
     def __init__(self) -> None:
         self._file: TextIO | None = None
@@ -77,22 +84,30 @@ class TensorBoard:
 class Journal:
     """A `started` and a `stopped` event in events.jsonl for each process that works on the run.
 
-    Why it stopped is what the loop left in `run.notes["stopped"]`, or `finished`.
+    The reason of `stopped` is what the trainer left in `run.notes["stopped"]`. Beside the wall-clock time
+    stand the CPU time of this process and its ended data workers, and how many cores other processes kept
+    busy on average, where the system tells.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._cpu_since = 0.0
+        self._load: LoadMeter | None = None
 
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
-        self._since = time.monotonic()
+        self._since, self._cpu_since, self._load = time.monotonic(), _cpu_seconds(), LoadMeter()
         record(run.folder, "started", run.step, **_facts(run))
 
     @hookimpl
     def jepa_run_ended(self, run: Run) -> None:
-        if self._since is not None:
+        if self._since is not None and self._load is not None:
             seconds = round(time.monotonic() - self._since, 1)
-            record(run.folder, "stopped", run.step, why=_why(run), seconds=seconds)
+            cost = {"seconds": seconds, "cpu_seconds": round(_cpu_seconds() - self._cpu_since, 1)}
+            load = self._load.read()
+            if load is not None:
+                cost["other_cores"] = round(load.others, 2)
+            record(run.folder, "stopped", run.step, why=_reason(run), **cost)
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -111,52 +126,60 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _why(run: Run) -> str:
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def _reason(run: Run) -> str:
     early = "finished" if run.step == run.total_steps else "stopped early"
     return str(run.notes.get("stopped", early))
 
 
 class CollapseAlarm:
-    """Says once, in one line, when RankMe, feature spread or prediction retrieval speak of a collapse.
+    """Warns once a run, in one line, when RankMe, feature spread or prediction retrieval indicate a collapse.
 
-    A resumed run is judged by its whole log, as if it had never stopped.
+    A resumed run is judged by its whole metrics file, as if it had never stopped.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._looks: list[Any] = []
-        self._said = False
+        self._readings: list[Any] = []
+        self._raised = False
 
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
         for line in run.metrics():
-            self._look(line["step"], line)
+            self._keep(line["step"], line)
 
     @hookimpl
     def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
         from jepa_core.evaluate.collapse import AlarmSettings, collapse_warning
 
-        self._look(step, metrics)
-        warning = collapse_warning(self._looks, AlarmSettings()) if metrics else None
-        if warning and not self._said:
-            self._said = True
+        self._keep(step, metrics)
+        warning = collapse_warning(self._readings, AlarmSettings()) if metrics else None
+        if warning and not self._raised:
+            self._raised = True
             run.notes.setdefault("alarms", []).append(warning)
             record(run.folder, "alarm", step, text=warning)
-            self.console.print(f"[bold yellow]alarm[/] {warning}", highlight=False)
+            self.console.print(f"[bold yellow]alarm[/] {escape(printable(warning))}", highlight=False)
 
-    def _look(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Keeps what was measured; the log has null for a number that was not finite."""
+    def _keep(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Keeps the readings of one step; metrics.jsonl has null for a number that was not finite."""
         from jepa_core.evaluate.collapse import CollapseReading
 
         if "rankme" in metrics:
             rank, spread = (
                 nan if metrics[key] is None else metrics[key] for key in ("rankme", "feature_std")
             )
-            self._looks.append(CollapseReading(step, rank, spread, metrics.get("retrieval")))
+            self._readings.append(CollapseReading(step, rank, spread, metrics.get("retrieval")))
 
 
 class Pictures:
-    """masks.png when a run starts, curves.png when it ends, and in pictures/ what plugins draw of it then."""
+    """masks.png when a run starts, curves.png when it ends, and then plugins' report sections in pictures/.
+
+    The sections are drawn for a finished run only; one that fails costs the drawings, never the run.
+    """
 
     SHOWN = 8
     """Images in masks.png, or time steps of clips."""
@@ -164,7 +187,7 @@ class Pictures:
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
         from jepa_core.assembly import sample_masks
-        from jepa_core.data.eval_loader import eval_loader
+        from jepa_core.data.eval_batches import eval_loader
         from jepa_core.plots.clips import masks_over
         from jepa_core.plots.sheets import draw_sheet, unnormalise
 
@@ -187,7 +210,10 @@ class Pictures:
         if run.notes.get("stopped") == "finished" and plugins.registry().sections():
             from jepa_core.report.sections import draw_sections
 
-            draw_sections(run.recipe, run.model, run.folder / "pictures")
+            try:
+                call_plugin(draw_sections, run.recipe, run.model, run.folder / "pictures")
+            except PluginError as error:
+                log.warning("the drawings of plugins' report sections are left out: %s", error)
 
 
 def standard() -> list[object]:

@@ -1,14 +1,14 @@
-"""The curves of training logs: one panel a metric, one line a run.
+"""Curves of training logs: one panel for each metric, one line for each run.
 
-What is unusual: a log says by itself what is drawn. Metrics the engine knows have a title and an order;
-any other number that a variant logs gets a panel of its own behind them. Figures are made on a canvas of
-their own (no pyplot, no window, no global state).
+What is unusual: the metrics found in the logs decide what is drawn. Metrics that the trainer logs have a
+title and a fixed order; every other number that a plugin logs gets a panel after them. Figures use no
+pyplot, so they need no display and change no global state.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,18 +20,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jepa_core.errors import UserError
-from jepa_core.plots.sheets import COLOURS, STYLE
+from jepa_core.plots.sheets import STYLE
 from jepa_core.runs.metrics_file import read_metrics
 
 Log = Sequence[Mapping[str, Any]]
 """The lines of a metrics.jsonl, as `read_metrics` gives them."""
 
 INK, FAINT, GRID = "#1f2329", "#6b7280", "#dfe3e8"
-SERIES = ("#0072B2", *(colour for colour in COLOURS if colour != "#0072B2"))
-"""Colours of the runs, in order."""
-DASHES = ("-", "--", "-.", ":")
-MOST = 400
-"""Points of one line; a longer series is thinned to the extremes of as many stretches."""
+SERIES = ("#0072B2", "#D55E00", "#00875F", "#B8548F", "#9A7200", "#3A93C9", "#6B4FA8", "#1F2329")
+"""Colours of the first eight runs: each has a contrast of at least 3:1 with white (WCAG 2.2, 1.4.11)."""
+DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (4, 1.6),
+    (1.2, 1.2),
+    (6, 1.4, 1.2, 1.4),
+    (9, 2.5),
+    (4, 1.4, 1.2, 1.4, 1.2, 1.4),
+)
+"""Lengths of dashes and gaps in line widths: the first eight runs have solid lines, the next eight the second
+pattern, and so on."""
+STYLES = len(SERIES) * len(DASHES)
+"""Runs that can be told apart by colour and dashes."""
+LARGEST = 1e100
+"""Larger values are treated as not finite, so that differences and sums of values stay finite."""
+MAX_POINTS = 400
+"""Points of one line; a longer series is reduced to the extremes of as many intervals."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +53,8 @@ class Panel:
 
     key: str
     title: str
-    says: str = ""
-    """How to read it, for people."""
+    hint: str = ""
+    """How to read the values."""
     from_zero: bool = True
     noisy: bool = True
     """A measured series, which gets a running mean when it is long; a schedule is drawn as it is."""
@@ -67,63 +80,69 @@ PANELS = (
         "skipped_steps", "skipped steps", "so far, for a loss or gradient that was not finite", noisy=False
     ),
 )
-"""The metrics that the engine knows."""
-NEVER = {"step", "retrieval_chance"}
+"""The metrics that the trainer logs, in the order in which they are drawn."""
+HIDDEN = {"step", "retrieval_chance"}
+"""Keys of a log line that get no panel of their own."""
 COUNTS = {"corrupt_images", "skipped_steps"}
-"""Metrics of which zero throughout is not worth a word."""
+"""Counters that are worth showing only where they are not zero throughout."""
 
 
 def known_panels(logs: Sequence[Log]) -> list[Panel]:
-    """The panels of metrics that the engine knows, in order."""
-    found = metrics_of(logs)
-    return [p for p in PANELS if p.key in found and (p.key not in COUNTS or any(found[p.key]))]
+    """The panels of the trainer's metrics that occur in the logs, in order."""
+    values = finite_values(logs)
+    return [p for p in PANELS if p.key in values and (p.key not in COUNTS or any(values[p.key]))]
 
 
 def panels(logs: Sequence[Log]) -> list[Panel]:
-    """The panels that are worth a look: the loss and its terms, known metrics, then all others by name.
+    """All panels to draw: the loss, its terms, the trainer's other metrics, then plugins' metrics by name.
 
-    What has one value throughout is no curve: see `constants`.
+    A metric that has one value in all lines gets no panel: see `constants`.
     """
-    drawn = metrics_of(logs).keys() - constants(logs).keys()
-    known = [panel for panel in known_panels(logs) if panel.key in drawn]
-    terms = sorted(key for key in drawn if key.startswith("loss/"))
-    rest = sorted(drawn - {panel.key for panel in PANELS} - set(terms))
-    own = [Panel(key, f"loss term {key[5:]}", from_zero=False) for key in terms if len(terms) > 1]
-    more = [Panel(key, title(key), from_zero=False) for key in rest]
-    first = [panel for panel in known if panel.key == "loss"]
-    return [*first, *own, *(panel for panel in known if panel.key != "loss"), *more]
+    keys = finite_values(logs).keys() - constants(logs).keys()
+    known = [panel for panel in known_panels(logs) if panel.key in keys]
+    term_keys = sorted(key for key in keys if key.startswith("loss/"))
+    other_keys = sorted(keys - {panel.key for panel in PANELS} - set(term_keys))
+    terms = [Panel(key, f"loss term {key[5:]}", from_zero=False) for key in term_keys if len(term_keys) > 1]
+    others = [Panel(key, title(key), from_zero=False) for key in other_keys]
+    loss = [panel for panel in known if panel.key == "loss"]
+    return [*loss, *terms, *(panel for panel in known if panel.key != "loss"), *others]
 
 
 def constants(logs: Sequence[Log]) -> dict[str, float]:
-    """The metrics that have one value in all of the logs' lines, of which there are several."""
+    """Metrics that have the same value in every line, where the logs have at least two lines."""
     if sum(map(len, logs)) < 2:
         return {}
-    values = {key: set(found) for key, found in metrics_of(logs).items()}
-    return {key: found.pop() for key, found in values.items() if len(found) == 1}
+    distinct = {key: set(values) for key, values in finite_values(logs).items()}
+    return {key: values.pop() for key, values in distinct.items() if len(values) == 1}
 
 
-def metrics_of(logs: Iterable[Log]) -> dict[str, list[float]]:
-    """Every metric's finite values."""
-    found: dict[str, list[float]] = {}
+def finite_values(logs: Iterable[Log]) -> dict[str, list[float]]:
+    """All finite values of each metric."""
+    values: dict[str, list[float]] = {}
     for line in (line for log in logs for line in log):
         for key, value in line.items():
-            if key not in NEVER and is_number(value):
-                found.setdefault(key, []).append(value)
-    return found
+            if key not in HIDDEN and is_number(value):
+                values.setdefault(key, []).append(value)
+    return values
 
 
 def title(key: str) -> str:
-    """A metric's name for people."""
+    """A metric's title: that of its panel, or its key with spaces."""
     return next((panel.title for panel in PANELS if panel.key == key), key.replace("_", " "))
 
 
 def is_number(value: Any) -> bool:
-    """Whether a logged value is a finite number (the log has null for one that was not finite)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a logged value is a number that can be drawn: finite, and at most 1e100 in size.
+
+    The log has null for a value that was not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -LARGEST <= value <= LARGEST
 
 
 def draw_curves(metrics: Path | str | Mapping[str, Log], path: Path | str) -> None:
-    """A PNG of the curves in a `metrics.jsonl`, one panel each, or of several logs by name.
+    """Writes a PNG with a panel for each known metric of a `metrics.jsonl`, or of several logs by run name.
 
     The chance level of prediction retrieval is a dashed line, where the log has `retrieval_chance`.
     A resumed run's log may repeat steps: the later line counts. A last line cut short is left out.
@@ -137,15 +156,16 @@ def draw_curves(metrics: Path | str | Mapping[str, Log], path: Path | str) -> No
         raise UserError(f"{where} holds nothing to draw; a log has lines with `step` and some of: {known}")
     columns = min(4 if len(drawn) > 6 else 3, len(drawn))
     rows = math.ceil(len(drawn) / columns)
+    names_in_row = min(len(logs), 2 * columns)
+    legend = 0.1 + 0.2 * math.ceil(len(logs) / names_in_row) if len(logs) > 1 else 0  # inches, as all here
     with rc_context(STYLE):
-        width, height = 3.1 * columns, 2.2 * rows + 0.3 * (len(logs) > 1)
+        width, height = 3.1 * columns, 2.2 * rows + legend
         figure = Figure(figsize=(width, height))
         axes = figure.subplots(rows, columns, squeeze=False)
-        bottom = 0.45 + 0.3 * (len(logs) > 1)  # inches, as all here
         edges = {
             "left": 0.6 / width,
             "right": 1 - 0.1 / width,
-            "bottom": bottom / height,
+            "bottom": (0.45 + legend) / height,
             "top": 1 - 0.3 / height,
         }
         figure.subplots_adjust(**edges, wspace=0.3, hspace=0.55)
@@ -154,24 +174,25 @@ def draw_curves(metrics: Path | str | Mapping[str, Log], path: Path | str) -> No
             axis.set_title(panel.title, loc="left", fontsize=10)
         for axis in axes.flat[len(drawn) :]:
             axis.set_visible(False)
-        if len(logs) > 1:
-            names = axes[0, 0].get_legend_handles_labels()
-            figure.legend(*names, loc="lower center", ncols=min(len(logs), 6), frameon=False)
+        if legend:
+            handles = axes[0, 0].get_lines()[: len(logs)]
+            figure.legend(handles, list(logs), loc="lower center", ncols=names_in_row, frameon=False)
         figure.savefig(path, format="png")
 
 
 def draw_panel(axis: Axes, panel: Panel, logs: Mapping[str, Log]) -> None:
-    """One metric of every log that has it. Two runs differ in colour, and beyond eight in dashes too."""
-    alone = len(logs) == 1
+    """Draws one metric of every log. Runs differ in colour, from the ninth on also in their dashes."""
+    single = len(logs) == 1
     for number, (name, log) in enumerate(logs.items()):
-        colour, dash = line_style(number)
+        colour, dashes = line_style(number)
         steps, values = series(log, panel.key)
         smooth = running_mean(values) if panel.noisy else None
-        if smooth is not None and alone:
-            axis.plot(*thin(steps, values), color=colour, linewidth=0.8, alpha=0.3)
-        mark = "o" if len(steps) == 1 else None
-        drawn = thin(steps, values if smooth is None else smooth)
-        axis.plot(*drawn, color=colour, linestyle=dash, linewidth=1.6, marker=mark, markersize=4, label=name)
+        marker = "o" if len(steps) == 1 else None
+        points = thin(steps, values if smooth is None else smooth)
+        style: Any = {"color": colour, "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.6}
+        axis.plot(*points, **style, marker=marker, markersize=4, label=name)
+        if smooth is not None and single:
+            axis.plot(*thin(steps, values), color=colour, linewidth=0.8, alpha=0.3, zorder=1)
     _draw_chance(axis, panel, logs.values())
     if panel.from_zero:
         axis.set_ylim(bottom=0)
@@ -184,8 +205,8 @@ def draw_panel(axis: Axes, panel: Panel, logs: Mapping[str, Log]) -> None:
     axis.locator_params(axis="y", nbins=5)
 
 
-def line_style(number: int) -> tuple[str, str]:
-    """(colour, dash) of the run with this number, from 0."""
+def line_style(number: int) -> tuple[str, tuple[float, ...]]:
+    """(colour, dashes) of the run with this number, from 0; they repeat after `STYLES` runs."""
     return SERIES[number % len(SERIES)], DASHES[number // len(SERIES) % len(DASHES)]
 
 
@@ -211,21 +232,26 @@ def running_mean(values: np.ndarray) -> np.ndarray | None:
     if half < 1:
         return None
     sums = np.concatenate([[0.0], values.cumsum()])
-    place = np.arange(len(values))
-    start, stop = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    index = np.arange(len(values))
+    start, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
     return (sums[stop] - sums[start]) / (stop - start)
 
 
-def thin(steps: np.ndarray, values: np.ndarray, most: int = MOST) -> tuple[np.ndarray, np.ndarray]:
-    """A long series as the least and greatest value of each of `most` / 2 stretches, and both its ends."""
-    if len(values) <= most:
-        return steps, values
-    kept = sorted({0, len(values) - 1, *_extremes(values, most // 2)})
-    return steps[kept], values[kept]
+def thin(
+    steps: np.ndarray, values: np.ndarray, max_points: int = MAX_POINTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """A series of at most about `max_points` points: see `extremes`."""
+    index = extremes(values, max_points)
+    return steps[index], values[index]
 
 
-def _extremes(values: np.ndarray, stretches: int) -> Iterator[int]:
-    edges = np.linspace(0, len(values), stretches + 1).astype(int)
+def extremes(values: np.ndarray, max_points: int = MAX_POINTS) -> np.ndarray:
+    """Indices of both ends and of the least and greatest value in each of `max_points` / 2 intervals."""
+    if len(values) <= max_points:
+        return np.arange(len(values))
+    edges = np.linspace(0, len(values), max_points // 2 + 1).astype(int)
+    index = {0, len(values) - 1}
     for start, stop in pairwise(edges):
-        yield int(start + values[start:stop].argmin())
-        yield int(start + values[start:stop].argmax())
+        part = values[start:stop]
+        index |= {int(start + part.argmin()), int(start + part.argmax())}
+    return np.array(sorted(index))

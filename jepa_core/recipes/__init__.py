@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from jepa_core.recipes.load import load_recipe as load_recipe
     from jepa_core.recipes.load import read as read
     from jepa_core.recipes.load import with_overrides as with_overrides
-    from jepa_core.recipes.resolve import resolve as resolve
     from jepa_core.settings.recipe import Recipe as Recipe
 
 _HOMES = {
@@ -18,11 +17,10 @@ _HOMES = {
     "load_recipe": "recipes.load",
     "names": "recipes.files",
     "read": "recipes.load",
-    "resolve": "recipes.resolve",
     "with_overrides": "recipes.load",
 }
 
-__all__ = ["Recipe", "load_recipe", "names", "read", "resolve", "with_overrides"]
+__all__ = ["Recipe", "load_recipe", "names", "read", "with_overrides"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Recipes for people: the head comment of a recipe file, and a resolved recipe with every setting explained.
+"""Recipes for people: the head comment of a recipe's file, and a resolved recipe with comments.
 
 The head of a recipe file, which `jepa recipes` shows:
 
@@ -24,8 +24,8 @@ from typing import Any
 
 from jepa_core import plugins
 from jepa_core.settings.base import Settings
-from jepa_core.settings.describe import bounds, describe, summary, toml
-from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS, Recipe
+from jepa_core.settings.describe import Setting, bounds, describe, sections_of, settings_of, summary, toml
+from jepa_core.settings.recipe import COMPONENT_TABLES, ENGINE_SECTIONS, Recipe
 
 WIDTH = 100
 OWN = {
@@ -36,7 +36,7 @@ OWN = {
 
 @dataclass(frozen=True)
 class Head:
-    """The head comment of a recipe file; what it does not say is empty."""
+    """The head comment of a recipe's file; empty texts where it has none."""
 
     what: str = ""
     cost: str = ""
@@ -45,75 +45,48 @@ class Head:
 
 
 def read_head(path: Path) -> Head:
-    """The head comment of a recipe file."""
-    found: dict[str, str] = {}
+    """The head comment of a recipe's file, bytes that are not UTF-8 replaced."""
+    texts: dict[str, str] = {}
     last = ""
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()):
         text = line.removeprefix("#")
         if text == line or not text.strip():
             break
         if last and text.startswith("  "):
-            found[last] += f" {text.strip()}"
+            texts[last] += f" {text.strip()}"
             continue
-        key, _, said = text.strip().partition(": ")
+        key, _, value = text.strip().partition(": ")
         last = "what" if number == 0 else key
-        found[last] = said
-    return Head(**{key: said for key, said in found.items() if key in Head.__dataclass_fields__})
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One setting of a resolved recipe."""
-
-    path: str
-    """As an override names it, `masker.target_scale`."""
-    value: Any
-    """A plain value; None where it is not set."""
-    default: Any
-    changed: bool
-    """It differs from the default of its component."""
-    allowed: str
-    means: str
-
-    @property
-    def key(self) -> str:
-        """The name inside its table."""
-        return self.path.rpartition(".")[2]
-
-
-def explain(recipe: Recipe) -> list[Explained]:
-    """Every setting of a resolved recipe, in the order of `to_table`."""
-    return [setting for _, _, settings in _sections(recipe) for setting in settings]
+        texts[last] = value
+    return Head(**{key: text for key, text in texts.items() if key in Head.__dataclass_fields__})
 
 
 def to_json(recipe: Recipe, head: Head) -> dict[str, Any]:
-    """The recipe as a table, its head, and every setting explained, as plain values."""
-    settings = [asdict(setting) for setting in explain(recipe)]
+    """The recipe as a table, its head, and every setting in words, as plain values."""
+    settings = [setting.facts_in_recipe() for setting in settings_of(recipe)]
     return {"name": recipe.name, **asdict(head), "recipe": recipe.to_table(), "settings": settings}
 
 
-def commented(recipe: Recipe, head: Head) -> str:
+def to_commented_toml(recipe: Recipe, head: Head) -> str:
     """The resolved recipe as TOML that loads again, with what each setting means above it."""
     lines = [f"# {recipe.name}, resolved{f': {head.what}' if head.what else ''}"]
-    said = {key: text for key, text in asdict(head).items() if key != "what" and text}
-    lines += [line for key, text in said.items() for line in _comment(f"{key}: {text}", hang=2)]
+    facts = {key: text for key, text in asdict(head).items() if key != "what" and text}
+    lines += [line for key, text in facts.items() for line in _comment(f"{key}: {text}", hang=2)]
     lines += ["#", "# Behind a setting that differs from its component's default stands that default.", ""]
     for key, means in OWN.items():
         lines += [f"# {means}", f"{key} = {toml(getattr(recipe, key))}"]
+    for section in COMPONENT_TABLES:
+        if removed := recipe.removed(section):
+            lines += ["", "# Taken out.", f"[{section}]", *(f"{name} = false" for name in removed)]
     for section, what, settings in _sections(recipe):
         lines += ["", *_comment(what), f"[{section}]", *_lines(section, settings)]
     return "\n".join(lines) + "\n"
 
 
-def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Explained]]]:
+def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Setting]]]:
     """(name of the table, what it is, its settings) for each section of a recipe."""
-    for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
-        settings = getattr(recipe, section)
-        yield section, _what(section, settings), list(_explained(section, settings))
-    for section, kind in COMPONENT_TABLES.items():
-        for name, settings in getattr(recipe, section).items():
-            path = f"{section}.{name}"
-            yield path, _what(kind, settings), list(_explained(path, settings))
+    for section, kind, settings in sections_of(recipe):
+        yield section, _what(kind, settings), list(describe(type(settings), section, settings))
 
 
 def _what(kind: str, settings: Settings) -> str:
@@ -124,26 +97,15 @@ def _what(kind: str, settings: Settings) -> str:
     return summary(plugins.registry().catalogue(kind).find(name))
 
 
-def _explained(section: str, settings: Settings) -> Iterator[Explained]:
-    table = settings.model_dump(mode="json")
-    for setting in describe(type(settings)):
-        value: Any = table
-        for part in setting.name.split("."):
-            value = value[part]
-        changed = not setting.required and value != setting.default
-        path = f"{section}.{setting.name}"
-        yield Explained(path, value, setting.default, changed, setting.allowed, setting.means)
-
-
-def _lines(section: str, settings: list[Explained]) -> Iterator[str]:
+def _lines(section: str, settings: list[Setting]) -> Iterator[str]:
     """The lines of a table; what is not set is a comment, and a nested table follows the plain settings."""
     table = section
     for setting in settings:
-        inside = setting.path.rpartition(".")[0]
-        if inside != table:
-            yield from ("", f"[{inside}]")
-            table = inside
-        if setting.path == f"{section}.name":
+        parent = setting.path.rpartition(".")[0]
+        if parent != table:
+            yield from ("", f"[{parent}]")
+            table = parent
+        if setting.name == "name":
             yield f"name = {toml(setting.value)}"
             continue
         yield from _comment(f"{setting.means}{bounds(setting.allowed, setting.means, setting.value)}")

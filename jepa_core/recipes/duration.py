@@ -20,7 +20,12 @@ def total_steps_of(recipe: Recipe, images: int | None = None) -> int:
     if train.epochs is None or not images:
         missing = "train.steps or train.epochs" if images else "train.epoch_images (or train.steps)"
         raise UserError(f"the recipe does not say how long to train; give {missing}")
-    total = math.floor(train.epochs * (images // train.batch_size))
+    exact = train.epochs * (images // train.batch_size)
+    if exact >= 2**63:
+        raise UserError(
+            f"train.epochs {train.epochs:g} of {images} images are more steps than can be counted"
+        )
+    total = math.floor(exact)
     if total == 0:
         raise UserError(
             f"{train.epochs:g} epochs of {images} images do not fill one batch of {train.batch_size}; "
@@ -38,4 +43,5 @@ def steps_of(recipe: Recipe, images: int | None = None) -> tuple[int, int]:
         return total, optimizer.warmup_steps
     if optimizer.warmup_epochs and not images:
         raise UserError("optimizer.warmup_epochs needs the size of an epoch; give optimizer.warmup_steps")
-    return total, math.floor(optimizer.warmup_epochs * ((images or 0) // recipe.train.batch_size))
+    warmup = optimizer.warmup_epochs * ((images or 0) // recipe.train.batch_size)
+    return total, math.floor(min(warmup, 2**62))

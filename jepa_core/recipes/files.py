@@ -1,16 +1,16 @@
-"""The files of recipes: by a plugin's name for them, by their path, beside the recipe that extends them."""
+"""Where a recipe's file is: by a plugin's name for it, by its path, beside the recipe that extends it."""
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
-from jepa_core.settings.validation_errors import shown
+from jepa_core.recipes.toml_text import check_is_file
+from jepa_core.settings.validation_errors import show
 
 
 def names() -> dict[str, Path]:
@@ -20,17 +20,20 @@ def names() -> dict[str, Path]:
         f"{plugin}/{file.stem}": file
         for plugin, folder in sorted(folders.items())
         for file in sorted(folder.glob("*.toml"))
+        if _is_recipe_file(file)
     }
+
+
+def _is_recipe_file(file: Path) -> bool:
+    """A regular file that can be read, with a printable name; a plugin's folder may hold anything."""
+    return file.stem.isprintable() and file.is_file() and os.access(file, os.R_OK)
 
 
 def find(name_or_path: str | Path) -> Path:
     """The file of a recipe. Raises UserError when there is none."""
     text = str(name_or_path)
     if text.endswith(".toml"):
-        if not os.path.exists(text):
-            raise UserError(f"recipe file {text!r} does not exist")
-        if os.path.isdir(text):
-            raise UserError(f"recipe {text!r} is a folder; expected a file")
+        check_is_file(text)
         return Path(text)
     known = names()
     if text not in known:
@@ -49,25 +52,13 @@ def _no_recipe(text: str, known: Mapping[str, Path]) -> UserError:
     error = str(unknown("recipe", text, known))
     if (ends or files) and "Did you mean" not in error:
         error += f" Did you mean {[*ends, *files][0]!r}?"
-    return UserError(f"{error}{plugins.left_out(plugins.registry().found)}")
+    return UserError(f"{error}{plugins.left_out(plugins.registry().statuses)}")
 
 
-def parsed(path: Path) -> dict[str, Any]:
-    """The table in a recipe's file. Raises UserError for a file that is no TOML, or cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"recipe {path} is not a text in UTF-8, as TOML is") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"recipe {path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise UserError(f"recipe {path} cannot be read: {error.strerror}") from None
-
-
-def base_of(path: Path, base: Any) -> Path:
+def find_base(path: Path, base: Any) -> Path:
     """The file that the recipe in `path` extends: one beside it, or a recipe by name. Raises UserError."""
     if not isinstance(base, str) or not base:
-        raise UserError(f"recipe {path}: extends is {shown(base)}; expected one recipe's name or file")
+        raise UserError(f"recipe {path}: extends is {show(base)}; expected one recipe's name or file")
     beside = path.parent / base
     try:
         return find(beside if beside.suffix == ".toml" else base)

@@ -13,19 +13,19 @@ from dataclasses import fields
 from typing import Any
 
 from jepa_core import plugins
-from jepa_core.errors import UserError, unknown
+from jepa_core.errors import UserError, printable, unknown
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.parse import parse
-from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS, Recipe, Table
-from jepa_core.settings.validation_errors import shown
-
-DEFAULTS: Table = {
-    "variant": {"name": "jepa"},
-    "target_update": {"name": "ema"},
-    "objective": {"name": "smooth_l1"},
-    "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
-}
-"""What a recipe may leave out: each section, and in a section the name."""
+from jepa_core.settings.recipe import (
+    COMPONENT_SECTIONS,
+    COMPONENT_TABLES,
+    DEFAULTS,
+    ENGINE_SECTIONS,
+    REMOVED,
+    Recipe,
+    Table,
+)
+from jepa_core.settings.validation_errors import show
 
 
 def resolve(table: Table) -> Recipe:
@@ -35,36 +35,72 @@ def resolve(table: Table) -> Recipe:
         if key not in known:
             raise unknown("section", key, known)
     table = merge(DEFAULTS, table)
+    for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS):
+        _check_values(section, table.get(section))
     sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
     for section in COMPONENT_SECTIONS:
         sections[section] = _component(section, section, table.get(section))
     for section, kind in COMPONENT_TABLES.items():
         entries = {_entry(section, key): entry for key, entry in table.get(section, {}).items()}
         sections[section] = {
-            key: _component(f"{section}.{key}", kind, entry) for key, entry in entries.items()
+            key: _component(f"{section}.{key}", kind, entry)
+            for key, entry in entries.items()
+            if entry is not REMOVED
         }
     for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
-    return Recipe(**sections)
+    recipe = Recipe(**sections)
+    if recipe.train.eval_every and "knn" not in recipe.probes:
+        raise UserError(
+            "train.eval_every measures with the probe knn, which the recipe takes out (probes.knn=false)"
+        )
+    return recipe
+
+
+def _check_values(path: str, value: Any) -> None:
+    """Raises UserError for a value that TOML can hold and no file name, tensor or JSON reader can."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_values(f"{path}.{key}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_values(path, inner)
+    elif isinstance(value, str) and ("\0" in value or any("\ud800" <= char <= "\udfff" for char in value)):
+        raise UserError(f"setting {path!r} is {show(value)}; expected a text in UTF-8 without NUL")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"setting {path!r} is {show(value)}; expected a whole number below 2^63")
 
 
 def merge(base: Table, changes: Table) -> Table:
-    """`base` with `changes` on top, table by table; a changed component drops the old one's settings."""
+    """`base` with `changes` on top, table by table; a changed component drops the old one's settings.
+
+    Raises UserError for a term or probe that is taken out and not there.
+    """
     merged = dict(base)
     for key, change in changes.items():
-        kind = key if key in COMPONENT_SECTIONS else None
         if key in COMPONENT_TABLES:
-            merged[key] = dict(base.get(key, {}))
-            for entry, inner in _table(key, change).items():
-                merged[key][entry] = _merge_component(
-                    COMPONENT_TABLES[key], _named(merged[key].get(entry, {})), _named(inner)
-                )
-        elif kind:
-            merged[key] = _merge_component(kind, _named(base.get(key, {})), _named(change))
+            merged[key] = _merge_entries(key, base.get(key, {}), _table(key, change))
+        elif key in COMPONENT_SECTIONS:
+            merged[key] = _merge_component(key, _named(base.get(key, {})), _named(change))
         elif isinstance(change, dict):
             merged[key] = _settings(_table(key, base.get(key, {})), change)
         else:
             merged[key] = change
+    return merged
+
+
+def _merge_entries(section: str, base: Any, changes: Table) -> Table:
+    """The entries of a section that has several: `probes.linear = false` takes one out."""
+    merged = _table(section, base)
+    known = {**DEFAULTS.get(section, {}), **merged}
+    for name, change in changes.items():
+        if change is REMOVED and name not in known:
+            raise unknown(f"entry of [{section}]", name, known)
+        if change is REMOVED:
+            merged[name] = REMOVED
+        else:
+            kind = COMPONENT_TABLES[section]
+            merged[name] = _merge_component(kind, _named(merged.get(name, {})), _named(change))
     return merged
 
 
@@ -125,18 +161,20 @@ def _named(entry: Any) -> Any:
 
 def _table(section: str, value: Any) -> Table:
     if not isinstance(value, Mapping):
-        raise UserError(f"section {section!r} is {shown(value)}; expected a table of settings")
+        raise UserError(f"section {section!r} is {show(value)}; expected a table of settings")
     return dict(value)
 
 
 def _seed(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise UserError(f"setting 'seed' is {shown(value)}; expected a whole number from 0, below 2^63")
+        raise UserError(f"setting 'seed' is {show(value)}; expected a whole number from 0, below 2^63")
     return value
 
 
 def _title(value: Any) -> str:
     """The name of a recipe; an override gives a bare number or date as such."""
-    if not str(value).strip() or isinstance(value, list | dict):
-        raise UserError(f"setting 'name' is {shown(value)}; expected a text")
+    if isinstance(value, list | dict) or not str(value).strip():
+        raise UserError(f"setting 'name' is {show(value)}; expected a text")
+    if printable(value) != str(value):
+        raise UserError(f"setting 'name' is {show(value)}; expected a text without control characters")
     return str(value)

@@ -1,7 +1,7 @@
-"""What a run cost: device-hours, and the arithmetic of its steps.
+"""What a run cost: device-hours, CPU time, and the arithmetic of its steps.
 
-What is unusual: FLOPs are counted, not estimated: one real step (forward and backward, real masks) runs
-under torch's counter. It sees matrix products, convolutions and attention, a multiply-add as two.
+What is unusual: FLOPs are counted and not estimated, and they are the mean over many draws of masks (see
+`evaluate.flops`), so that two runs of one masker have one number.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
-
-from jepa_core.assembly import random_batch, sample_masks
+from jepa_core.evaluate.flops import StepCost, expected_cost
 from jepa_core.jepa import JEPA
 from jepa_core.report.summary import RunSummary
 from jepa_core.settings.recipe import Recipe
 
-COUNTED = 4
-"""Images of the step that is counted."""
 LARGEST = 400e6
 """Parameters up to which a step is counted: above, one costs more memory than a report should take."""
 
@@ -39,17 +35,14 @@ def device_hours(story: RunSummary) -> tuple[float, str] | None:
     return hours * cores, "core-hours"
 
 
-def flops_per_image(model: JEPA, recipe: Recipe) -> float | None:
-    """Floating-point operations of one training step for each of its images; None for a giant model.
-
-    On the CPU in fp32, on random images with the masks of the run's first step.
-    """
+def step_cost(model: JEPA, recipe: Recipe) -> StepCost | None:
+    """Operations and tokens of a training step an image, the mean over masks; None for a giant model."""
     if sum(p.numel() for p in model.parameters()) > LARGEST:
         return None
-    device = next(model.parameters()).device
-    images = random_batch(recipe, model, COUNTED).to(device)
-    plan = sample_masks(model, COUNTED, recipe.seed).to(device)
-    with FlopCounterMode(display=False) as counter:
-        model(images, plan).loss.backward()
-    model.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / COUNTED
+    return expected_cost(model, recipe)
+
+
+def flops_per_image(model: JEPA, recipe: Recipe) -> float | None:
+    """Floating-point operations of a training step for each image; None for a giant model."""
+    cost = step_cost(model, recipe)
+    return cost.flops if cost else None

@@ -1,4 +1,6 @@
-"""What `jepa report` does unless somebody asks for something else."""
+"""Defaults of `jepa report`."""
 
 IMAGES = 2000
-"""Images of each split that are looked at."""
+"""Images of each split whose features are shown."""
+FULL_RUNS = 4
+"""Runs up to which a comparison also has the sections of each run."""

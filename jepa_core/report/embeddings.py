@@ -1,7 +1,7 @@
-"""A second look at the images: their features and their thumbnails, taken in one pass.
+"""Pooled features and thumbnails of a split's images, taken in one pass; features of single patches.
 
-Images are those that evaluation sees (resized, centre-cropped), evenly spaced over a split, and everything
-after the one forward pass is arithmetic on what it gave. In fp32, whatever the run trained in.
+Images are those that an evaluation sees (resized, centre-cropped), evenly spaced over a split. Features are
+in fp32, whatever the run trained in.
 
 Axes: n images, D width, N tokens of the grid, C channels, h × w pixels.
 """
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_core.data.eval_loader import eval_loader
+from jepa_core.data.eval_batches import eval_loader
+from jepa_core.errors import UserError
 from jepa_core.evaluate.features import extract, model_features
 from jepa_core.jepa import JEPA
 from jepa_core.plots.clips import middle_frames
@@ -38,17 +39,24 @@ class ImageFeatures:
     values: Tensor
     """Mean-pooled features, float32 [n, D]."""
     labels: Tensor
-    """int64 [n], -1 for none."""
+    """int64 [n]; negative for none."""
     thumbs: Tensor
     """uint8 [n, 3, h, w]."""
     classes: Sequence[str] | None
 
     def class_of(self, index: int) -> str | None:
-        """The name of an image's class, or None."""
-        return self.classes[int(self.labels[index])] if self.classes else None
+        """The name of an image's class; None where it has no label, or one that has no name."""
+        label = int(self.labels[index])
+        return self.classes[label] if self.classes and 0 <= label < len(self.classes) else None
+
+    @property
+    def unnamed_labels(self) -> list[int]:
+        """Labels for which the data name no class, in order."""
+        count = len(self.classes or ())
+        return sorted({int(label) for label in self.labels if int(label) >= count}) if self.classes else []
 
 
-def look(
+def image_features(
     model: JEPA,
     samples: Samples,
     transform: TransformSettings,
@@ -57,20 +65,30 @@ def look(
     limit: int,
     progress: Progress,
 ) -> ImageFeatures:
-    """Features and thumbnails of `limit` evenly spaced images. Raises UserError where none can be read."""
+    """Features and thumbnails of `limit` evenly spaced images.
+
+    Raises UserError where none can be read, and where the features are not finite.
+    """
     loader = eval_loader(samples, transform, model.encoder.view_shape(), BATCH, 0, limit)
     progress.begin(f"features of the {split} split", loader.images)
     thumbs: list[Tensor] = []
     device = next(model.parameters()).device
-    kept = _keeping(loader, transform, thumbs)
-    found = extract([model_features(model, "shown", role)], kept, device, None, progress)[0]
-    return ImageFeatures(split, found.values, found.labels, torch.cat(thumbs), samples.classes)
+    batches = _with_thumbs(loader, transform, thumbs)
+    features = extract([model_features(model, "trained", role)], batches, device, None, progress)[0]
+    check_finite(features.values)
+    return ImageFeatures(split, features.values, features.labels, torch.cat(thumbs), samples.classes)
 
 
-def _keeping(
+def check_finite(features: Tensor) -> None:
+    """Raises UserError for features that are not finite."""
+    if not torch.isfinite(features).all():
+        raise UserError("the features are not finite: the encoder has diverged")
+
+
+def _with_thumbs(
     loader: Iterable[tuple[Tensor, Tensor]], transform: TransformSettings, thumbs: list[Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The loader's batches, each leaving its thumbnails in `thumbs`."""
+    """The loader's batches; the thumbnails of each are appended to `thumbs`."""
     for images, labels in loader:
         thumbs.append(_thumbs(unnormalise(images, transform.mean, transform.std)))
         yield images, labels
@@ -87,7 +105,7 @@ def _thumbs(images: Tensor) -> Tensor:
 
 
 def few_images(model: JEPA, samples: Samples, transform: TransformSettings, count: int) -> Tensor:
-    """`count` evenly spaced images, normalised, float32 [count, C, h, w]: for maps of single patches."""
+    """`count` evenly spaced images, normalised, float32 [count, C, h, w]; clips [count, C, T, h, w]."""
     loader = eval_loader(samples, transform, model.encoder.view_shape(), count, 0, count)
     images: Tensor = next(iter(loader))[0]
     return images

@@ -1,7 +1,8 @@
-"""The pictures of one run: masks, patch features, neighbours, the map; or a sentence why there is none.
+"""Pictures of one run (masks, patch features, neighbours, the map), or a line that says why one is missing.
 
 A report is written for runs that went wrong too: lost data, no checkpoint yet or a method without masks
-leave out the pictures that need them, and the page says so.
+leave out the pictures that need them, and the page says so. Models and data are read through plugins, which
+may raise anything; an error costs the picture that met it.
 """
 
 from __future__ import annotations
@@ -11,146 +12,181 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from jepa_core.assembly import build, sample_masks
-from jepa_core.errors import UserError
+from jepa_core.assembly import build, build_model, sample_masks
+from jepa_core.errors import UserError, describe_error
 from jepa_core.jepa import JEPA
 from jepa_core.plots.clips import by_step, masks_over, middle_frames
 from jepa_core.plots.sheets import Sheet, draw_sheet, unnormalise
 from jepa_core.protocols import Role, Samples, Source
 from jepa_core.report.charts import map_figure, png
 from jepa_core.report.cost import flops_per_image
-from jepa_core.report.embeddings import few_images, look, patch_features
-from jepa_core.report.neighbours import FEWEST, flat_map, neighbour_sheet
+from jepa_core.report.embeddings import (
+    ImageFeatures,
+    check_finite,
+    few_images,
+    image_features,
+    patch_features,
+)
+from jepa_core.report.neighbours import MIN_IMAGES, flat_map, neighbour_sheet
 from jepa_core.report.patch_maps import pca_sheet, similarity_sheet
-from jepa_core.report.sections import Section, sections
+from jepa_core.report.sections import DrawnSection, save_sections, sections
 from jepa_core.report.summary import RunSummary
 from jepa_core.runs.load import open_model
+from jepa_core.runtime.atomic_write import atomic_path, atomic_write
 from jepa_core.runtime.progress import Progress
 from jepa_core.settings.recipe import Recipe
 
-FEW = 8
-"""Images in a sheet."""
+IMAGES_OF_SHEET = 8
 
 
 @dataclass
 class RunFigures:
-    """What there is to look at."""
+    """The pictures of a run and what their captions need."""
 
     step: int | None = None
-    """Of the checkpoint whose weights were looked at; None where there is none."""
+    """Of the checkpoint whose weights were used; None where there is none."""
     held_out: str = ""
     """The split that the images come from."""
     sheets: dict[str, Sheet] = field(default_factory=dict)
-    sections: dict[str, Section] = field(default_factory=dict)
+    sections: dict[str, DrawnSection] = field(default_factory=dict)
     """What plugins add, by name."""
     points: np.ndarray | None = None
     """float [n, 2]: the map of the held-out images."""
     classes: Sequence[str | None] = ()
     """The class of each of them."""
     gallery: int = 0
-    """Training images among which neighbours are looked for."""
+    """Training images among which neighbours are searched."""
     flops: float | None = None
     """Of one training step, for each image."""
     notes: list[str] = field(default_factory=list)
-    """Why something is not shown."""
+    """Why something is missing."""
 
     def save(self, folder: Path) -> None:
-        """Every picture as a PNG."""
+        """Writes every picture as a PNG. Raises OSError where the folder cannot be written."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, sheet in self.sheets.items():
-            draw_sheet(sheet, folder / f"{name}.png")
-        for name, section in self.sections.items():
-            section.save(folder / f"{name}.png")
+            with atomic_path(folder / f"{name}.png") as partial:
+                draw_sheet(sheet, partial)
+        save_sections(self.sections, folder)
         if self.points is not None:
-            (folder / "map.png").write_bytes(png(map_figure(self.points, self.classes, legend=True)))
+            atomic_write(folder / "map.png", png(map_figure(self.points, self.classes, legend=True)))
 
 
-def shown(story: RunSummary, role: Role, images: int, progress: Progress) -> RunFigures:
-    """Looks at a run's newest checkpoint through `images` images of each split."""
-    seen = RunFigures()
+def run_figures(run: RunSummary, role: Role, images: int, progress: Progress, salt: str = "") -> RunFigures:
+    """The pictures of a run's newest checkpoint, from `images` images of each split.
+
+    `salt` keeps the ids in its drawings apart from those of other runs on the page.
+    """
+    figures = RunFigures()
     try:
-        recipe, model, seen.step = open_model(story.folder)
-    except UserError as error:
-        seen.notes.append(f"There are no pictures of features: {error}.")
-        return seen
-    _attempt(seen, lambda: _masks(seen, recipe, model))
-    _attempt(seen, lambda: _looks(seen, recipe, model, role, images, progress))
-    seen.sections, notes = sections(recipe, model)
-    seen.notes += notes
-    if story.trained:
-        seen.flops = flops_per_image(model, recipe)
-    return seen
+        recipe, model, figures.step = open_model(run.folder)
+    except Exception as error:  # a plugin's encoder or a damaged checkpoint; the other parts do without
+        figures.notes.append(f"There are no pictures of features: {_reason(error)}.")
+        return figures
+    _attempt(figures, lambda: _draw_masks(figures, recipe, model))
+    _attempt(figures, lambda: _draw_features(figures, recipe, model, role, images, progress))
+    figures.sections, notes = sections(recipe, model, salt)
+    figures.notes += notes
+    if run.trained:
+        figures.flops = count_flops(recipe, model)
+    return figures
 
 
-def _attempt(seen: RunFigures, part: Callable[[], None]) -> None:
-    """A part of the page, or a note of what the user would have to mend to get it."""
+def count_flops(recipe: Recipe, model: JEPA | None = None) -> float | None:
+    """FLOPs of a training step for each image, of a fresh model where none is given; None where they cannot
+    be counted."""
+    try:
+        return flops_per_image(model or build_model(recipe), recipe)
+    except Exception:  # a plugin's parts; the page does without the number
+        return None
+
+
+def _attempt(figures: RunFigures, part: Callable[[], None]) -> None:
+    """Makes a part of the page; an error becomes a note."""
     try:
         part()
-    except UserError as error:
-        note = f"Pictures are left out: {error}."
-        if note not in seen.notes:
-            seen.notes.append(note)
+    except Exception as error:  # plugins and files may fail in any way; the other parts go on
+        note = f"Pictures are left out: {_reason(error)}."
+        if note not in figures.notes:
+            figures.notes.append(note)
 
 
-def _masks(seen: RunFigures, recipe: Recipe, model: JEPA) -> None:
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else describe_error(error)
+
+
+def _draw_masks(figures: RunFigures, recipe: Recipe, model: JEPA) -> None:
     grid = model.grid()
-    plan = sample_masks(model, FEW, recipe.seed)
+    plan = sample_masks(model, IMAGES_OF_SHEET, recipe.seed)
     if plan.empty:
-        seen.notes.append("There are no pictures of masks: this method hides nothing.")
+        figures.notes.append("There are no pictures of masks: this method hides nothing.")
     elif len(grid) not in (2, 3):
-        seen.notes.append(f"Masks are drawn on grids (H, W) and (T, H, W); this encoder's is {grid}.")
+        figures.notes.append(f"Masks are drawn on grids (H, W) and (T, H, W); this encoder's is {grid}.")
     else:
         samples = build("data", recipe.data).split("train")
-        images = few_images(model, samples, recipe.transform, FEW)
-        plan = sample_masks(model, len(images), recipe.seed)
-        real = unnormalise(images, recipe.transform.mean, recipe.transform.std)
-        seen.sheets["masks"] = masks_over(real, plan, grid, FEW)
+        views = few_images(model, samples, recipe.transform, IMAGES_OF_SHEET)
+        plan = sample_masks(model, len(views), recipe.seed)
+        images = unnormalise(views, recipe.transform.mean, recipe.transform.std)
+        figures.sheets["masks"] = masks_over(images, plan, grid, IMAGES_OF_SHEET)
 
 
-def _looks(
-    seen: RunFigures, recipe: Recipe, model: JEPA, role: Role, images: int, progress: Progress
+def _draw_features(
+    figures: RunFigures, recipe: Recipe, model: JEPA, role: Role, images: int, progress: Progress
 ) -> None:
     source: Source = build("data", recipe.data)
-    seen.held_out, held_out = _first_split(source, ("test", "val", "train"))
-    if len(model.grid()) in (2, 3):
-        _patches(seen, recipe, model, held_out, role)
+    figures.held_out, held_out = _first_split(source, ("test", "val", "train"))
+    grid = model.grid()
+    if len(grid) in (2, 3):
+        _attempt(figures, lambda: _draw_patches(figures, recipe, model, held_out, role))
     else:
-        seen.notes.append(
-            f"Patches are shown on grids (H, W) and (T, H, W); this encoder's is {model.grid()}."
-        )
-    queries = look(model, held_out, recipe.transform, seen.held_out, role, images, progress)
-    gallery = look(model, source.split("train"), recipe.transform, "train", role, images, progress)
-    seen.sheets["neighbours"] = neighbour_sheet(queries, gallery, FEW)
-    seen.gallery = len(gallery.values)
-    seen.classes = [queries.class_of(index) for index in range(len(queries.values))]
-    if len(seen.classes) < FEWEST:
-        seen.notes.append(f"A map needs {FEWEST} images; the {seen.held_out} split has {len(seen.classes)}.")
+        figures.notes.append(f"Patches are shown on grids (H, W) and (T, H, W); this encoder's is {grid}.")
+    split = figures.held_out
+    queries = image_features(model, held_out, recipe.transform, split, role, images, progress)
+    train = source.split("train")
+    gallery = image_features(model, train, recipe.transform, "train", role, images, progress)
+    _note_labels(figures, queries, gallery)
+    figures.sheets["neighbours"] = neighbour_sheet(queries, gallery, IMAGES_OF_SHEET)
+    figures.gallery = len(gallery.values)
+    figures.classes = [queries.class_of(index) for index in range(len(queries.values))]
+    if len(figures.classes) < MIN_IMAGES:
+        count = len(figures.classes)
+        figures.notes.append(f"A map needs {MIN_IMAGES} images; the {figures.held_out} split has {count}.")
         return
     progress.begin("a map of the features", None)
-    seen.points = flat_map(queries.values)
+    figures.points = flat_map(queries.values)
 
 
-def _patches(seen: RunFigures, recipe: Recipe, model: JEPA, samples: Samples, role: Role) -> None:
-    images = few_images(model, samples, recipe.transform, FEW)
-    features = patch_features(model, images, role)
-    if not torch.isfinite(features).all():
-        raise UserError("the features are not finite: the encoder has diverged")
-    real, grid = unnormalise(images, recipe.transform.mean, recipe.transform.std).cpu(), model.grid()
+def _note_labels(figures: RunFigures, *features: ImageFeatures) -> None:
+    for part in features:
+        if part.unnamed_labels:
+            listed = ", ".join(map(str, part.unnamed_labels[:3]))
+            more = ", …" if len(part.unnamed_labels) > 3 else ""
+            figures.notes.append(
+                f"The {part.split} split has labels beyond its {len(part.classes or ())} classes "
+                f"({listed}{more}); those images are shown without a class."
+            )
+
+
+def _draw_patches(figures: RunFigures, recipe: Recipe, model: JEPA, samples: Samples, role: Role) -> None:
+    views = few_images(model, samples, recipe.transform, IMAGES_OF_SHEET)
+    features, grid = patch_features(model, views, role), model.grid()
+    check_finite(features)
+    images: Tensor = unnormalise(views, recipe.transform.mean, recipe.transform.std).cpu()
     if len(grid) == 3:
-        real, features, grid = middle_frames(real, grid[0]), by_step(features, grid), grid[1:]
-    for sheet in (pca_sheet, similarity_sheet):
-        made = sheet(real[:FEW], features[:FEW], grid)
-        seen.sheets[made.name] = made
+        images, features, grid = middle_frames(images, grid[0]), by_step(features, grid), grid[1:]
+    for draw in (pca_sheet, similarity_sheet):
+        sheet = draw(images[:IMAGES_OF_SHEET], features[:IMAGES_OF_SHEET], grid)
+        figures.sheets[sheet.name] = sheet
 
 
 def _first_split(source: Source, names: Sequence[str]) -> tuple[str, Samples]:
     """The first of these splits that the data have. Raises the first one's UserError where they have none."""
-    said: list[UserError] = []
+    errors: list[UserError] = []
     for name in names:
         try:
             return name, source.split(name)
         except UserError as error:
-            said.append(error)
-    raise said[0]
+            errors.append(error)
+    raise errors[0]

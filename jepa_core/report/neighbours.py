@@ -14,16 +14,17 @@ from jepa_core.plots.sheets import Cell, Sheet
 from jepa_core.report.embeddings import ImageFeatures, thumb_pixels
 
 K = 7
-"""Neighbours that are shown of each image."""
+"""Neighbours of each image on the page."""
 PERPLEXITY = 30
-FEWEST = 12
-"""Images below which a map of them says nothing."""
+MIN_IMAGES = 12
+"""Images that a map needs at least."""
 
 
 def nearest(queries: Tensor, gallery: Tensor, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(cosine [q, k], index [q, k]) of the k most similar of `gallery` [n, D] to `queries` [q, D].
 
-    `own` int64 [q]: where each query stands in the gallery itself; it is no neighbour of its own.
+    `own` int64 [q]: the index of each query in the gallery, where it is in it; it is left out of its own
+    neighbours.
     """
     similarity = F.normalize(queries, dim=1) @ F.normalize(gallery, dim=1).T
     if own is not None:
@@ -38,24 +39,24 @@ def neighbour_sheet(queries: ImageFeatures, gallery: ImageFeatures, count: int) 
     count = min(count, len(queries.values))
     rows = torch.arange(count) * len(queries.values) // count
     own = rows if queries.split == gallery.split else None
-    cosines, found = nearest(queries.values[rows], gallery.values, K, own)
+    cosines, indices = nearest(queries.values[rows], gallery.values, K, own)
     groups = []
-    for row, near, order in zip(rows.tolist(), cosines.tolist(), found.tolist(), strict=True):
-        asked = queries.class_of(row)
-        cells = [Cell(thumb_pixels(queries.thumbs[row]), asked or "image", strong=True)]
-        for index, cosine in zip(order, near, strict=True):
-            said = _caption(asked, gallery.class_of(index), cosine)
-            cells.append(Cell(thumb_pixels(gallery.thumbs[index]), said))
+    for row, row_cosines, row_indices in zip(rows.tolist(), cosines.tolist(), indices.tolist(), strict=True):
+        query_class = queries.class_of(row)
+        cells = [Cell(thumb_pixels(queries.thumbs[row]), query_class or "image", strong=True)]
+        for index, cosine in zip(row_indices, row_cosines, strict=True):
+            caption = _caption(query_class, gallery.class_of(index), cosine)
+            cells.append(Cell(thumb_pixels(gallery.thumbs[index]), caption))
         groups.append(cells)
     title = f"Images of the {queries.split} split and their nearest of the {gallery.split} split"
     labels = [queries.split, *(f"{i + 1}." for i in range(K))]
     return Sheet("neighbours", title, groups, "across", labels)
 
 
-def _caption(own: str | None, other: str | None, cosine: float) -> str:
-    if other is None:
+def _caption(query_class: str | None, neighbour_class: str | None, cosine: float) -> str:
+    if neighbour_class is None:
         return f"{cosine:.3f}"
-    return f"{'✓ ' if own == other else ''}{other} {cosine:.3f}"
+    return f"{'✓ ' if query_class == neighbour_class else ''}{neighbour_class} {cosine:.3f}"
 
 
 def flat_map(values: Tensor) -> np.ndarray:
@@ -68,8 +69,8 @@ def flat_map(values: Tensor) -> np.ndarray:
     from threadpoolctl import threadpool_limits
 
     unit = F.normalize(values, dim=1).double().numpy()
-    few = PCA(min(50, *unit.shape), random_state=0, svd_solver="full").fit_transform(unit)
-    perplexity = min(PERPLEXITY, (len(few) - 1) / 3)
-    with threadpool_limits(1):  # sums in one order
-        points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(few)
+    reduced = PCA(min(50, *unit.shape), random_state=0, svd_solver="full").fit_transform(unit)
+    perplexity = min(PERPLEXITY, (len(reduced) - 1) / 3)
+    with threadpool_limits(1):  # so that sums are taken in one order
+        points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     return np.asarray(points)

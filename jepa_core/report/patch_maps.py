@@ -1,4 +1,4 @@
-"""What the encoder makes of single patches: principal components as colours, and similarity to one patch.
+"""Features of single patches as pictures: principal components as colours, and similarity to one patch.
 
 Axes: n images, H × W tokens of the grid, N = H·W, D width.
 """
@@ -20,14 +20,14 @@ from jepa_core.types.index_set import Grid
 MARK = "#D55E00"
 
 
-def pca_sheet(shown: Tensor, features: Tensor, grid: Grid) -> Sheet:
-    """The first three principal components of all shown patches as red, green and blue.
+def pca_sheet(images: Tensor, features: Tensor, grid: Grid) -> Sheet:
+    """The first three principal components of all patches as red, green and blue.
 
-    `shown` [n, C, h, w] from 0 to 1, `features` [n, N, D] (the maps of DINOv2, arXiv 2304.07193, fig. 1,
+    `images` [n, C, h, w] from 0 to 1, `features` [n, N, D] (the maps of DINOv2, arXiv 2304.07193, fig. 1,
     without its foreground threshold).
     """
     maps = rearrange(pca_colours(features), "n (h w) c -> n h w c", h=grid[0])
-    groups = [[Cell(photo), Cell(colours)] for photo, colours in zip(photos(shown), maps, strict=True)]
+    groups = [[Cell(image), Cell(colours)] for image, colours in zip(to_uint8(images), maps, strict=True)]
     title = f"First three principal components of the patch features, {grid[0]}×{grid[1]} patches"
     return Sheet("pca", title, groups, labels=["image", "features"])
 
@@ -35,8 +35,8 @@ def pca_sheet(shown: Tensor, features: Tensor, grid: Grid) -> Sheet:
 def pca_colours(features: Tensor) -> np.ndarray:
     """uint8 [n, N, 3]: each component from its 2nd to its 98th percentile over all patches.
 
-    The sign of a component is arbitrary; here its largest weight is positive, so that a picture can be made
-    again. Where there are fewer than three components the others are 0.
+    The sign of a component is arbitrary; here its largest weight is positive, so that the same features give
+    the same picture. Where there are fewer than three components the others are 0.
     """
     flat = rearrange(features.double(), "n p d -> (n p) d")
     centred = flat - flat.mean(0)
@@ -49,19 +49,21 @@ def pca_colours(features: Tensor) -> np.ndarray:
     return rearrange(colours, "(n p) c -> n p c", n=len(features)).numpy()
 
 
-def similarity_sheet(shown: Tensor, features: Tensor, grid: Grid) -> Sheet:
-    """For a few patches of each image, the cosine similarity of every patch's feature with the one marked."""
+def similarity_sheet(images: Tensor, features: Tensor, grid: Grid) -> Sheet:
+    """For a few patches of each image, the cosine similarity of every patch's feature with the marked one's.
+
+    `images` [n, C, h, w] from 0 to 1, `features` [n, N, D]."""
     similarity = patch_similarity(features)
     low = float(similarity.quantile(0.02)) if similarity.numel() < 1e6 else float(similarity.min())
     scale = Scale("cividis", min(low, 0.99), 1.0, "cosine similarity with the marked patch")
     groups = []
-    for photo, maps in zip(photos(shown), similarity, strict=True):
-        cells = [Cell(photo)]
-        for place in places(grid):
+    for image, maps in zip(to_uint8(images), similarity, strict=True):
+        cells = [Cell(image)]
+        for place in marked_patches(grid):
             values = maps[place[0] * grid[1] + place[1]].view(grid).numpy()
-            cells.append(Cell(colour_map(values, scale), outlines=[mark(grid, place)]))
+            cells.append(Cell(colour_map(values, scale), outlines=[frame(grid, place)]))
         groups.append(cells)
-    names = ["image", *["similarity"] * len(places(grid))]
+    names = ["image", *["similarity"] * len(marked_patches(grid))]
     return Sheet("similarity", "Similarity of all patches with one", groups, labels=names, scale=scale)
 
 
@@ -71,21 +73,22 @@ def patch_similarity(features: Tensor) -> Tensor:
     return unit @ unit.transpose(1, 2)
 
 
-def places(grid: Grid) -> Sequence[tuple[int, int]]:
-    """(row, column) of the patches looked at: upper left, middle, lower right, an eighth from the sides."""
+def marked_patches(grid: Grid) -> Sequence[tuple[int, int]]:
+    """(row, column) of the patches that others are compared with: upper left, middle, lower right, an eighth
+    of a side from the border."""
     height, width = grid
     rows, columns = (sorted({side // 8, side // 2, side - 1 - side // 8}) for side in (height, width))
     count = max(len(rows), len(columns))
     return [(rows[min(i, len(rows) - 1)], columns[min(i, len(columns) - 1)]) for i in range(count)]
 
 
-def mark(grid: Grid, place: tuple[int, int]) -> Outline:
+def frame(grid: Grid, place: tuple[int, int]) -> Outline:
     """A frame around one patch, in cells of the grid."""
-    keep = np.zeros(grid, bool)
-    keep[place] = True
-    return Outline(outline(keep, 0.04), MARK)
+    marked = np.zeros(grid, bool)
+    marked[place] = True
+    return Outline(outline(marked, 0.04), MARK)
 
 
-def photos(shown: Tensor) -> np.ndarray:
+def to_uint8(images: Tensor) -> np.ndarray:
     """uint8 [n, h, w, 3] of images [n, C, h, w] from 0 to 1."""
-    return (to_pixels(shown) * 255).round().astype(np.uint8)
+    return (to_pixels(images) * 255).round().astype(np.uint8)

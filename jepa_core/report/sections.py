@@ -1,25 +1,33 @@
-"""Sections that plugins add to a report: a drawing of what a run's model does, with words around it.
+"""Sections that plugins add to a report: a figure of what a run's model does, with a text.
 
 A plugin offers functions through the hook `jepa_sections`. Each is called with the run's recipe, its model in
 evaluation mode and its source of data, and returns a `Section`, or None where it has nothing to show.
+
+What is unusual: the functions are foreign code that runs after hours of training, so a function that raises
+anything, SystemExit too, loses its own section and nothing else, and the size of its figure is limited.
 """
 
 from __future__ import annotations
 
+import base64
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib import rc_context
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jepa_core import plugins
 from jepa_core.assembly import build
-from jepa_core.errors import UserError
+from jepa_core.errors import UserError, describe_error
 from jepa_core.report.charts import THEMED, png, themed_svg
+from jepa_core.runtime.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from jepa_core.jepa import JEPA
@@ -28,10 +36,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jepa")
 
+MAX_INCHES = 40.0
+"""Of a figure's longer side."""
+MAX_PIXELS = 30e6
+"""Of its PNG."""
+MAX_POINTS = 20_000
+"""Points of a figure that are drawn as SVG; a figure of more is put on the page as a PNG."""
+MAX_SVG = 600_000
+"""Characters of SVG; a longer one is replaced by a PNG."""
+
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what is to be seen, and a figure about 7 inches wide.
+    """A heading, a text that says what is to be seen, and a figure about 7 inches wide.
 
     `draw` makes the figure. Drawn in the colours `INK`, `FAINT`, `GRID` and `SERIES` of
     `jepa_core.plots.curves` it follows the page's light or dark style.
@@ -41,46 +58,132 @@ class Section:
     says: str
     draw: Callable[[], Figure]
 
-    def svg(self, salt: str) -> str:
-        """The figure for the page; `salt` keeps its names apart from other figures'."""
+    def figure(self) -> Figure:
+        """The figure. Raises ValueError for what is no figure, and for one that is too large to keep."""
         with rc_context(THEMED):
-            return themed_svg(self.draw(), salt)
+            figure = self.draw()
+        if not isinstance(figure, Figure):
+            raise ValueError(f"its `draw` gives {type(figure).__name__}; expected a matplotlib Figure")
+        width, height = (float(side) for side in figure.get_size_inches())
+        if max(width, height) > MAX_INCHES or width * height * figure.dpi**2 > MAX_PIXELS:
+            raise ValueError(
+                f"its figure is {width:g} × {height:g} inches at {figure.dpi:g} dpi; expected at most "
+                f"{MAX_INCHES:g} inches a side and {MAX_PIXELS / 1e6:g} million pixels"
+            )
+        return figure
+
+    def svg(self, salt: str) -> str:
+        """The figure for the page, as SVG or, where it has very many points, as an image."""
+        return figure_markup(self.figure(), salt)
 
     def save(self, path: Path) -> None:
-        """The figure as a PNG."""
-        with rc_context(THEMED):
-            path.write_bytes(png(self.draw()))
+        """Writes the figure as a PNG."""
+        atomic_write(path, png(self.figure()))
 
 
-Make = Callable[["Recipe", "JEPA", "Source"], Section | None]
+@dataclass(frozen=True)
+class DrawnSection:
+    """A section whose figure is drawn."""
+
+    title: str
+    says: str
+    markup: str
+    """For the page."""
+    png: bytes
+
+
+MakeSection = Callable[["Recipe", "JEPA", "Source"], Section | None]
 """What a plugin offers: see the hook `jepa_sections`."""
 
 
 @torch.no_grad()
-def sections(recipe: Recipe, model: JEPA) -> tuple[dict[str, Section], list[str]]:
-    """Every section of a run by name, and why one is missing, where that can be mended."""
-    made, notes = {}, []
+def sections(recipe: Recipe, model: JEPA, salt: str = "") -> tuple[dict[str, DrawnSection], list[str]]:
+    """Every section of a run by name, drawn, and a line for each that is missing because of an error.
+
+    `salt` keeps the names inside the drawings apart from those of other runs on the page.
+    """
+    drawn: dict[str, DrawnSection] = {}
+    notes: list[str] = []
     training = model.training
     model.eval()
     try:
-        for name, make in plugins.registry().sections().items():
+        for name, make in offered_sections(notes).items():
             try:
                 section = make(recipe, model, build("data", recipe.data))
+                if section is not None:
+                    drawn[name] = draw_section(section, f"{salt} {name}")
+            except KeyboardInterrupt:
+                raise
             except UserError as error:
                 notes.append(f"The section {name} is left out: {error}.")
-                continue
-            if section is not None:
-                made[name] = section
+            except BaseException as error:  # foreign code; the other sections do without it
+                notes.append(f"The section {name} is left out: {describe_error(error)}.")
     finally:
         model.train(training)
-    return made, notes
+    return drawn, notes
+
+
+def offered_sections(notes: list[str]) -> dict[str, MakeSection]:
+    """The sections of all plugins by name; a line goes to `notes` where they cannot be asked for."""
+    try:
+        return dict(plugins.registry().sections())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's hook is foreign code as well
+        notes.append(f"The sections of plugins are left out: {describe_error(error)}.")
+        return {}
+
+
+def draw_section(section: Section, salt: str) -> DrawnSection:
+    """Draws a section. Raises ValueError for what is none, and whatever its `draw` raises."""
+    if not isinstance(section, Section):
+        raise ValueError(f"it is of the type {type(section).__name__}; expected a Section, or None")
+    figure = section.figure()
+    return DrawnSection(str(section.title), str(section.says), figure_markup(figure, salt), png(figure))
+
+
+def figure_markup(figure: Figure, salt: str) -> str:
+    """A figure for the page: SVG, or an `<img>` with a PNG where the SVG would be very long."""
+    if points_of(figure) <= MAX_POINTS:
+        svg = themed_svg(figure, salt)
+        if len(svg) <= MAX_SVG:
+            return svg
+    source = base64.b64encode(png(figure)).decode()
+    return f'<img src="data:image/png;base64,{source}" alt="">'
+
+
+def points_of(figure: Figure) -> int:
+    """How many points the lines and collections of a figure have."""
+    lines: list[Any] = figure.findobj(Line2D)
+    collections: list[Any] = figure.findobj(Collection)
+    return sum(len(line.get_xdata()) for line in lines) + sum(
+        max(len(collection.get_offsets()), sum(len(path.vertices) for path in collection.get_paths()))
+        for collection in collections
+    )
+
+
+def file_name(name: str) -> str:
+    """A section's name as that of a file: only letters, digits, `.`, `-` and `_`, and no leading dot."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".")[:80] or "_"
+
+
+def save_sections(drawn: dict[str, DrawnSection], folder: Path) -> None:
+    """Writes a PNG of every section. Raises OSError where the folder cannot be written."""
+    for name, section in drawn.items():
+        atomic_write(folder / f"{file_name(name)}.png", section.png)
 
 
 def draw_sections(recipe: Recipe, model: JEPA, folder: Path) -> None:
-    """A PNG of every section in `folder`, which is made if there is one; what is missing is logged."""
-    made, notes = sections(recipe, model)
+    """Writes a PNG of every section to `folder`, which is made if there is one.
+
+    What is missing is logged as a warning; nothing is raised, for this is called when a training ends.
+    """
+    drawn, notes = sections(recipe, model)
     for note in notes:
         log.warning("%s", note)
-    for name, section in made.items():
-        folder.mkdir(exist_ok=True)
-        section.save(folder / f"{name}.png")
+    try:
+        if drawn:
+            folder.mkdir(exist_ok=True)
+        save_sections(drawn, folder)
+    except OSError as error:
+        log.warning("The pictures of sections cannot be written to %s: %s.", folder, error.strerror)

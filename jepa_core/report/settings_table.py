@@ -7,26 +7,24 @@ recipe differs from the component's default) and `default`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
-
 from jepa_core.recipes.files import names
 from jepa_core.recipes.load import load_recipe
-from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS, Recipe, flat
+from jepa_core.settings.describe import Setting, settings_of
+from jepa_core.settings.recipe import Recipe, flat
 
 ASIDE = {"name", "data.workers", *(f"train.{key}" for key in ("device", "keep"))} | {
     f"train.{what}_every" for what in ("log", "eval", "checkpoint")
 }
-"""Settings that say where a run took place and how it was watched, and nothing about what it learned."""
+"""Settings that change where a run is computed and what is logged, and not what it learns."""
 
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One setting of a run."""
+    """One setting of a run as texts for a table."""
 
     key: str
     value: str
@@ -39,9 +37,8 @@ class SettingRow:
 
 def choices(recipe: Recipe, base: Recipe | None) -> list[SettingRow]:
     """Every setting of a resolved recipe, sections in order; `base` is the recipe it started from."""
-    before = None if base is None else {key: _value(model, name) for key, model, name in _settings(base)}
-    listed = [_choice(key, model, name, before) for key, model, name in _settings(recipe)]
-    return [*listed, _seed(recipe, base)]
+    before = None if base is None else {setting.path: setting.value for setting in settings_of(base)}
+    return [*(_row(setting, before) for setting in settings_of(recipe)), _seed(recipe, base)]
 
 
 def base_of(recipe: Recipe) -> Recipe | None:
@@ -49,39 +46,24 @@ def base_of(recipe: Recipe) -> Recipe | None:
     return load_recipe(recipe.name) if recipe.name in names() else None
 
 
-def _settings(recipe: Recipe) -> Iterator[tuple[str, BaseModel, str]]:
-    """(key, the settings object it is in, its name there)."""
-    sections = {section: getattr(recipe, section) for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS)}
-    for many in COMPONENT_TABLES:
-        sections |= {f"{many}.{name}": entry for name, entry in getattr(recipe, many).items()}
-    for section, model in sections.items():
-        for name in type(model).model_fields:
-            yield f"{section}.{name}", model, name
-
-
-def _value(model: BaseModel, name: str) -> Any:
-    return to_jsonable_python(getattr(model, name))
-
-
-def _choice(key: str, model: BaseModel, name: str, before: Mapping[str, Any] | None) -> SettingRow:
-    field, value = type(model).model_fields[name], _value(model, name)
-    default = (
-        None if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True))
-    )
-    means = " ".join((field.description or "").split())
-    if before is not None and before.get(key) != value:
-        return SettingRow(key, text(value), "run", text(before.get(key)), means)
-    if field.is_required():
-        return SettingRow(key, text(value), "recipe", "", means)
-    origin = "default" if default == value else "recipe"
-    return SettingRow(key, text(value), origin, "" if origin == "default" else text(default), means)
+def _row(setting: Setting, before: Mapping[str, Any] | None) -> SettingRow:
+    value, instead_of = text(setting.value), ""
+    if before is not None and before.get(setting.path) != setting.value:
+        origin, instead_of = "run", text(before.get(setting.path))
+    elif setting.required:
+        origin = "recipe"
+    elif setting.changed:
+        origin, instead_of = "recipe", text(setting.default)
+    else:
+        origin = "default"
+    return SettingRow(setting.path, value, origin, instead_of, setting.means)
 
 
 def _seed(recipe: Recipe, base: Recipe | None) -> SettingRow:
-    other = 0 if base is None else base.seed
-    origin = "default" if recipe.seed == other else "run"
+    usual = 0 if base is None else base.seed
+    origin = "default" if recipe.seed == usual else "run"
     means = "Of the initial weights, the order of the images, crops and masks."
-    return SettingRow("seed", text(recipe.seed), origin, "" if origin == "default" else text(other), means)
+    return SettingRow("seed", text(recipe.seed), origin, "" if origin == "default" else text(usual), means)
 
 
 def text(value: Any) -> str:

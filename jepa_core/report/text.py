@@ -1,18 +1,23 @@
-"""Numbers and events as people read them."""
+"""Numbers, scores and events as text."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from jepa_core.evaluate.table import EvalResult, headline
+from jepa_core.evaluate.table import EvalResult, Row, headline
 from jepa_core.report.cost import device_hours
 from jepa_core.report.summary import RunSummary
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
-EACH = 12
+LISTED = 12
 """Events of one kind that are listed; of more, the first."""
+LONGEST = 2000
+"""Characters of one event that are shown."""
+NOT_COMPUTED = "not computed"
+NOT_FINITE = "the score was not finite, as it is where an encoder has diverged"
 
 
 def duration(seconds: float) -> str:
@@ -34,32 +39,28 @@ def si(value: float, unit: str) -> str:
     return f"{value:.3g} {PREFIXES[power]}{unit}"
 
 
-def steps(story: RunSummary) -> str:
-    """`300 steps`, `120 of 300 steps`."""
-    total = story.total_steps
-    some = f"{story.steps:,}" if total in (None, story.steps) else f"{story.steps:,} of {total:,}"
-    return f"{some} steps"
+def percent(row: Row, probe: str) -> float | None:
+    """A probe's headline score of a row in percent, None where it is not finite."""
+    value = row.scores[probe][headline(row, probe)]
+    return 100 * value if math.isfinite(value) else None
 
 
-def headline_of(story: RunSummary) -> str:
-    """The result in one line, for the top of the page."""
-    tables = story.evaluation.tables if story.evaluation else ()
-    parts = [*map(_score, tables), *_training(story)]
-    return "; ".join(part for part in parts if part) + "."
+def standard_error(row: Row, probe: str) -> float | None:
+    """One standard error of that score in percentage points, where it is known."""
+    value = row.scores[probe].get(f"{headline(row, probe)}_se")
+    return 100 * value if value is not None and math.isfinite(value) else None
 
 
-def _score(result: EvalResult) -> str:
-    if not result.rows[0].scores:
-        return ""
-    row, place = result.rows[0], f" on {result.held_out_images:,} {result.split} {result.unit}"
-    over = f" over the {result.baseline}"
-    said = []
-    for probe in row.scores:
-        score, gain = 100 * row.scores[probe][headline(row, probe)], result.gain(row.name, probe)
-        more = "" if gain is None else f", {gain:+z.1f}{over}"
-        said.append(f"{label(probe, result.task)} {score:.1f} %{place}{more}")
-        place = over = ""
-    return "; ".join(said)
+def failure(row: Row, probe: str) -> str:
+    """Why a row's score could not be computed."""
+    return row.failures.get(probe, NOT_FINITE)
+
+
+def gain(table: EvalResult, row: Row, probe: str) -> float | None:
+    """Percentage points of a row's score over the table's baseline; None for the baseline, or where one of
+    the two is not finite."""
+    points = table.gain(row.name, probe)
+    return points if points is not None and math.isfinite(points) else None
 
 
 def label(probe: str, task: str | None = None) -> str:
@@ -68,90 +69,133 @@ def label(probe: str, task: str | None = None) -> str:
     return f"{task}, {name}" if task else name
 
 
-def _training(story: RunSummary) -> Iterator[str]:
-    if not story.trained:
-        yield "imported weights, not trained here"
+def steps(run: RunSummary) -> str:
+    """`300 steps`, `120 of 300 steps`."""
+    total = run.total_steps
+    count = f"{run.steps:,}" if total in (None, run.steps) else f"{run.steps:,} of {total:,}"
+    return f"{count} steps"
+
+
+def headline_of(run: RunSummary) -> str:
+    """The result in one line, for the top of the page."""
+    parts = [*(_scores(table) for table in run.tables), _table_step(run), *_training(run)]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _scores(table: EvalResult) -> str:
+    """The scores of the first row; where they were taken and the baseline stand behind the first one."""
+    row, where = table.rows[0], f" on {table.held_out_images:,} {table.split} {table.unit}"
+    over = f" over the {table.baseline}"
+    parts = []
+    for probe in row.scores:
+        score, points = percent(row, probe), gain(table, row, probe)
+        value = NOT_COMPUTED if score is None else f"{score:.1f} %"
+        difference = "" if points is None else f", {points:+z.1f}{over}"
+        parts.append(f"{label(probe, table.task)} {value}{where}{difference}")
+        where = over = ""
+    return "; ".join(parts)
+
+
+def _table_step(run: RunSummary) -> str:
+    """The step of the scores, where the run has gone on since."""
+    if not run.table_is_older or run.evaluation is None or not run.evaluation.rows[0].scores:
+        return ""
+    return f"these scores are of step {run.evaluation.step:,}, older than the run's step {run.steps:,}"
+
+
+def _training(run: RunSummary) -> Iterator[str]:
+    if not run.trained:
+        yield f"{run.state}, not trained here" if run.imported_from else "imported weights, not trained here"
         return
-    took = f" in {duration(story.seconds)}" if story.seconds else ""
-    state = "" if story.state == "finished" else f", {story.state}"
-    yield f"{steps(story)}{took}{state}"
-    if story.events:
-        count = len(story.alarms)
+    took = f" in {duration(run.seconds)}" if run.seconds else ""
+    state = "" if run.state == "finished" else f", {run.state}"
+    yield f"{steps(run)}{took}{state}"
+    if run.events:
+        count = len(run.alarms)
         yield "no alarms" if not count else f"{count} alarm{'s' if count > 1 else ''}"
 
 
-def facts(story: RunSummary, flops: float | None) -> list[tuple[str, str]]:
+def facts(run: RunSummary, flops: float | None) -> list[tuple[str, str]]:
     """What was run, where, and what it cost: (name, text), those that are known."""
-    start, recipe = story.start, story.recipe
-    said = {
-        "State": story.state,
-        "Model": _model(story),
+    start, recipe = run.start, run.recipe
+    texts = {
+        "Name": run.labels.name,
+        "Tags": ", ".join(run.labels.tags),
+        "Note": run.labels.note,
+        "State": run.state,
+        "Model": _model(run),
         "Data": start.get("data", recipe.data.name),
-        "Training": _amount(story) if story.trained else "",
-        "Time": _time(story),
-        "Cost": _cost(story, flops),
+        "Training": _amount(run) if run.trained else "",
+        "Time": _time(run),
+        "Cost": _cost(run, flops),
         "Machine": _machine(start),
         "Software": _software(start),
         "Code": _code(start),
         "Command": start.get("command", ""),
     }
-    return [(name, text) for name, text in said.items() if text]
+    return [(name, text) for name, text in texts.items() if text]
 
 
-def _model(story: RunSummary) -> str:
-    count = story.start.get("parameters")
+def _model(run: RunSummary) -> str:
+    count = run.start.get("parameters")
     trained = f", {count / 1e6:.2f} M trained parameters" if count else ""
-    return f"{story.recipe.encoder.name}{trained}"
+    return f"{run.recipe.encoder.name}{trained}"
 
 
-def _amount(story: RunSummary) -> str:
-    size = story.start.get("images")
-    epochs = f", {story.images / size:.3g} passes over {size:,} images" if size else ""
-    return f"{steps(story)} of {story.recipe.train.batch_size:,} images{epochs}"
+def _amount(run: RunSummary) -> str:
+    size = run.start.get("images")
+    epochs = f", {run.images / size:.3g} passes over {size:,} images" if size else ""
+    return f"{steps(run)} of {run.recipe.train.batch_size:,} images{epochs}"
 
 
-def _time(story: RunSummary) -> str:
+def _time(run: RunSummary) -> str:
+    """Wall-clock times: another busy process on the machine lengthens them."""
     parts = []
-    if story.wall_seconds:
-        parts.append(duration(story.wall_seconds))
-    if story.training_seconds:
+    if run.wall_seconds:
+        parts.append(f"{duration(run.wall_seconds)} wall clock")
+    if run.cpu_seconds:
+        parts.append(f"{duration(run.cpu_seconds)} CPU time")
+    if run.training_seconds:
         alone = " of training steps" if parts else " of training steps (the whole time was not recorded)"
-        parts.append(f"{duration(story.training_seconds)}{alone}")
-    if story.images_per_s:
-        parts.append(f"{story.images_per_s:,.0f} images/s")
-    return ", ".join(parts)
+        parts.append(f"{duration(run.training_seconds)}{alone}")
+    if run.images_per_s:
+        parts.append(f"{run.images_per_s:,.0f} images/s by the wall clock")
+    times = ", ".join(parts)
+    return f"{times}; {run.busy_note}" if times and run.busy_note else times
 
 
-def _cost(story: RunSummary, flops: float | None) -> str:
+def _cost(run: RunSummary, flops: float | None) -> str:
     parts = []
-    hours = device_hours(story)
+    hours = device_hours(run)
     if hours:
-        parts.append(f"{hours[0]:.2g} {hours[1]}")
-    if flops and story.images:
-        parts.append(f"{si(flops, 'FLOP')} an image, {si(flops * story.images, 'FLOP')} in all")
+        parts.append(f"{hours[0]:.2g} {hours[1]} by the wall clock")
+    if flops and run.images:
+        parts.append(f"{si(flops, 'FLOP')} an image, {si(flops * run.images, 'FLOP')} in all")
     return "; ".join(parts)
 
 
 def _machine(start: Mapping[str, Any]) -> str:
-    where = start.get("environment")
-    if not where:
+    environment = start.get("environment")
+    if not environment:
         return ""
-    cpu = where["cpu"]
-    parts = [gpu["name"] for gpu in where["gpus"]] + [f"{cpu['model']}, {cpu['cores']} cores"]
-    if where["memory_gib"]:
-        parts.append(f"{where['memory_gib']:.0f} GiB")
-    used = f"ran on {start['device']} in {start['precision']}" if "device" in start else ""
+    cpu = environment["cpu"]
+    parts = [str(gpu["name"]) for gpu in environment["gpus"]] + [f"{cpu['model']}, {cpu['cores']} cores"]
+    if environment.get("memory_gib"):
+        parts.append(f"{environment['memory_gib']:.0f} GiB")
+    used = (
+        f"ran on {start['device']} in {start['precision']}" if {"device", "precision"} <= start.keys() else ""
+    )
     if start.get("processes", 1) > 1:
         used += f", {start['processes']} processes"
     return ", ".join(filter(None, (*parts, used)))
 
 
 def _software(start: Mapping[str, Any]) -> str:
-    where = start.get("environment")
-    if not where:
+    environment = start.get("environment")
+    if not environment:
         return ""
-    named = [f"{name} {version}" for name, version in where["versions"].items() if version]
-    return ", ".join((*named, where["platform"]))
+    named = [f"{name} {version}" for name, version in environment["versions"].items() if version]
+    return ", ".join((*named, environment["platform"]))
 
 
 def _code(start: Mapping[str, Any]) -> str:
@@ -162,17 +206,19 @@ def _code(start: Mapping[str, Any]) -> str:
 
 def events(listed: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
     """(time, step, kind, facts) of events; of a kind with very many, the first."""
-    rows, seen = [], dict.fromkeys((event["kind"] for event in listed), 0)
+    rows, counts = [], dict.fromkeys((event["kind"] for event in listed), 0)
     for event in listed:
-        seen[event["kind"]] += 1
-        if seen[event["kind"]] <= EACH:
+        counts[event["kind"]] += 1
+        if counts[event["kind"]] <= LISTED:
             when = str(event.get("time", "")).replace("T", " ").partition("+")[0]
-            rows.append((when, f"{event['step']:,}", event["kind"].replace("_", " "), _what(event)))
-    more = [f"{count - EACH} more of the kind {kind}" for kind, count in seen.items() if count > EACH]
+            text = _event_text(event)
+            text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+            rows.append((when, f"{event['step']:,}", event["kind"].replace("_", " "), text))
+    more = [f"{count - LISTED} more of the kind {kind}" for kind, count in counts.items() if count > LISTED]
     return rows + [("", "", "…", text) for text in more]
 
 
-def _what(event: Mapping[str, Any]) -> str:
+def _event_text(event: Mapping[str, Any]) -> str:
     if event["kind"] == "started":
         return f"{'again: ' if event.get('resumed') else ''}{event.get('command', '')}"
     if event["kind"] == "stopped":

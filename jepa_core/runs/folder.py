@@ -1,32 +1,61 @@
-"""A run's folder: the names of its files, the recipe in it, and what may be removed from it.
+"""A run's folder: the names of its files, the recipe in it, which of its files a new run replaces.
 
 recipe.toml      the resolved recipe          metrics.jsonl   one JSON object a logged step
 checkpoints/     see checkpoints.py           events.jsonl    starts, stops, alarms (events_file.py)
 masks.png        masks over real images       curves.png      the metrics drawn
 tensorboard/     the metrics as events        corrupt_files.tsv   inputs that were passed over
-pictures/        what plugins draw at the end
+pictures/        what plugins draw at the end   lock-*.json     while a process trains (lock.py)
+evaluations/     all probe tables             eval.json       the newest of them
+predictions.npz  what the probes predicted    run.json        name, tags and note (labels.py)
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from jepa_core.errors import UserError
 from jepa_core.recipes.load import load_recipe
 from jepa_core.runs.events_file import EVENTS
 from jepa_core.runs.input_log import CORRUPT_FILES
+from jepa_core.runs.labels import LABELS
 from jepa_core.runs.metrics_file import METRICS
 from jepa_core.settings.recipe import Recipe
 
 RECIPE = "recipe.toml"
 
 OWN_FILES = (
-    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, "masks.png", "curves.png", "eval.json"),
-    "report.html",
+    *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
+    *("predictions.npz", "report.html"),
 )
 
-OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures")
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")
+
+
+@contextmanager
+def reserve_folder(name: Path) -> Iterator[Path]:
+    """A new folder called `name`, or `name-2`, `name-3`, … where that exists; removed again if left empty.
+
+    Made exclusively, so that two runs that start at once never share one. Raises UserError where it cannot
+    be made.
+    """
+    for number in count(1):
+        folder = name if number == 1 else name.with_name(f"{name.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from None
+        break
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
@@ -39,11 +68,11 @@ def check_free(folder: Path, overwrite: bool) -> None:
                 f"{str(folder)!r} holds a run already; resume it, overwrite it, or name another folder"
             )
         return
-    taken = [name for name in (*OWN_FILES, *OWN_FOLDERS) if (folder / name).exists()]
-    if taken:
+    in_the_way = [name for name in (*OWN_FILES, *OWN_FOLDERS) if (folder / name).exists()]
+    if in_the_way:
         raise UserError(
-            f"{str(folder)!r} is not a run (it holds no {RECIPE}), but has {', '.join(taken)}, which a run "
-            "would write to; name another folder"
+            f"{str(folder)!r} is not a run (it holds no {RECIPE}), but has {', '.join(in_the_way)}, which a "
+            "run would write to; name another folder"
         )
 
 

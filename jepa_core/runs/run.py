@@ -23,6 +23,8 @@ class Run:
     training: TrainingStep
     samples: Samples
     """The training split."""
+    data_hash: str = ""
+    """By which a resumed run knows that split again (`runs.data_hash`)."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What observers leave for whoever looks at the run afterwards, such as `alarms`."""
 

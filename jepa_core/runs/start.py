@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ from jepa_core.assembly import build, build_model
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
-from jepa_core.runs.events_file import record
+from jepa_core.runs.data_hash import data_hash, same_data
+from jepa_core.runs.events_file import EVENTS, read_events, record
 from jepa_core.runs.folder import RECIPE, check_free, read_run_recipe, remove_run_files
-from jepa_core.runs.metrics_file import METRICS, keep_until
+from jepa_core.runs.metrics_file import METRICS, keep_until, read_metrics
 from jepa_core.runs.run import Run
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.devices import pick_device
 from jepa_core.runtime.distributed import Ranks
+from jepa_core.runtime.json_lines import is_count
 from jepa_core.settings.recipe import Recipe, flat
 from jepa_core.training.build import make_step
 
@@ -38,12 +40,12 @@ def start_or_resume(
     allow: Sequence[str] = (),
     ranks: Ranks | None = None,
 ) -> Run:
-    """A run about to take its next step: a fresh one, or where its newest whole checkpoint stands.
+    """A run about to take its next step: a fresh one, or one resumed from its newest whole checkpoint.
 
     A run that was stopped before its first checkpoint goes on from its start. `allow` names settings that
-    may differ from the run's. Raises UserError for a folder in use, unless it is to be overwritten, and
-    whatever keeps the run from starting; nothing is written before all is well, and then by the main
-    process alone.
+    may differ from the run's. The caller holds the folder's lock. Raises UserError for a folder in use,
+    unless it is to be overwritten, and whatever keeps the run from starting; nothing is written before all
+    checks have passed, and then by the main process alone.
     """
     ranks = ranks or Ranks()
     checkpoint: Path | None = None
@@ -51,7 +53,7 @@ def start_or_resume(
     changed: list[str] = []
     if resume:
         changed = _check_unchanged(recipe, read_run_recipe(folder), allow)
-        checkpoint, damages = checkpoints.newest_good(folder)
+        checkpoint, damages = ranks.run_on_main(lambda: _newest_checkpoint(folder))
     else:
         check_free(folder, overwrite)
     if not ranks.is_main:
@@ -59,14 +61,14 @@ def start_or_resume(
     samples = build("data", recipe.data).split("train")
     if ranks.is_main:
         ranks.barrier()
-    model = build_model(recipe).to(pick_device(recipe.train.device, ranks.local_rank))
     steps, warmup = steps_of(recipe, len(samples))
     if warmup > steps:
         log.warning(
             "a warm-up of %d steps in a run of %d: its peak learning rate is not reached", warmup, steps
         )
+    model = build_model(recipe, total_steps=steps).to(pick_device(recipe.train.device, ranks.local_rank))
     training = make_step(model, recipe, steps, warmup, ranks)
-    run = Run(folder, recipe, training, samples)
+    run = Run(folder, recipe, training, samples, ranks.run_on_main(lambda: data_hash(samples)))
     if checkpoint is not None:
         _restore(run, checkpoint, allow)
     ranks.barrier()
@@ -75,31 +77,95 @@ def start_or_resume(
     return run
 
 
+def _newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """`checkpoints.newest_good`. Raises UserError where there is none, though the run has saved one."""
+    checkpoint, damages = checkpoints.newest_good(folder)
+    if checkpoint is None:
+        _check_nothing_lost(folder)
+    return checkpoint, damages
+
+
+def _check_nothing_lost(folder: Path) -> None:
+    """Raises UserError for a run without checkpoints whose other files show that it had some.
+
+    Starting it again would remove its metrics; more likely a disk is not mounted.
+    """
+    place = folder / "checkpoints"
+    saved = [event["step"] for event in read_events(folder) if _tells_of_a_checkpoint(event)]
+    logged = [line["step"] for line in read_metrics(folder / METRICS)]
+    if saved and max(saved) > 0:
+        lost = f"{place} holds no checkpoint, though {EVENTS} tells of one of step {max(saved):,}"
+    elif logged and not place.is_dir():
+        lost = f"there is no folder {place}, though {METRICS} goes up to step {max(logged):,}"
+    else:
+        return
+    raise UserError(
+        f"{lost}: is a disk not mounted, or was it removed? Bring it back, or start the run anew with "
+        "--overwrite"
+    )
+
+
+def _tells_of_a_checkpoint(event: Mapping[str, Any]) -> bool:
+    """Whether a run that has this event has saved a checkpoint: its end and a signal save one, too."""
+    why = str(event.get("why", ""))
+    stopped = event["kind"] == "stopped" and (why == "finished" or why.startswith("signal"))
+    return stopped or event["kind"] == "checkpoint_saved"
+
+
 def state_of(run: Run) -> dict[str, Any]:
     """What a checkpoint holds besides the weights."""
     return {
         "training": run.training.state_dict(),
         "inputs": run.inputs.state_dict(),
         "images": len(run.samples),
+        "data": run.data_hash,
     }
 
 
 def _restore(run: Run, checkpoint: Path, allow: Sequence[str]) -> None:
     """Puts a checkpoint into the run, to go on as if nothing had happened.
 
-    One of step 0 without a state is imported weights, from which training begins.
+    One of step 0 without a state is imported weights, from which training begins. Raises UserError for other
+    data than the checkpoint's, and DamagedCheckpoint for a state that is not of this model's training.
     """
     if checkpoints.step_of(checkpoint) == 0 and not (checkpoint / checkpoints.STATE).exists():
         return checkpoints.load_weights(checkpoint, run.model)
-    state = checkpoints.load_state(checkpoint)
-    if state["images"] != len(run.samples) and not any(key.split(".")[0] == "data" for key in allow):
+    state, step = checkpoints.load_state(checkpoint), checkpoints.step_of(checkpoint)
+    if not any(key.split(".")[0] == "data" for key in allow):
+        _check_same_data(run, state)
+    checkpoints.load_weights(checkpoint, run.model)
+    try:
+        run.training.load_state_dict(_part(state, "training"))
+        run.inputs.load_state_dict(_part(state, "inputs"))
+        if run.step != step:
+            raise UserError(f"it is of step {run.step:,}, and the checkpoint of step {step:,}")
+    except UserError as error:
+        path = checkpoint / checkpoints.STATE
+        raise checkpoints.DamagedCheckpoint(f"{path} is not this run's state: {error}") from None
+
+
+def _part(state: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One entry of a state, which is a dictionary itself. Raises UserError for anything else."""
+    if not isinstance(state.get(name), dict):
+        raise UserError(f"its entry {name!r} is {state.get(name)!r:.40}; expected a dictionary")
+    part: dict[str, Any] = state[name]
+    return part
+
+
+def _check_same_data(run: Run, state: Mapping[str, Any]) -> None:
+    """Raises UserError for another training split. States of old have a count of images and no hash."""
+    count, written = state.get("images"), state.get("data", "")
+    if count != len(run.samples):
+        before = f"{count:,}" if is_count(count) else repr(count)[:40]
         raise UserError(
-            f"the training split has {len(run.samples):,} images, but {state['images']:,} when the run "
+            f"the training split has {len(run.samples):,} images, but {before} when the run "
             f"began; give it the same data, or --allow-change data"
         )
-    checkpoints.load_weights(checkpoint, run.model)
-    run.training.load_state_dict(state["training"])
-    run.inputs.load_state_dict(state["inputs"])
+    if not same_data(run.data_hash, str(written)):
+        raise UserError(
+            f"the training split has {count:,} images as when the run began, but others (their names, sizes "
+            "or contents differ); give it the same data, or --allow-change data"
+        )
 
 
 def rewind_files(run: Run, damages: list[str], changed: list[str]) -> None:
@@ -123,7 +189,7 @@ def make_folder(run: Run) -> None:
     try:
         if (run.folder / RECIPE).exists():
             remove_run_files(run.folder)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)  # its absence tells of a lost disk
         atomic_write(run.folder / RECIPE, run.recipe.to_toml())
     except OSError as error:
         raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None

@@ -2,23 +2,28 @@
 
     torchrun --nproc-per-node 8 --no-python -- jepa train ijepa/in1k_vith14 data.path=imagenet
 
-What is unusual: a step's micro-batches *are* ranks (`train.micro_batch`), whoever computes them. Eight
-processes with one each and one process with eight see the same samples, crops and masks, and a run may go
-on with another number of processes. Gradients are averaged by torch's DistributedDataParallel. What is
+What is unusual: a step's micro-batches *are* ranks (`train.micro_batch`), whichever process computes them.
+Eight processes with one each and one process with eight see the same samples, crops and masks, and a run
+may go on with another number of processes. Gradients are averaged by torch's DistributedDataParallel. What is
 decided once (a signal, the folder) travels over a gloo group beside the devices' own.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+from jepa_core.errors import UserError
+from jepa_core.runtime.launch import Launch, read_launch
+from jepa_core.runtime.lost_process import Member, name_lost_process
 
 T = TypeVar("T")
 
@@ -33,6 +38,8 @@ class Ranks:
     """The rank among the processes of this machine: the number of its GPU."""
     control: Any = None
     """A gloo group for what lies on the CPU."""
+    members: tuple[Member, ...] = ()
+    """Who the processes are, by rank; empty for a process alone."""
 
     @property
     def is_main(self) -> bool:
@@ -50,6 +57,36 @@ class Ranks:
         if self.world_size > 1:
             dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def run_on_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the main process, for all; its UserError or OSError is raised in all."""
+        if self.world_size == 1:
+            return work()
+        result: Any = None
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                result = work()
+            except (UserError, OSError) as problem:
+                error = problem
+        result, error = self.broadcast((result, error))
+        if error is not None:
+            raise error
+        value: T = result
+        return value
+
+    @contextmanager
+    def lost_process_in_error(self) -> Iterator[None]:
+        """Turns the failure of a collective call into a UserError that names the process that is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world_size == 1:
+                raise
+            text = name_lost_process(self.members, self.rank, error)
+            if text is None:
+                raise
+            raise UserError(text) from error
 
     def gather(self, value: T) -> list[T]:
         """Every process's value."""
@@ -77,9 +114,11 @@ class Ranks:
         """The model, with its gradients averaged over the processes where there are several."""
         if self.world_size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # later versions of torch have another name for broadcast_buffers
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.parallel.DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
 
 def world_size() -> int:
@@ -111,8 +150,8 @@ class _Summed(torch.autograd.Function):
 
 
 def is_main() -> bool:
-    """Whether this process, joined or not, is the first of those that torchrun started, or alone."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process, before or after it joins the others, is the first one, or alone."""
+    return os.environ.get("RANK", "0").strip() in ("", "0")
 
 
 @contextmanager
@@ -120,18 +159,42 @@ def init_distributed(device: str) -> Iterator[Ranks]:
     """Joins the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK); alone where it did not.
 
     `device` is the setting `train.device`: `cpu` joins by gloo, anything else by NCCL where there are GPUs.
+    Raises UserError for variables that make no sense, others that cannot be joined, and a process that is
+    lost while they work together.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or "RANK" not in os.environ:
+    launch = read_launch(os.environ)
+    if launch is None:
         yield Ranks()
         return
-    local = int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+        _set_gpu(launch)
+    _join(launch, "nccl" if on_gpu else "gloo")
     try:
         control = dist.new_group(backend="gloo") if on_gpu else None
-        yield Ranks(dist.get_rank(), world, local, control)
+        ranks = Ranks(launch.rank, launch.world_size, launch.local_rank, control)
+        ranks = Ranks(*launch, control, tuple(ranks.gather(Member.of_this_process())))
+        with ranks.lost_process_in_error():
+            yield ranks
     finally:
-        dist.destroy_process_group()
+        with suppress(RuntimeError):  # of a process that is lost
+            dist.destroy_process_group()
+
+
+def _set_gpu(launch: Launch) -> None:
+    count = torch.cuda.device_count()
+    if launch.local_rank >= count:
+        raise UserError(f"LOCAL_RANK is {launch.local_rank}, but there are {count} GPUs here")
+    torch.cuda.set_device(launch.local_rank)
+
+
+def _join(launch: Launch, backend: str) -> None:
+    """Raises UserError where the other processes cannot be reached."""
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError, OSError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        text = str(error).partition("\n")[0]
+        raise UserError(
+            f"process {launch.rank} of {launch.world_size} cannot join the others at {where}: {text}"
+        ) from error

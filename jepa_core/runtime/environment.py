@@ -1,7 +1,7 @@
-"""Where a result comes from: versions, machine, and the commit of the working folder.
+"""Versions, machine, and commit of the working folder: what a result depends on besides its recipe.
 
-It stands in the `started` event of a run, in `jepa report` and in `jepa doctor`. Nothing heavy is imported
-to find a version: installed distributions say theirs.
+They are in the `started` event of a run, in `jepa report` and in `jepa doctor`. Versions are read from the
+metadata of installed distributions, without importing the packages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": versions(),
         "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "cores": _cores(), "threads": torch.get_num_threads()},
+        "cpu": {"model": _cpu_model(), "cores": cores(), "threads": torch.get_num_threads()},
         "memory_gib": _memory_gib(),
         "gpus": _gpus(),
         "git": git_state(Path.cwd()),
@@ -43,8 +43,15 @@ def versions() -> dict[str, str | None]:
     """Versions of Python, of the packages a result depends on, and of the CUDA that torch was built for."""
     import torch
 
-    found = {"python": platform.python_version(), **{name: _installed(name) for name in PACKAGES}}
-    return {**found, "cuda": torch.version.cuda}
+    packages = {name: _installed(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages, "cuda": torch.version.cuda}
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -60,9 +67,9 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git says, or None where it is missing, refuses, or takes longer than a few seconds."""
+    """git's output, or None where it is missing, refuses, or takes longer than a few seconds."""
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             ["git", "--no-optional-locks", "-C", str(folder), *words],
             capture_output=True,
             text=True,
@@ -71,7 +78,7 @@ def _git(folder: Path, *words: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip()
+    return done.stdout.strip()
 
 
 def _installed(name: str) -> str | None:
@@ -85,19 +92,13 @@ def _cpu_model() -> str:
     """Linux keeps it in /proc/cpuinfo; elsewhere the platform's own word, or the architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux only
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 def _memory_gib() -> float | None:
-    known = getattr(os, "sysconf_names", {})  # absent on Windows
-    if "SC_PHYS_PAGES" not in known:
+    names = getattr(os, "sysconf_names", {})  # absent on Windows
+    if "SC_PHYS_PAGES" not in names:
         return None
     return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
 
@@ -105,8 +106,8 @@ def _memory_gib() -> float | None:
 def _gpus() -> list[dict[str, Any]]:
     import torch
 
-    found = []
+    gpus = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        found.append({"name": properties.name, "memory_gib": round(properties.total_memory / GIB, 1)})
-    return found
+        gpus.append({"name": properties.name, "memory_gib": round(properties.total_memory / GIB, 1)})
+    return gpus

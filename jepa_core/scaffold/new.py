@@ -52,7 +52,7 @@ def _check_name(name: str, kind: str) -> None:
         )
     if name.startswith("jepa"):
         raise UserError(f"plugin name {name!r}: leave the jepa out, the package will be called jepa_NAME")
-    if name in {plugin.name for plugin in plugins.registry().found} or find_spec(f"jepa_{name}"):
+    if name in {plugin.name for plugin in plugins.registry().statuses} or find_spec(f"jepa_{name}"):
         raise UserError(f"plugin name {name!r} is taken: a package jepa_{name} is installed; choose another")
     catalogue = plugins.registry().catalogue(kind)
     if name in catalogue.classes:

@@ -1,4 +1,4 @@
-"""What a setting is, in words: its default, what it may be, what it means. For help, recipes and completion.
+"""Settings in words: value, default, what it may be, what it means. For help, recipes, reports, completion.
 
 Everything is read off the settings class: types and bounds from its JSON schema, the meaning from the
 docstring under the field. Values are shown as TOML, as one would type them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import tomlkit
@@ -16,17 +16,20 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_jsonable_python
 
+from jepa_core.settings.base import Settings
+from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, ENGINE_SECTIONS, Recipe
+
 Schema = Mapping[str, Any]
 
-_TELLING = r" (from|above|below|to|or) "
+_WITH_BOUNDS = r" (from|above|below|to|or) "
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a component, or of the engine."""
+    """One setting of a component or of the engine, and its value where it is one of a recipe."""
 
     name: str
-    """As it is typed in a recipe, dots between tables: `scale`, `augment.blur`."""
+    """As it is typed in its section, dots between nested tables: `scale`, `augment.blur`."""
     default: Any
     """A plain value (of JSON); None where there is none."""
     required: bool
@@ -36,33 +39,89 @@ class Setting:
     """All it may be, as TOML, where that is a short list."""
     means: str
     """Its docstring, on one line."""
+    section: str = ""
+    """Its table in the recipe, `masker`; empty where no recipe is described."""
+    value: Any = None
+    """Its value in the recipe, a plain one; None where it is not set."""
+
+    @property
+    def path(self) -> str:
+        """As an override names it, `masker.target_scale`."""
+        return f"{self.section}.{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Its name inside its own table, without those of the tables around."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the recipe's value differs from the default."""
+        return not self.required and self.value != self.default
 
     def facts(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return asdict(self) | {"choices": list(self.choices)}
+        """What holds of the setting in any recipe, as plain values for JSON."""
+        names = ("name", "default", "required", "allowed", "choices", "means")
+        return {name: getattr(self, name) for name in names} | {"choices": list(self.choices)}
+
+    def facts_in_recipe(self) -> dict[str, Any]:
+        """What holds of it in its recipe, as plain values for JSON."""
+        names = ("path", "value", "default", "changed", "allowed", "means")
+        return {name: getattr(self, name) for name in names}
 
 
-def describe(config: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
-    """Every setting of a class of settings, those of nested tables after their table's own."""
+def describe(
+    config: type[BaseModel], section: str = "", values: BaseModel | None = None
+) -> Iterator[Setting]:
+    """Every setting of a class of settings, those of nested tables after their table's own.
+
+    With `values`, the settings of a recipe's `section`, each comes with its value.
+    """
+    table = {} if values is None else to_jsonable_python(values, fallback=str)
+    yield from _describe(config, "", section, table)
+
+
+def sections_of(recipe: Recipe) -> Iterator[tuple[str, str, Settings]]:
+    """(table, kind of component or name of the engine's section, settings) for each section of a recipe.
+
+    A term or a probe is a section of its own, `terms.spread` of kind `objective`.
+    """
+    for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
+        yield section, section, getattr(recipe, section)
+    for table, kind in COMPONENT_TABLES.items():
+        for name, settings in getattr(recipe, table).items():
+            yield f"{table}.{name}", kind, settings
+
+
+def settings_of(recipe: Recipe) -> Iterator[Setting]:
+    """Every setting of a resolved recipe with its value, in the order of `sections_of`."""
+    for section, _, settings in sections_of(recipe):
+        yield from describe(type(settings), section, settings)
+
+
+def _describe(
+    config: type[BaseModel], prefix: str, section: str, values: Mapping[str, Any]
+) -> Iterator[Setting]:
     schema = _schema(config)
-    inner: list[tuple[str, type[BaseModel]]] = []
+    nested: list[tuple[str, type[BaseModel]]] = []
     for name, field in config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            inner.append((f"{prefix}{name}.", field.annotation))
+            nested.append((name, field.annotation))
             continue
-        known = schema.get("properties", {}).get(field.alias or name, {})
+        shape = schema.get("properties", {}).get(field.alias or name, {})
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
         yield Setting(
             f"{prefix}{name}",
-            None
-            if field.is_required()
-            else to_jsonable_python(field.get_default(call_default_factory=True), fallback=str),
+            to_jsonable_python(default, fallback=str),
             field.is_required(),
-            allowed(known, schema.get("$defs", {})),
-            tuple(dict.fromkeys(_choices(known))),
+            allowed(shape, schema.get("$defs", {})),
+            tuple(dict.fromkeys(_choices(shape))),
             " ".join((field.description or "").split()),
+            section,
+            values.get(name),
         )
-    for path, nested in inner:
-        yield from describe(nested, path)
+    for name, model in nested:
+        yield from _describe(model, f"{prefix}{name}.", section, values.get(name, {}))
 
 
 def toml(value: Any) -> str:
@@ -78,12 +137,15 @@ def toml(value: Any) -> str:
     return str(tomlkit.item(value).as_string())
 
 
-def bounds(allowed: str, means: str, shown: Any) -> str:
-    """` (a number above 0)`, or nothing where the meaning, or the value that is shown, says as much."""
+def bounds(allowed: str, means: str, value: Any) -> str:
+    """` (a number above 0)` behind a meaning, or nothing where the meaning or the value shows as much.
+
+    Names that the meaning has, `auto, cpu or cuda`, and types that a value shows need no repetition.
+    """
     words = set(re.findall(r"[\w.-]+", means))
-    named = not allowed.startswith("a ") and words.issuperset(re.split(", | or ", allowed))
-    plain = shown is not None and not re.search(_TELLING, allowed)
-    evident = named or plain or isinstance(shown, bool) or allowed in ("", "text")
+    names_in_meaning = not allowed.startswith("a ") and words.issuperset(re.split(", | or ", allowed))
+    type_in_value = value is not None and not re.search(_WITH_BOUNDS, allowed)
+    evident = names_in_meaning or type_in_value or isinstance(value, bool) or allowed in ("", "text")
     return "" if evident else f" ({allowed})"
 
 
@@ -112,10 +174,10 @@ def allowed(schema: Schema, defs: Schema) -> str:
         "array": "a list",
         "object": "a table",
     }
-    said = kind.get(schema.get("type", ""), "")
+    noun = kind.get(schema.get("type", ""), "")
     if schema.get("format") in ("path", "file-path", "directory-path"):
-        said = "a path"
-    return f"{said}{_items(schema, defs)}{_bounds(schema)}"
+        noun = "a path"
+    return f"{noun}{_items(schema, defs)}{_bounds(schema)}"
 
 
 def _choices(schema: Schema) -> list[str]:
@@ -136,12 +198,12 @@ def _either(parts: list[str]) -> str:
 def _items(schema: Schema, defs: Schema) -> str:
     """` of 2 numbers`, ` of whole numbers from 1`; the items of a tuple as many as they are."""
     fixed = schema.get("prefixItems")
-    each = fixed or ([schema["items"]] if isinstance(schema.get("items"), dict) else [])
-    said = list(dict.fromkeys(allowed(item, defs) for item in each))
-    if len(said) != 1 or not said[0]:
+    items = fixed or ([schema["items"]] if isinstance(schema.get("items"), dict) else [])
+    kinds = list(dict.fromkeys(allowed(item, defs) for item in items))
+    if len(kinds) != 1 or not kinds[0]:
         return f" of {len(fixed)} values" if fixed else ""
-    many = said[0].removeprefix("a ").replace("number", "numbers", 1)
-    return f" of {len(fixed)} {many}" if fixed else f" of {many}"
+    plural = kinds[0].removeprefix("a ").replace("number", "numbers", 1)
+    return f" of {len(fixed)} {plural}" if fixed else f" of {plural}"
 
 
 def _bounds(schema: Schema) -> str:
@@ -149,8 +211,8 @@ def _bounds(schema: Schema) -> str:
     lower = _bound(schema, minimum="from", exclusiveMinimum="above")
     upper = _bound(schema, maximum="to", exclusiveMaximum="below")
     plain = "exclusiveMinimum" not in schema and "exclusiveMaximum" not in schema
-    joined = " " if plain else " and up " if "maximum" in schema else " and "
-    both = joined.join(filter(None, (lower, upper)))
+    joint = " " if plain else " and up " if "maximum" in schema else " and "
+    both = joint.join(filter(None, (lower, upper)))
     return f" {both}" if both else ""
 
 

@@ -28,6 +28,17 @@ ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "kernels": KernelSettings,
 }
 
+DEFAULTS: Table = {
+    "variant": {"name": "jepa"},
+    "target_update": {"name": "ema"},
+    "objective": {"name": "smooth_l1"},
+    "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
+}
+"""What a recipe may leave out: each section, and in a section the name."""
+
+REMOVED = False
+"""What a term or probe is that a recipe takes out, `probes.linear = false`."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -55,8 +66,13 @@ class Recipe:
         for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
             table[section] = _plain(getattr(self, section))
         for section in COMPONENT_TABLES:
-            table[section] = {key: _plain(entry) for key, entry in getattr(self, section).items()}
+            entries = {key: _plain(entry) for key, entry in getattr(self, section).items()}
+            table[section] = {**dict.fromkeys(self.removed(section), REMOVED), **entries}
         return table
+
+    def removed(self, section: str) -> list[str]:
+        """The entries of a section that are there by default and that this recipe takes out."""
+        return [name for name in DEFAULTS.get(section, {}) if name not in getattr(self, section)]
 
     def to_toml(self) -> str:
         """The resolved recipe as a TOML document."""

@@ -40,10 +40,10 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     value: Any = values
     for name in names:
         value = value[name]
-    return f"setting {path!r} is {shown(value)}; expected {_expected(first, owner, names[-1])}"
+    return f"setting {path!r} is {show(value)}; expected {_expected(first, owner, names[-1])}"
 
 
-def shown(value: Any) -> str:
+def show(value: Any) -> str:
     """A plain value much as a recipe spells it, cut where it is long."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -1,6 +1,6 @@
-"""Small whole parts for checks: an encoder, a predictor and a masker for token grids of any rank.
+"""A small encoder, predictor and masker for token grids of any rank.
 
-They are what stands around the component that is checked. A view is [B, 3, *grid]: one cell of it is a token.
+Checks build a model of them around the component that is checked. A view is [B, 3, *grid], one token a cell.
 
 Axes: B samples, S packed tokens, N tokens of the grid, C channels, D width.
 """
@@ -28,7 +28,7 @@ CHANNELS = 3
 
 
 class SmallEncoder(nn.Module):
-    """Blocks in which each token reads itself and the mean of its sample's kept tokens."""
+    """Blocks whose input is each token and the mean of its sample's kept tokens."""
 
     class Config(ComponentSettings):
         """Settings of the encoder."""
@@ -72,7 +72,7 @@ class SmallEncoder(nn.Module):
 
 
 class SmallPredictor(nn.Module):
-    """A hidden token is guessed from its position and the mean of its sample's context."""
+    """Predicts a hidden token from its position and the mean of its sample's context."""
 
     class Config(ComponentSettings):
         """It has no settings."""
@@ -94,7 +94,7 @@ class SmallPredictor(nn.Module):
 
 
 class SmallMasker:
-    """Each sample shows a random number of random tokens and hides the others: ragged sets."""
+    """Keeps a random number of random tokens of each sample and hides the others: ragged sets."""
 
     class Config(MaskerSettings):
         """It has no settings of its own."""
@@ -116,19 +116,19 @@ class SmallMasker:
 
 
 def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
-    """Two contexts and two targets of every sample, all of other lengths, with all four pairs."""
+    """Two contexts and two targets of every sample, of random lengths, with all four pairs."""
     masker = SmallMasker(SmallMasker.Config(name="small"))
     plans = [masker(grid, batch_size, torch.Generator().manual_seed(seed + n)) for n in range(2)]
     return MaskPlan(tuple(plan.contexts[0] for plan in plans), tuple(plan.targets[0] for plan in plans))
 
 
-def with_fillers(kept: IndexSet, tokens: int) -> IndexSet:
-    """The set as a step of fixed shapes gets it: two sequences more, which stand for no sample."""
+def with_padding(kept: IndexSet, tokens: int) -> IndexSet:
+    """The set with two padding sequences after the samples, as a step of fixed shapes has it."""
     return SetBuckets((kept.total + 3,), max(3, kept.max_length), 2).pad(kept, kept.total + 3, tokens)
 
 
 def pick(kept: IndexSet, samples: Sequence[int]) -> IndexSet:
-    """The set of a batch that holds these samples only, in this order."""
+    """The set with these samples only, in this order."""
     rows = kept.split()
     return IndexSet.from_lists([rows[sample].tolist() for sample in samples])
 

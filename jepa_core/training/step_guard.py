@@ -94,9 +94,16 @@ class StepGuard:
         return {"losses": list(self.losses), "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
-        self.losses = deque(state["losses"], maxlen=WINDOW)
-        self.skipped = list(state["skipped"])
+        """Takes over what `state_dict` gave. Raises UserError for anything else."""
+        try:
+            losses, skipped = list(state["losses"]), list(state["skipped"])
+        except (TypeError, KeyError):
+            raise UserError("the state of the step guard has no lists of losses and skipped steps") from None
+        if not all(type(loss) in (int, float) for loss in losses):
+            raise UserError("the losses of the step guard's state are no numbers")
+        if not all(type(step) is int for step in skipped):
+            raise UserError("the skipped steps of the step guard's state are no whole numbers")
+        self.losses, self.skipped = deque(losses, maxlen=WINDOW), skipped
 
 
 def _not_finite(loss: float, terms: Mapping[str, Tensor], model: nn.Module) -> str:

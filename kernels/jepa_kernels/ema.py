@@ -5,8 +5,8 @@
 
 What is unusual: the update is teacher += alpha * (student - teacher). Written so, a teacher equal to its
 student stays so bit for bit, and less is lost to rounding than with m * teacher + (1 - m) * student. The
-teacher is fp32 whatever the student is: in bf16 the steps are smaller than half a unit in the last place
-and it never moves. Who wants to compute with a bf16 teacher gives its plan a `shadow`, written beside it.
+teacher is fp32 (or fp64) whatever the student is: in bf16 the steps are smaller than half a unit in the last
+place and it never moves. For a bf16 teacher to compute with, give the plan a `shadow`, written beside it.
 alpha = 1 - m is the argument for the same reason: fp32 1 - 0.99999 has three digits.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from jepa_kernels.ema_pairs import checked_pairs
+from jepa_kernels.ema_pairs import pairs_of
 from jepa_kernels.names import Choice, unknown_impl
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ EMA_IMPLS = ("triton", "foreach", "reference")
 class EmaPlan:
     """Pairs of teacher and student tensors, checked and freed of tied duplicates once.
 
-    teacher: fp32 tensors, updated in place; student: as many, of the same shapes and devices, fp32, or
-        bf16 or fp16 (upcast at each update)
+    teacher: fp32 or fp64 tensors, updated in place; student: as many, of the same shapes and devices, in
+        any precision (cast to the teacher's at each update). Sharded tensors (DTensor) must be sharded alike
     shadow: None, or as many bf16 tensors of the same shapes and devices, to which each update writes the
         new teacher rounded to nearest; before the first update they are as you made them
-    Raises ValueError for lists of different length, shapes or devices that differ, a teacher that is not
-    fp32, a teacher that overlaps itself or is not contiguous, a teacher tensor tied to two students or two
-    shadows, and a shadow that is not bf16 or not contiguous.
+    Raises ValueError for lists of different length; shapes, devices or shardings that differ; a teacher of
+    low precision, without memory of its own or not contiguous; a teacher tensor tied to two students or two
+    shadows; and a shadow that is not bf16 or not contiguous.
     """
 
     def __init__(
         self, teacher: Iterable[Tensor], student: Iterable[Tensor], shadow: Iterable[Tensor] | None = None
     ) -> None:
-        given = (list(teacher), list(student), None if shadow is None else list(shadow))
-        self.teacher, self.student, self.shadow = checked_pairs(*given)
+        lists = (list(teacher), list(student), None if shadow is None else list(shadow))
+        self.teacher, self.student, self.shadow = pairs_of(*lists)
         self.triton_problem = _triton_problem(self)
         """Why `triton` cannot take this plan, as the end of a sentence that begins with "it"; or None."""
         self._addresses: list[int] = []
@@ -61,7 +61,7 @@ class EmaPlan:
         return self.teacher[0].device if self.teacher else torch.device("cpu")
 
     def tables(self) -> "tuple[Table, ...]":
-        """What the Triton kernel reads, made anew where a tensor's memory has moved since the last time."""
+        """Tables of addresses for the Triton kernel, made anew where a tensor's memory has moved."""
         from jepa_kernels.triton_ema import addresses, tables
 
         places = addresses(self.teacher, self.student, self.shadow)
@@ -90,8 +90,8 @@ def ema_update_(plan: EmaPlan, alpha: float | Tensor, *, impl: str = "auto") -> 
         if impl == "triton":
             _triton(plan, alpha)
             return
-        weight = _checked(float(alpha))
-        student = [s.to(torch.float32) for s in plan.student]
+        weight = _check_weight(float(alpha))
+        student = [s.to(t.dtype) for s, t in zip(plan.student, plan.teacher, strict=True)]
         if impl == "reference":
             reference_ema_(plan.teacher, student, weight)
         elif plan.teacher:
@@ -114,8 +114,8 @@ def explain_ema(plan: EmaPlan) -> list[Choice]:
 
 def reference_ema_(teacher: list[Tensor], student: list[Tensor], weight: float) -> None:
     """The operation's definition: a loop of lerp."""
-    for mine, theirs in zip(teacher, student, strict=True):
-        mine.lerp_(theirs, weight)
+    for average, new in zip(teacher, student, strict=True):
+        average.lerp_(new, weight)
 
 
 def _pick(impl: str, plan: EmaPlan) -> str:
@@ -132,6 +132,8 @@ def _triton_problem(plan: EmaPlan) -> str | None:
     devices = {t.device for t in plan.teacher}
     if len(devices) > 1:
         return f"needs all tensors on one device, got {', '.join(sorted(map(str, devices)))}"
+    if any(t.dtype != torch.float32 for t in plan.teacher):
+        return "needs teachers of float32, got float64"
     types = {s.dtype for s in plan.student} - {torch.float32, torch.bfloat16, torch.float16}
     if types:
         return f"needs students of float32, bfloat16 or float16, got {types.pop()}"
@@ -149,14 +151,14 @@ def _triton(plan: EmaPlan, alpha: float | Tensor) -> None:
     from jepa_kernels import triton_ema  # loads triton
 
     there = isinstance(alpha, Tensor) and alpha.device == plan.device
-    weight = triton_ema.weight(alpha if there else _checked(float(alpha)), plan.device)
+    weight = triton_ema.weight(alpha if there else _check_weight(float(alpha)), plan.device)
     if torch.compiler.is_compiling():
         triton_ema.ema_update(plan.teacher, plan.student, plan.shadow, weight)
     else:
         triton_ema.launch(plan.tables(), weight)
 
 
-def _checked(weight: float) -> float:
+def _check_weight(weight: float) -> float:
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"alpha is 1 - momentum, in [0, 1]; got {weight}")
     return weight

@@ -1,7 +1,14 @@
-"""What `EmaPlan` asks of its tensors: that lists fit together, and that no teacher would move twice.
+"""Checks of `EmaPlan`: the lists fit together, and no teacher tensor is updated twice.
 
-Every text here is shown to users. Axes: P pairs of a teacher and a student tensor, with or without a shadow.
+Sharded tensors (DTensor, as FSDP2 makes them) are replaced by this process's shards: an average of two
+tensors that are sharded alike is the average of their shards. Every text here is shown to users.
+
+Axes: P pairs of a teacher and a student tensor, with or without a shadow.
 """
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,25 +16,68 @@ from torch import Tensor
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 
-def checked_pairs(teacher: list[Tensor], student: list[Tensor], shadow: list[Tensor] | None) -> Lists:
+def pairs_of(teacher: list[Tensor], student: list[Tensor], shadow: list[Tensor] | None) -> Lists:
     """(teacher, student, shadow) without empty and tied tensors, detached; shadow is [] where there is none.
 
     Raises ValueError as `EmaPlan` says.
     """
-    for name, other in (("student", student), ("shadow", shadow)):
-        if other is not None and len(other) != len(teacher):
-            raise ValueError(f"teacher has {len(teacher)} tensors, {name} {len(other)}; expected as many")
-    for index, (mine, theirs) in enumerate(zip(teacher, student, strict=True)):
-        _check_fit(index, mine, "student", theirs)
-        _check_teacher(index, mine)
+    for name, tensors in (("student", student), ("shadow", shadow)):
+        if tensors is not None and len(tensors) != len(teacher):
+            raise ValueError(f"teacher has {len(teacher)} tensors, {name} {len(tensors)}; expected as many")
+    for index, (average, new) in enumerate(zip(teacher, student, strict=True)):
+        _check_sharding(index, average, "student", new)
+    for index, copy in enumerate(shadow or []):
+        _check_sharding(index, teacher[index], "shadow", copy)
+    teacher, student = local_shards(teacher), local_shards(student)
+    shadow = None if shadow is None else local_shards(shadow)
+    for index, (average, new) in enumerate(zip(teacher, student, strict=True)):
+        _check_fit(index, average, "student", new)
+        _check_teacher(index, average)
     for index, copy in enumerate(shadow or []):
         _check_fit(index, teacher[index], "shadow", copy)
         _check_shadow(index, copy)
     _check_ties(teacher, student, "students")
     _check_ties(teacher, shadow or [], "shadows")
-    kept = [index for index in _first_of_tied(teacher) if teacher[index].numel()]
-    lists = [[x[index].detach() for index in kept if x] for x in (teacher, student, shadow or [])]
+    own = [index for index in _first_of_tied(teacher) if teacher[index].numel()]
+    lists = [[x[index].detach() for index in own if x] for x in (teacher, student, shadow or [])]
     return lists[0], lists[1], lists[2]
+
+
+@torch.no_grad()
+def local_shards(tensors: Iterable[Any]) -> list[Tensor]:
+    """The part of each sharded tensor that this process has; other tensors as they are."""
+    return [tensor.to_local() if _is_sharded(tensor) else tensor for tensor in tensors]
+
+
+def addresses(tensors: Iterable[Tensor]) -> list[int]:
+    """Where each tensor begins; of a sharded one, where this process's part begins."""
+    return [tensor.data_ptr() for tensor in local_shards(tensors)]
+
+
+def _is_sharded(tensor: Any) -> bool:
+    module = sys.modules.get("torch.distributed.tensor")  # loaded where there is a DTensor
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def _check_sharding(index: int, teacher: Any, name: str, other: Any) -> None:
+    sharded = _is_sharded(teacher), _is_sharded(other)
+    if sharded == (False, False):
+        return
+    if sharded != (True, True):
+        kinds = ("sharded" if one else "not sharded" for one in sharded)
+        raise ValueError(
+            f"tensor {index}: the teacher is {next(kinds)}, the {name} {next(kinds)}; expected both alike"
+        )
+    if teacher.device_mesh != other.device_mesh or teacher.placements != other.placements:
+        raise ValueError(
+            f"tensor {index}: teacher is sharded as {_sharding(teacher)}, {name} as {_sharding(other)}"
+        )
+    if any(placement.is_partial() for placement in teacher.placements):
+        raise ValueError(f"tensor {index}: its shards are summands ({_sharding(teacher)}); expected parts")
+
+
+def _sharding(tensor: Any) -> str:
+    return f"{list(map(str, tensor.placements))} over {tensor.device_mesh}"
 
 
 def _check_fit(index: int, teacher: Tensor, name: str, other: Tensor) -> None:
@@ -39,10 +89,15 @@ def _check_fit(index: int, teacher: Tensor, name: str, other: Tensor) -> None:
 
 
 def _check_teacher(index: int, teacher: Tensor) -> None:
-    if teacher.dtype != torch.float32:
+    if teacher.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"tensor {index}: the teacher must be float32, got {teacher.dtype}; at low precision an EMA step "
-            "is smaller than half a unit in the last place, so the teacher would never move"
+            f"tensor {index}: the teacher must be float32 or float64, got {teacher.dtype}; at low precision "
+            "an EMA step is smaller than half a unit in the last place, so the teacher would never move"
+        )
+    if teacher.numel() and teacher.data_ptr() == 0:
+        raise ValueError(
+            f"tensor {index}: the teacher has no memory at an address, so it cannot be updated in place "
+            f"({type(teacher).__name__} on {teacher.device})"
         )
     if not teacher.is_contiguous():
         raise ValueError(f"tensor {index}: the teacher must be contiguous, got strides {teacher.stride()}")
@@ -60,7 +115,7 @@ def _first_of_tied(teacher: list[Tensor]) -> dict[int, None]:
     return dict.fromkeys(_ties(teacher))
 
 
-def _ties(teacher: list[Tensor]) -> list[int]:
+def _ties(teacher: Sequence[Tensor]) -> list[int]:
     """For each tensor, the index of the first that lies in the same memory (empty ones lie nowhere)."""
     seen: dict[tuple[int, int], int] = {}
     keys = [(t.data_ptr() if t.numel() else -index - 1, t.numel()) for index, t in enumerate(teacher)]

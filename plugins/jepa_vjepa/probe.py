@@ -9,8 +9,6 @@ Axes: n samples, m of them in a batch, N tokens, D width, H heads, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from einops import rearrange
 from pydantic import Field
@@ -18,7 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
-from jepa_core.evaluate.probes import Labelled, binomial_error
+from jepa_core.evaluate.probes import Labelled, ProbeScores, top1_scores
 from jepa_core.schedules import warmup_cosine
 from jepa_core.settings import ComponentSettings
 
@@ -47,7 +45,7 @@ class AttentiveProbe:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def on_tokens(self, train: Labelled, held_out: Labelled, classes: int) -> Mapping[str, float]:
+    def on_tokens(self, train: Labelled, held_out: Labelled, classes: int) -> ProbeScores:
         """`top1` and its standard error `top1_se`, both shares of 1, from tokens float [n, N, D].
 
         Raises UserError for samples without tokens or labels, and features that are not finite.
@@ -59,8 +57,7 @@ class AttentiveProbe:
         batches = held_out[0].float().split(self.config.batch_size)
         with torch.no_grad():
             guesses = torch.cat([pooling((batch - mean) / deviation).argmax(1) for batch in batches])
-        top1 = guesses.eq(held_out[1]).double().mean().item()
-        return {"top1": top1, "top1_se": binomial_error(top1, len(guesses))}
+        return top1_scores(guesses, held_out[1])
 
     @torch.enable_grad()
     def _fit(self, tokens: Tensor, labels: Tensor, classes: int) -> AttentivePool:

@@ -15,6 +15,8 @@ import torch
 import jepa_core
 from jepa_ijepa.official_way import Encoder, OfficialWay, Predictor
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Size:

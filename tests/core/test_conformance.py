@@ -61,7 +61,7 @@ OWN_PARTS = {"lejepa": "lejepa/selftest"}
 def registered() -> list[tuple[str, str]]:
     """(kind, name): each class once, under the first of its names that is no pattern."""
     found: dict[tuple[str, type], str] = {}
-    for kind in set(KINDS) - {"data"}:  # those read data: tests/core/testing/test_data_checks.py
+    for kind in sorted(set(KINDS) - {"data"}):  # those read data: tests/core/testing/test_data_checks.py
         catalogue = plugins.registry().catalogue(kind)
         for name, component in sorted(catalogue.classes.items()):
             if catalogue.owners[name] in OURS and "*" not in name and name not in OWN_PARTS:

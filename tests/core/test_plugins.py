@@ -1,9 +1,9 @@
-"""Finding plugins: broken ones are set aside, clashes and misspelt hooks are errors that name who."""
+"""Finding plugins: broken ones and clashing components are set aside, misspelt hooks are named."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,12 +38,15 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugins, "entry_points", lambda group: list(points))
 
-    def put(**sources: str) -> None:
+    def put(distributions: Mapping[str, str] | None = None, /, **sources: str) -> None:
         for name, source in sources.items():
             module = f"example_{name}"
             (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
             monkeypatch.delitem(sys.modules, module, raising=False)
-            points.append(EntryPoint(name, module, "jepa"))
+            point = EntryPoint(name, module, "jepa")
+            if name in (distributions or {}):
+                point = point._for(SimpleNamespace(name=distributions[name], version="1.0"))
+            points.append(point)
 
     return put
 
@@ -58,7 +61,7 @@ def offering(name: str, kind: str = "maskers", body: str = "return {'NAME': Mine
 
 
 def states(found: Plugins) -> dict[str, str]:
-    return {plugin.name: plugin.state for plugin in found.found}
+    return {plugin.name: plugin.state for plugin in found.statuses}
 
 
 def maskers(found: Plugins) -> dict[str, str]:
@@ -68,7 +71,7 @@ def maskers(found: Plugins) -> dict[str, str]:
 
 
 def error_of(found: Plugins, name: str) -> str:
-    return next(plugin.error for plugin in found.found if plugin.name == name)
+    return next(plugin.error for plugin in found.statuses if plugin.name == name)
 
 
 def test_what_is_installed_here_loads() -> None:
@@ -93,7 +96,7 @@ def test_a_plugin_that_fails_to_import_is_set_aside_and_the_others_load(install:
     ("body", "error"),
     [
         ("raise RuntimeError('no weights here')", "jepa_maskers: RuntimeError: no weights here"),
-        ("return None", "jepa_maskers: AttributeError: "),
+        ("return None", "jepa_maskers: TypeError: returned None; expected a mapping {name: masker}"),
         (
             "return {'mine': object}",
             "jepa_maskers: TypeError: the masker 'mine' (<class 'object'>) is not a class",
@@ -110,13 +113,13 @@ def test_a_plugin_whose_hook_fails_is_set_aside_whole(install: Install, body: st
     assert "also_mine" not in found.catalogue("encoder").classes
 
 
-def test_a_folder_of_recipes_that_fails_is_set_aside_too(install: Install) -> None:
+def test_a_folder_of_recipes_that_fails_is_set_aside_too(install: Install, tmp_path: Path) -> None:
     install(
         bad=offering("", "recipes", "raise OSError('gone')"),
-        good=offering("", "recipes", "return '/recipes'"),
+        good=offering("", "recipes", f"return {str(tmp_path)!r}"),
     )
     found = discover()
-    assert found.recipe_folders() == {"good": Path("/recipes")}
+    assert found.recipe_folders() == {"good": tmp_path}
     assert error_of(found, "bad") == "jepa_recipes: OSError: gone"
 
 
@@ -139,14 +142,38 @@ def test_a_hook_with_an_argument_nobody_gives_leaves_nothing_behind(install: Ins
     assert "mine" not in found.catalogue("masker").classes
 
 
-def test_two_plugins_that_offer_one_name_are_both_named(install: Install) -> None:
-    install(one=offering("mine"), two=offering("mine"))
-    with pytest.raises(UserError) as error:
-        discover().catalogue("masker")
-    assert str(error.value) == (
-        "two plugins offer the masker 'mine': one (example_one.Mine) and two (example_two.Mine); "
-        "disable one with JEPA_DISABLE_PLUGINS"
+def clash(first: str, later: str, kind: str = "masker") -> str:
+    return (
+        f"the {kind} 'mine' of plugin {later!r} (example_{later}.Mine) is set aside: plugin {first!r} "
+        f"(example_{first}.Mine), whose distribution comes first, offers one too; "
+        "JEPA_DISABLE_PLUGINS leaves a plugin out"
     )
+
+
+@pytest.mark.parametrize(
+    ("distributions", "first", "later"),
+    [
+        ({}, "one", "two"),
+        ({"one": "B", "two": "a"}, "two", "one"),
+        ({"one": "jepa_b", "two": "JEPA-a"}, "two", "one"),
+        ({"one": "a", "two": "jepa-core"}, "two", "one"),
+    ],
+)
+def test_of_two_plugins_that_offer_one_name_the_first_distribution_has_it(
+    install: Install, caplog: pytest.LogCaptureFixture, distributions: dict[str, str], first: str, later: str
+) -> None:
+    both = offering("mine") + "@hookimpl\ndef jepa_encoders():\n    return {'NAME': Mine}\n"
+    install(distributions, one=both.replace("NAME", "enc1"), two=both.replace("NAME", "enc2"))
+    found = discover()
+    assert maskers(found) == {"mine": first}
+    assert [record.message for record in caplog.records] == [clash(first, later)]
+    status = found.status(later)
+    assert status is not None
+    assert (status.state, status.notes) == ("loaded", [clash(first, later)])
+    assert {"enc1", "enc2"} <= found.catalogue("encoder").classes.keys(), "all else of it is in use"
+    found.register(SimpleNamespace(), "anything")
+    found.catalogue("masker")
+    assert len(caplog.records) == 1, "said once"
 
 
 def test_plugins_can_be_left_out(
@@ -177,26 +204,37 @@ def test_an_unknown_name_says_who_was_set_aside(install: Install) -> None:
     )
 
 
+def catalogue(one: Mapping[str, type], two: Mapping[str, type]) -> Catalogue:
+    """Encoders of two plugins, `one` and `two`."""
+    both = discover()
+    for name, offered in (("one", one), ("two", two)):
+        both.register(SimpleNamespace(jepa_encoders=hookimpl(lambda offered=offered: offered)), name)
+    found = both.catalogue("encoder")
+    mine = {name: found.classes[name] for name in found.classes if found.owners[name] in ("one", "two")}
+    return Catalogue("encoder", mine, found.owners)
+
+
 def test_a_plain_name_goes_before_a_pattern() -> None:
-    mine = Catalogue.collect("encoder", [("timm", {"vit_*": A}), ("other", {"vit_tiny": B})])
-    assert (mine.find("vit_tiny"), mine.find("vit_base_patch16")) == (B, A)
-    with pytest.raises(UserError, match=r"unknown encoder 'resnet'; known: vit_\*, vit_tiny\."):
+    mine = catalogue({"my_*": A}, {"my_tiny": B})
+    assert (mine.find("my_tiny"), mine.find("my_base_patch16")) == (B, A)
+    with pytest.raises(UserError, match=r"unknown encoder 'resnet'; known: my_\*, my_tiny\."):
         mine.find("resnet")
 
 
 def test_patterns_of_two_classes_that_match_one_name_are_a_clash() -> None:
-    mine = Catalogue.collect("encoder", [("one", {"vit_*": A, "vit_b*": A}), ("two", {"*_patch16": B})])
-    assert mine.find("vit_base") is A
+    mine = catalogue({"my_*": A, "my_b*": A}, {"*_patch16": B})
+    assert mine.find("my_base") is A
     with pytest.raises(UserError) as error:
-        mine.find("vit_base_patch16")
+        mine.find("my_base_patch16")
     assert str(error.value) == (
-        "encoder 'vit_base_patch16' matches 'vit_*' of one and 'vit_b*' of one and '*_patch16' of two; "
+        "encoder 'my_base_patch16' matches 'my_*' of one and 'my_b*' of one and '*_patch16' of two; "
         "disable one with JEPA_DISABLE_PLUGINS"
     )
 
 
-def test_one_class_offered_twice_is_no_clash() -> None:
-    assert Catalogue.collect("masker", [("one", {"x": A}), ("two", {"x": A})]).find("x") is A
+def test_one_class_offered_twice_is_no_clash(caplog: pytest.LogCaptureFixture) -> None:
+    assert catalogue({"x": A}, {"x": A}).find("x") is A
+    assert not caplog.records
 
 
 def test_an_unknown_kind_of_component() -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
+from jepa_core import build_model, load_recipe
+from jepa_core.runtime.distributed import Ranks
 from jepa_core.target_updates import Ema, Frozen, NoTarget, PeriodicCopy
+from jepa_core.testing.process_pair import on_both
+from jepa_kernels import EmaPlan
 
 
 def online() -> nn.Module:
@@ -124,3 +129,75 @@ def test_a_periodic_copy_moves_every_so_many_steps_and_not_between() -> None:
 def test_momentum_lies_between_0_and_1(momentum: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="momentum"):
         Ema.Config(name="ema", momentum=momentum)
+
+
+def update_sharded_teacher(ranks: Ranks, whole: bool) -> tuple[int, int, float]:
+    """How many of the teacher's tensors move, of how many, and the largest error."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = build_model(load_recipe("ijepa/demo"))
+    before = {name: value.clone() for name, value in model.target_encoder.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    after = {name: value.clone() for name, value in model.encoder.named_parameters()}
+    mesh = init_device_mesh("cpu", (ranks.world_size,))
+    for encoder in (model.encoder, model.target_encoder):
+        if not whole:
+            for block in encoder.blocks:
+                fully_shard(block, mesh=mesh)
+        fully_shard(encoder, mesh=mesh)
+    ema = Ema(Ema.Config(name="ema", momentum=(0.5, 0.5)))
+    for _ in range(2):
+        ema.update(model.target_encoder, model.encoder, 0, 10)
+    moved, error = 0, 0.0
+    for name, parameter in model.target_encoder.named_parameters():
+        assert isinstance(parameter, DTensor)
+        full = parameter.full_tensor().detach()
+        expected = before[name] + 0.75 * (after[name] - before[name])
+        moved += int(not torch.equal(full, before[name]))
+        error = max(error, float((full - expected).abs().max()))
+    return moved, len(before), error
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["as one", "block by block"])
+def test_every_tensor_of_a_sharded_teacher_moves(whole: bool) -> None:
+    for moved, count, error in on_both(update_sharded_teacher, [whole, whole]):
+        assert (moved, count) == (52, 52)
+        assert error < 1e-5
+
+
+def refuse_other_sharding(ranks: Ranks, _: None) -> list[str]:
+    """What is said of teachers and students that are sharded differently."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    mesh = init_device_mesh("cpu", (ranks.world_size,))
+    rows, columns = (distribute_tensor(torch.ones(4, 4), mesh, [Shard(side)]) for side in (0, 1))
+    copies = distribute_tensor(torch.ones(4, 4), mesh, [Replicate()])
+    summands = DTensor.from_local(torch.ones(4, 4), mesh, [Partial()])
+    texts = []
+    pairs = [
+        (rows, columns),
+        (rows, copies),
+        (rows, torch.ones(4, 4)),
+        (torch.ones(4, 4), rows),
+        (summands,) * 2,
+    ]
+    for teacher, student in pairs:
+        try:
+            EmaPlan([teacher], [student])
+        except ValueError as error:
+            texts.append(str(error))
+    return texts
+
+
+def test_a_teacher_that_is_sharded_otherwise_is_refused() -> None:
+    texts, _ = on_both(refuse_other_sharding, [None, None])
+    assert len(texts) == 5
+    assert texts[0].startswith("tensor 0: teacher is sharded as ['S(0)'] over ")
+    assert ", student as ['S(1)'] over " in texts[0]
+    assert ", student as ['R'] over " in texts[1]
+    assert texts[2] == "tensor 0: the teacher is sharded, the student not sharded; expected both alike"
+    assert texts[3] == "tensor 0: the teacher is not sharded, the student sharded; expected both alike"
+    assert texts[4].startswith("tensor 0: its shards are summands")

@@ -119,8 +119,14 @@ def test_triton_by_name_never_falls_back():
         (
             [torch.zeros(2).bfloat16()],
             [torch.zeros(2)],
-            "tensor 0: the teacher must be float32, got torch.bfloat16; at low precision an EMA step is "
-            "smaller than half a unit in the last place, so the teacher would never move",
+            "tensor 0: the teacher must be float32 or float64, got torch.bfloat16; at low precision an EMA "
+            "step is smaller than half a unit in the last place, so the teacher would never move",
+        ),
+        (
+            [torch.zeros(2, device="meta")],
+            [torch.zeros(2, device="meta")],
+            "tensor 0: the teacher has no memory at an address, so it cannot be updated in place "
+            "(Tensor on meta)",
         ),
         (
             [torch.zeros(2, 3).T],
@@ -181,3 +187,18 @@ def test_tied_teachers_of_different_students_are_refused():
 def test_updates_that_are_refused(alpha, impl, message):
     with pytest.raises(ValueError, match=message):
         ema_update_(EmaPlan([torch.zeros(2)], [torch.zeros(2)]), alpha, impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["auto", "foreach", "reference"])
+@pytest.mark.parametrize("student_type", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_teacher_in_float64_is_averaged_in_float64(impl, student_type):
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    student = torch.randn(3, 4, generator=generator).to(student_type)
+    expected = teacher + 1e-9 * (student.double() - teacher)
+    other = torch.zeros(5)
+    plan = EmaPlan([teacher, other], [student, torch.ones(5)])
+    ema_update_(plan, 1e-9, impl=impl)
+    torch.testing.assert_close(teacher, expected, rtol=1e-15, atol=1e-15)
+    assert other[0] > 0
+    assert plan.triton_problem == "needs teachers of float32, got float64"

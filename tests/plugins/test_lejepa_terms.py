@@ -154,6 +154,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_term_and_the_gradient_of_one(tmp_path: Path) -> None:
     """Gradients are averaged over the processes later on, so each carries those of both processes' terms."""
     script = tmp_path / "half.py"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.fresh_environment import ROOT, FreshEnvironment, build_wheel
 
-pytestmark = pytest.mark.install
+pytestmark = [pytest.mark.install, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -41,9 +41,9 @@ def two_bad_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[jepa]\nbroken = bad_broken\nnoisy = bad_noisy\n")
     monkeypatch.syspath_prepend(tmp_path)
-    plugins.get.cache_clear()
+    plugins.registry.cache_clear()
     yield
-    plugins.get.cache_clear()
+    plugins.registry.cache_clear()
 
 
 @pytest.mark.usefixtures("two_bad_plugins")
@@ -123,13 +123,27 @@ def test_a_file_out_of_reach_is_named(answer: Answer) -> None:
     assert answer(f"jepa eval {name}") == f"{name}/recipe.toml: File name too long"
 
 
-def test_an_error_that_names_no_file_is_not_hidden(jepa: Jepa, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (OSError("no file is named"), "unexpected OSError: no file is named"),
+        (KeyError("x\x1b[2J"), "unexpected KeyError: 'x\\x1b[2J'"),
+        (RecursionError("maximum recursion depth exceeded"), "unexpected RecursionError: maximum …"),
+        (OverflowError("int too large"), "unexpected OverflowError: int too large"),
+    ],
+)
+def test_a_fault_of_the_program_is_a_line_that_says_where_and_a_traceback_with_debug(
+    jepa: Jepa, answer: Answer, monkeypatch: pytest.MonkeyPatch, fault: Exception, line: str
+) -> None:
     def fails(*_: object, **__: object) -> None:
-        raise OSError("a bug of ours")
+        raise fault
 
     monkeypatch.setattr(runs, "evaluate_run", fails)
-    with pytest.raises(OSError, match="a bug of ours"):
-        jepa("eval", "run")
+    first, hint = answer("jepa eval run").splitlines()
+    assert agrees(first, f"{line}, raised in test_around.py:…")
+    assert hint == "--debug shows the traceback"
+    with pytest.raises(type(fault)):
+        jepa("eval", "run", "--debug")
 
 
 def test_ctrl_c_ends_any_command_quietly(jepa: Jepa, monkeypatch: pytest.MonkeyPatch) -> None:

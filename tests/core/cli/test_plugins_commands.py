@@ -25,7 +25,7 @@ def test_a_plugin_that_is_set_aside_is_listed_with_its_error(jepa, monkeypatch: 
     broken = PluginStatus(
         "broken", "broken (broken 0.1)", "set aside", "ImportError: no module named 'nothing'"
     )
-    monkeypatch.setattr(plugins.registry(), "found", [*plugins.registry().found, broken])
+    monkeypatch.setattr(plugins.registry(), "statuses", [*plugins.registry().statuses, broken])
     assert "\nbroken is set aside: ImportError: no module named 'nothing'\n" in jepa("plugins").out
 
 

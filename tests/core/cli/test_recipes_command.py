@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from jepa_core import load_recipe
-from jepa_core.recipes.annotate import Head, commented, explain, read_head
+from jepa_core.recipes.annotate import Head, read_head, to_commented_toml
 from jepa_core.recipes.files import names
+from jepa_core.settings.describe import settings_of
 
 SHIPPED = {name: path for name, path in names().items() if name.startswith("ijepa/")}
 
@@ -59,7 +60,7 @@ def test_a_head_is_read_line_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_every_explained_recipe_loads_as_itself(name: str, tmp_path: Path) -> None:
     recipe, path = load_recipe(name), tmp_path / "shown.toml"
-    path.write_text(commented(recipe, read_head(SHIPPED[name])), encoding="utf-8")
+    path.write_text(to_commented_toml(recipe, read_head(SHIPPED[name])), encoding="utf-8")
     assert load_recipe(path) == recipe
 
 
@@ -108,6 +109,6 @@ def test_every_setting_of_the_table_is_explained_and_none_besides() -> None:
         if isinstance(settings, dict) and section not in ("terms", "probes")
         for key in settings
     }
-    explained = {setting.path for setting in explain(recipe) if setting.value is not None}
+    explained = {setting.path for setting in settings_of(recipe) if setting.value is not None}
     assert {path for path in explained if not path.startswith(("terms.", "probes."))} == flat
     assert {"terms.spread.weight", "probes.knn.k"} <= explained

@@ -17,7 +17,7 @@ from jepa_core.data import ArraySamples, BaseSamples, StepBatch, TransformSettin
 from jepa_core.data.batched_transforms import augment
 from jepa_core.data.samples import Selection
 from jepa_core.recipes import with_overrides
-from jepa_core.recipes.annotate import Head, commented
+from jepa_core.recipes.annotate import Head, to_commented_toml
 from jepa_core.recipes.resolve import resolve
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.settings import parse
@@ -129,7 +129,7 @@ def test_one_setting_of_one_group_is_overridden_and_the_rest_stays(tiny_recipe: 
     recipe = resolve(with_overrides(base, ["transform.views.local.count=5"]))
     local = recipe.transform.views["local"]
     assert (list(recipe.transform.views), local.count, local.size) == (["global", "local"], 5, (8, 4))
-    text = commented(recipe, Head())
+    text = to_commented_toml(recipe, Head())
     assert "\nviews = {global = {count = 2, crop_scale = [1.0, 1.0]}, local = {count = 5, " in text
 
 
@@ -137,7 +137,7 @@ def test_a_recipe_with_groups_is_written_and_read_back(tiny_recipe: Path, tmp_pa
     base = {**load_recipe(tiny_recipe).to_table(), "transform": {"views": VIEWS}}
     recipe = resolve(base)
     (tmp_path / "r.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    (tmp_path / "c.toml").write_text(commented(recipe, Head()), encoding="utf-8")
+    (tmp_path / "c.toml").write_text(to_commented_toml(recipe, Head()), encoding="utf-8")
     for name in ("r", "c"):
         read = load_recipe(tmp_path / f"{name}.toml").transform
         assert read == recipe.transform

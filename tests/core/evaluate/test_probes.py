@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -11,8 +12,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.evaluate import KNN, LinearProbe
-from jepa_core.evaluate.probes import Logistic, binomial_error
+from jepa_core.evaluate import KNN, LinearProbe, ProbeScores
+from jepa_core.evaluate.logistic import Effort, FitCost, Logistic, plan_fits
+from jepa_core.evaluate.probes import binomial_error
 from jepa_core.protocols import Probe
 
 PROBES = [KNN(KNN.Config(name="knn", k=5)), LinearProbe(LinearProbe.Config(name="linear"))]
@@ -200,3 +202,90 @@ def test_many_more_features_than_samples_are_solved_too() -> None:
         return float(cross_entropy + 1e-6 / 2 * weight.square().sum())
 
     assert loss(x) == pytest.approx(loss(x.double()), rel=0.01)
+
+
+def test_knn_leaves_each_sample_out_of_its_own_neighbours() -> None:
+    """Labels that mean nothing are guessed by chance from the labels of the others."""
+    x, _ = clusters(300)
+    labels = torch.randint(3, (300,), generator=torch.Generator().manual_seed(3))
+    probe = KNN(KNN.Config(name="knn", k=1))
+    assert probe((x, labels), (x, labels), 3)["top1"] == 1.0, "each is its own nearest neighbour"
+    assert abs(probe.leave_one_out((x, labels), 3)["top1"] - 1 / 3) < 4 * binomial_error(1 / 3, 300)
+
+
+@pytest.mark.parametrize("count", [40, 600])
+def test_leaving_one_out_is_scoring_each_by_the_others(count: int) -> None:
+    x, y = clusters(count, apart=0.5)
+    probe = KNN(KNN.Config(name="knn", k=5))
+    guesses = probe.leave_one_out((x, y), 3).guesses
+    for index in range(0, count, 37):
+        rest = torch.arange(count) != index
+        alone = probe((x[rest], y[rest]), (x[index : index + 1], y[index : index + 1]), 3)
+        assert alone.guesses.item() == guesses[index]
+    with pytest.raises(UserError, match="is 5, but there are 4 training samples to choose"):
+        probe.leave_one_out((x[:5], y[:5]), 3)
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda p: type(p).__name__)
+def test_the_guesses_of_each_sample_come_with_the_scores(probe: Probe) -> None:
+    train, (u, v) = clusters(200), clusters(50, seed=1)
+    scores = probe(train, (u, v), 3)
+    assert isinstance(scores, ProbeScores)
+    assert scores.guesses.eq(v).double().mean().item() == scores["top1"]
+
+
+def test_a_problem_within_the_budget_is_solved_whole(caplog: pytest.LogCaptureFixture) -> None:
+    train, held_out = clusters(300, apart=0.5), clusters(200, apart=0.5, seed=1)
+    whole, unbounded = (
+        LinearProbe(LinearProbe.Config(name="linear", budget=budget))(train, held_out, 3)
+        for budget in (60.0, 1e9)
+    )
+    assert dict(whole) == dict(unbounded)
+    assert caplog.text == ""
+
+
+def test_many_classes_are_solved_within_the_budget(caplog: pytest.LogCaptureFixture) -> None:
+    """By less effort, which a line states, and still far from guessing."""
+    classes = 300
+    train, held_out = (clusters(6000, classes, 64, apart=2.0, seed=seed) for seed in (0, 1))
+    probe = LinearProbe(LinearProbe.Config(name="linear", budget=0.5))
+    start = time.process_time()
+    scores = probe(train, held_out, classes)
+    assert time.process_time() - start < 10
+    assert scores["top1"] > 0.5
+    assert "probe linear: 300 classes of 64 features may take" in caplog.text
+    assert "over its budget of 0.5 s: " in caplog.text
+    assert "the classifier is fitted with at most" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("budget", "choice", "fit"),
+    [
+        (1e6, Effort(100, 10_000), Effort(100, 10_000)),
+        (4000.0, Effort(39, 10_000), Effort(100, 10_000)),
+        (1000.0, Effort(12, 8_150), Effort(49, 10_000)),
+        (200.0, None, Effort(19, 10_000)),
+        (30.0, None, Effort(12, 2_316)),
+        (1.0, None, Effort(12, 2_048)),
+    ],
+)
+def test_less_is_done_in_a_fixed_order(
+    budget: float, choice: Effort | None, fit: Effort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds an iteration on all samples: first iterations, then samples, then strengths are cut."""
+    monkeypatch.setattr("jepa_core.evaluate.logistic.measure_fit", lambda _: FitCost(1.0, 0.1, 1e-3))
+    solver = Logistic(torch.zeros(10_000, 2), torch.zeros(10_000, dtype=torch.long), 2)
+    plan = plan_fits(solver, 5, budget)
+    assert (plan.choice, plan.fit, plan.limited) == (choice, fit, budget < 1e6)
+    assert plan.full_seconds == pytest.approx(6 * (1 + 100 * 10.1))
+
+
+def test_classes_that_do_not_occur_change_nothing() -> None:
+    x, y = clusters(300)
+    x = (x - x.mean(0)) / x.std(0)
+    weight, bias = Logistic(x, y, 50).fit(1e-2)
+    expected, offset = Logistic(x, y, 3).fit(1e-2)
+    difference = weight[:, :3] - weight[:, :3].mean(1, True)
+    torch.testing.assert_close(difference, expected - expected.mean(1, True), atol=5e-3, rtol=5e-3)
+    torch.testing.assert_close(bias[:3] - bias[:3].mean(), offset - offset.mean(), atol=5e-3, rtol=5e-3)
+    assert (x @ weight + bias).argmax(1).max() < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -279,6 +280,8 @@ def test_unknown_rows_are_errors_with_a_suggestion() -> None:
 class Pictures:
     """A source whose first channel's brightness is the class; `labelled` says whether it tells."""
 
+    note = "made up"
+
     def __init__(self, labelled: bool) -> None:
         self.classes = ["dark", "bright"] if labelled else None
         self.asked: list[str] = []
@@ -323,3 +326,125 @@ def test_a_source_without_labels_gives_a_table_without_probes() -> None:
     result = of_model(Pictures(labelled=False))
     assert result.rows[0].scores == {}
     assert result.held_out_images == 40
+
+
+def both_probes() -> dict[str, Any]:
+    return {"knn": KNN(KNN.Config(name="knn", k=5)), "linear": LinearProbe(LinearProbe.Config(name="linear"))}
+
+
+class Retrieval:
+    """A probe whose headline is not its first score, with a chance level of its own."""
+
+    Config: Any = KNN.Config
+    headline = "recall"
+
+    def __call__(
+        self, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
+    ) -> dict[str, float]:
+        return {"rank": 12.0, "recall": 0.5, "recall_se": 0.01, "chance": 1 / 189}
+
+
+def probed(*probes: Any) -> EvalResult:
+    named = {type(probe).__name__.lower(): probe for probe in probes}
+    return evaluate(maps(), loader(60, 0), loader(40, 1), named, classes=CLASSES, split="val")
+
+
+def test_a_probe_names_its_headline_and_its_chance_level() -> None:
+    result = probed(Retrieval(), KNN(KNN.Config(name="knn", k=5)))
+    scores = result.row("trained").scores["retrieval"]
+    assert list(scores) == ["recall", "rank", "recall_se", "chance"], "all of them, the headline first"
+    assert result.cells()[0][2] == "retrieval recall"
+    assert result.cells()[1][2] == "50.0 ± 1.0 (+0.0)"
+    assert "chance 0.5% (retrieval), 25.0% (knn), largest class" in result.caption()
+    assert EvalResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_chance_is_among_the_classes_that_occur() -> None:
+    """A data set of 1,922 classes of which 4 are there."""
+    probes: Any = {"knn": KNN(KNN.Config(name="knn", k=5))}
+    result = evaluate(maps(), loader(60, 0), loader(40, 1), probes, classes=1922, split="val")
+    assert (result.classes, result.guessable, result.chance) == (1922, CLASSES, 1 / CLASSES)
+    assert "chance 25.0%" in result.caption()
+
+
+class Odd:
+    """A probe that returns what it is given."""
+
+    Config: Any = KNN.Config
+
+    def __init__(self, scores: Any, headline: str | None = None) -> None:
+        self.scores = scores
+        if headline:
+            self.headline = headline
+
+    def __call__(self, train: Any, held_out: Any, classes: int) -> Any:
+        return self.scores
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), torch.tensor(torch.nan)])
+def test_a_score_that_is_no_number_is_not_computed(score: Any) -> None:
+    result = probed(Odd({"top1": score, "more": 0.5}), KNN(KNN.Config(name="knn", k=5)))
+    again = EvalResult.model_validate_json(result.model_dump_json())
+    for table_read in (result, again):
+        row = table_read.row("trained")
+        assert str(row.scores["odd"]["top1"]) == "nan"
+        assert (row.scores["odd"]["more"], row.failures) == (0.5, {"odd": "the probe odd gave no number"})
+        assert table_read.cells()[1][2] == "not computed"
+        assert row.scores["knn"]["top1"] > 0.9
+        assert "Not computed, trained: the probe odd gave no number." in table_read.caption()
+
+
+def test_a_probe_without_scores_is_not_computed() -> None:
+    assert probed(Odd({})).row("trained").failures == {"odd": "the probe odd gave no number"}
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        (Odd(None), "the probe odd returns scores by name; got NoneType"),
+        (Odd([0.5]), "the probe odd returns scores by name; got list"),
+        (Odd({"top1": "high"}), "the probe odd gives a score that is no number: could not convert"),
+        (Odd({"top1": None}), "the probe odd gives a score that is no number"),
+        (
+            Odd({"top1": 0.5}, "recall"),
+            "the probe odd names 'recall' as its headline, but its scores are top1",
+        ),
+    ],
+)
+def test_what_is_no_score_is_a_line(probe: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        probed(probe)
+
+
+def test_features_that_are_not_finite_cost_their_row_only() -> None:
+    broken = FeatureMap("trained", "diverged", lambda x: torch.full((len(x), 2), torch.nan))
+    rows = [broken, maps()[1]]
+    result = evaluate(rows, loader(60, 0), loader(40, 1), both_probes(), classes=CLASSES, split="val")
+    names = {probe: list(scores) for probe, scores in result.row("trained").scores.items()}
+    assert names == {"knn": ["top1", "top1_se"], "linear": ["top1", "top1_se", "l2"]}
+    assert result.cells()[1][2:] == ["not computed"] * 4
+    assert result.cells()[2][2] == "25.0 ± 6.8"
+
+
+def test_samples_that_probes_were_fitted_on_are_left_out_or_said() -> None:
+    images = loader(100, 0)
+    result = evaluate(maps(), images, images, both_probes(), classes=CLASSES, split="train")
+    assert result.left_out == ("knn",)
+    assert "Scored on the 100 training images that the probes were fitted on; " in result.caption()
+    assert "knn: each is left out of its own answer; linear: fitted on these labels" in result.caption()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": []},
+        {"baseline": "nobody"},
+        {"rows": [{"name": "a", "scores": {"knn": {}}}]},
+        {"held_out_images": "many"},
+        {"others": [{"rows": 3}]},
+    ],
+)
+def test_a_table_with_holes_is_refused(change: dict[str, Any]) -> None:
+    content = {**json.loads(fixed().model_dump_json()), **change}
+    with pytest.raises(ValueError, match="validation error"):
+        EvalResult.model_validate_json(json.dumps(content))

@@ -106,7 +106,7 @@ def test_each_task_has_a_table_with_the_controls_of_the_source() -> None:
     assert order.row("raw pixels").scores["linear"]["top1"] == 1, "pixels of all frames stand in a row"
     assert order.row("nothing").scores["tokens"]["top1"] == 0.5
     assert bright.caption().startswith("Task bright. trained: ")
-    assert "Scored on 32 samples of the test split, probes fitted on 48 training samples." in order.caption()
+    assert "Scored on 32 clips of the test split, probes fitted on 48 training clips." in order.caption()
     assert EvalResult.model_validate_json(made.model_dump_json()) == made
     assert [probe_table(table)["task"] for table in made.tables] == ["bright", "order"]
     assert label("linear", "order") == "order, linear"

@@ -1,4 +1,4 @@
-"""The report's arithmetic and its words, against sums done by hand."""
+"""The report's arithmetic and its texts, against sums done by hand."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from torch import Tensor
 
 from jepa_core import build_model, load_recipe
 from jepa_core.evaluate.table import EvalResult, Row
-from jepa_core.report import charts, comparison, cost, neighbours
-from jepa_core.report import patch_maps as patches
-from jepa_core.report import settings_table as choices
-from jepa_core.report import summary as story
-from jepa_core.report import text as words
+from jepa_core.report import charts, cost, neighbours, patch_maps, settings_table, summary, text
 from jepa_core.report.embeddings import ImageFeatures
 from jepa_core.report.summary import RunSummary
 
 
-def told(**given: Any) -> RunSummary:
+def made_summary(**replaced: Any) -> RunSummary:
     """A run of 10 steps of 128 images at 640 images/s, from made-up files."""
     lines = [
         {"step": 5, "loss": 2.0, "images_per_s": 640.0},
@@ -35,7 +31,7 @@ def told(**given: Any) -> RunSummary:
         "events": [],
         "evaluation": None,
     }
-    return RunSummary(**{**facts, **given})
+    return RunSummary(**{**facts, **replaced})
 
 
 def started(device: str = "cpu", **cpu: int) -> dict[str, Any]:
@@ -47,16 +43,16 @@ STOPPED = {"kind": "stopped", "step": 10, "why": "finished", "seconds": 7200}
 
 
 def test_time_is_that_of_all_processes_or_else_that_of_the_steps() -> None:
-    assert told().training_seconds == pytest.approx(10 * 128 / 640)
-    assert told().wall_seconds is None
-    twice = told(events=[started(), {**STOPPED, "step": 4}, started(), STOPPED])
+    assert made_summary().training_seconds == pytest.approx(10 * 128 / 640)
+    assert made_summary().wall_seconds is None
+    twice = made_summary(events=[started(), {**STOPPED, "step": 4}, started(), STOPPED])
     assert (twice.wall_seconds, twice.seconds) == (14400, 14400)
-    killed = told(events=[started(), started(), STOPPED])
+    killed = made_summary(events=[started(), started(), STOPPED])
     assert (killed.wall_seconds, killed.seconds) == (None, killed.training_seconds)
 
 
 def test_core_hours_count_threads_and_workers_up_to_the_cores() -> None:
-    hours = {name: cost.device_hours(told(events=[start, STOPPED])) for name, start in {
+    hours = {name: cost.device_hours(made_summary(events=[start, STOPPED])) for name, start in {
         "threads": started(),
         "few cores": started(cores=2),
         "gpu": started("cuda:0"),
@@ -68,9 +64,9 @@ def test_core_hours_count_threads_and_workers_up_to_the_cores() -> None:
         "gpu": (2.0, "GPU-hours"),
         "eight": (16.0, "GPU-hours"),
     }
-    workers = told(events=[started(), STOPPED], recipe=load_recipe("ijepa/demo", "data.workers=2"))
+    workers = made_summary(events=[started(), STOPPED], recipe=load_recipe("ijepa/demo", "data.workers=2"))
     assert cost.device_hours(workers) == (8.0, "core-hours")
-    assert cost.device_hours(told()) is None, "a machine nobody wrote down"
+    assert cost.device_hours(made_summary()) is None, "a machine nobody wrote down"
 
 
 def test_flops_are_those_of_the_matrix_products(tiny_recipe: Path) -> None:
@@ -104,26 +100,26 @@ def test_components_are_colours_of_their_own() -> None:
     groups = torch.randint(4, (2, 50), generator=generator)
     axes = torch.cat([torch.zeros(1, 8), torch.eye(3, 8) * torch.tensor([[9.0], [6.0], [3.0]])])
     features = axes[groups] + 0.01 * torch.randn(2, 50, 8, generator=generator)
-    colours = patches.pca_colours(features)
+    colours = patch_maps.pca_colours(features)
     assert colours.shape == (2, 50, 3)
     centres = np.stack([colours[groups.numpy() == group].mean(0) for group in range(4)])
     gaps = np.abs(centres[:, None] - centres[None]).max(-1) + 255 * np.eye(4)
     assert gaps.min() > 80, "every two groups differ in some colour"
-    assert (patches.pca_colours(features) == colours).all()
+    assert (patch_maps.pca_colours(features) == colours).all()
 
 
 def test_features_of_one_dimension_have_one_colour_and_all_alike_are_black() -> None:
-    line = patches.pca_colours(torch.arange(12.0).view(1, 12, 1))
+    line = patch_maps.pca_colours(torch.arange(12.0).view(1, 12, 1))
     assert line[0, 0, 0] == 0
     assert line[0, -1, 0] == 255
     assert not line[..., 1:].any()
-    assert not patches.pca_colours(torch.ones(2, 4, 3)).any()
+    assert not patch_maps.pca_colours(torch.ones(2, 4, 3)).any()
 
 
 def test_similarity_is_the_cosine_within_an_image() -> None:
     features = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
     expected = torch.cosine_similarity(features[1, 2], features[1, 4], dim=0)
-    torch.testing.assert_close(patches.patch_similarity(features)[1, 2, 4], expected)
+    torch.testing.assert_close(patch_maps.patch_similarity(features)[1, 2, 4], expected)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +132,10 @@ def test_similarity_is_the_cosine_within_an_image() -> None:
     ],
 )
 def test_the_patches_looked_at_lie_on_the_grid(grid: tuple[int, int], expected: list[Any]) -> None:
-    assert list(patches.places(grid)) == expected
+    assert list(patch_maps.marked_patches(grid)) == expected
 
 
-def seen(values: Tensor, split: str, labels: list[int]) -> ImageFeatures:
+def features_of(values: Tensor, split: str, labels: list[int]) -> ImageFeatures:
     thumbs = torch.zeros(len(values), 3, 4, 4, dtype=torch.uint8)
     return ImageFeatures(split, values, torch.tensor(labels), thumbs, ["cat", "dog"])
 
@@ -156,7 +152,9 @@ def test_the_nearest_are_nearest_by_angle_and_never_the_image_itself() -> None:
 
 def test_neighbours_of_the_same_class_are_marked() -> None:
     test, train = (torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[1.0, 0.1], [1, 0.5], [0, 1.0]]))
-    sheet = neighbours.neighbour_sheet(seen(test, "test", [0, 1]), seen(train, "train", [0, 1, 0]), 8)
+    sheet = neighbours.neighbour_sheet(
+        features_of(test, "test", [0, 1]), features_of(train, "train", [0, 1, 0]), 8
+    )
     captions = [[cell.caption for cell in group] for group in sheet.groups]
     assert captions == [
         ["cat", "✓ cat 0.995", "dog 0.894", "✓ cat 0.000"],
@@ -174,7 +172,7 @@ def test_a_map_keeps_groups_together() -> None:
     assert (groups[nearest] == groups).float().mean() > 0.95
 
 
-def test_ten_classes_have_ten_looks_and_more_are_grey() -> None:
+def test_ten_classes_have_a_style_each_and_more_are_grey() -> None:
     keys = charts.map_keys([f"c{i}" for i in range(10)])
     assert len({(key.colour, key.marker) for key in keys}) == 10
     many = charts.map_keys([f"c{i % 30:02}" for i in range(60)] + ["c29"] * 5)
@@ -187,7 +185,7 @@ def test_ten_classes_have_ten_looks_and_more_are_grey() -> None:
 def test_where_a_setting_comes_from() -> None:
     base = load_recipe("ijepa/demo")
     changed = load_recipe("ijepa/demo", "optimizer.lr=1e-3", "masker.name=random", "seed=4")
-    by_key = {choice.key: choice for choice in choices.choices(changed, base)}
+    by_key = {row.key: row for row in settings_table.choices(changed, base)}
     assert (by_key["optimizer.lr"].origin, by_key["optimizer.lr"].instead_of) == ("run", "0.002")
     assert (by_key["masker.name"].value, by_key["masker.name"].instead_of) == ("random", "union")
     assert by_key["optimizer.final_lr"].origin == "recipe"
@@ -195,7 +193,7 @@ def test_where_a_setting_comes_from() -> None:
     assert by_key["optimizer.eps"].origin == "default"
     assert (by_key["seed"].value, by_key["seed"].instead_of) == ("4", "0")
     assert by_key["optimizer.lr"].means == "Peak learning rate; not scaled by the batch size."
-    assert all(choice.origin != "run" for choice in choices.choices(base, base))
+    assert all(row.origin != "run" for row in settings_table.choices(base, base))
 
 
 def test_what_differs_between_runs_without_where_they_ran() -> None:
@@ -205,7 +203,7 @@ def test_what_differs_between_runs_without_where_they_ran() -> None:
             "ijepa/demo", "masker.name=random", "train.device=cpu", "train.log_every=1", "data.workers=3"
         ),
     ]
-    rows = dict(choices.differences(recipes))
+    rows = dict(settings_table.differences(recipes))
     assert rows["masker.name"] == ["union", "random"]
     assert rows["masker.ratio"][0] == "–"
     assert not {"train.device", "train.log_every", "data.workers"} & rows.keys()
@@ -230,28 +228,18 @@ def table(knn: float, twin: float) -> EvalResult:
 
 def test_the_headline_is_the_result() -> None:
     events = [started(), {**STOPPED, "seconds": 242}]
-    assert words.headline_of(told(evaluation=table(0.481, 0.317), events=events)) == (
+    assert text.headline_of(made_summary(evaluation=table(0.481, 0.317), events=events)) == (
         "kNN 48.1 % on 10,000 test images, +16.4 over the random twin; 10 steps in 4 min 2 s; no alarms."
     )
     alarm = {"kind": "alarm", "step": 3, "text": "t"}
-    early = told(events=[started(), alarm, alarm, {**STOPPED, "step": 5, "why": "signal SIGTERM"}])
+    early = made_summary(events=[started(), alarm, alarm, {**STOPPED, "step": 5, "why": "signal SIGTERM"}])
     early.metrics[-1]["step"] = 5  # type: ignore[index]
-    assert words.headline_of(early) == "5 of 10 steps in 2 h, stopped: signal SIGTERM; 2 alarms."
-    assert words.headline_of(told(metrics=[])) == "imported weights, not trained here."
-
-
-def test_comparisons_are_with_the_first_run() -> None:
-    rows = dict(
-        comparison.outcomes([told(evaluation=table(0.4, 0.3)), told(evaluation=table(0.5, 0.3)), told()])
-    )
-    assert rows["kNN, %"] == ["40.0", "50.0 (+10.0)", "–"]
-    assert rows["kNN, points over the random twin"] == ["+10.0", "+20.0", "–"]
-    assert rows["last loss"] == ["2.0000", "2.0000 (+0.0000)", "2.0000 (+0.0000)"]
-    assert "alarms" not in rows, "nobody kept a journal"
+    assert text.headline_of(early) == "5 of 10 steps in 2 h, stopped: signal SIGTERM; 2 alarms."
+    assert text.headline_of(made_summary(metrics=[])) == "imported weights, not trained here."
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (0.2, "0 s"),
         (59.6, "1 min"),
@@ -261,16 +249,16 @@ def test_comparisons_are_with_the_first_run() -> None:
         (190_800, "2 d 5 h"),
     ],
 )
-def test_durations(seconds: float, said: str) -> None:
-    assert words.duration(seconds) == said
+def test_durations(seconds: float, expected: str) -> None:
+    assert text.duration(seconds) == expected
 
 
 def test_large_numbers() -> None:
-    assert words.si(64_781_312, "FLOP") == "64.8 MFLOP"
-    assert words.si(999.6, "FLOP") == "1 kFLOP"
-    assert words.si(3e27, "FLOP") == "3e+06 ZFLOP"
+    assert text.si(64_781_312, "FLOP") == "64.8 MFLOP"
+    assert text.si(999.6, "FLOP") == "1 kFLOP"
+    assert text.si(3e27, "FLOP") == "3e+06 ZFLOP"
 
 
 def test_runs_are_called_by_as_little_as_tells_them_apart(tmp_path: Path) -> None:
-    assert story.names([tmp_path / "x/a", tmp_path / "x/b"]) == ["a", "b"]
-    assert story.names([tmp_path / "x/a", tmp_path / "y/a"]) == ["x/a", "y/a"]
+    assert summary.names([tmp_path / "x/a", tmp_path / "x/b"]) == ["a", "b"]
+    assert summary.names([tmp_path / "x/a", tmp_path / "y/a"]) == ["x/a", "y/a"]

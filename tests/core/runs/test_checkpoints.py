@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from jepa_core import UserError, build_model, load_recipe, sample_masks, training_step
 from jepa_core.runs import checkpoints
+from jepa_core.runs.checkpoint_writer import CheckpointWriter
 from jepa_core.training.step import TrainingStep
 
 
@@ -53,7 +55,7 @@ def test_only_the_newest_are_kept(tiny_recipe: Path, tmp_path: Path) -> None:
     for done in (9, 10, 100):
         step.done = done
         save(tmp_path, step, keep=2)
-    assert [p.name for p in checkpoints.found(tmp_path)] == ["step-00000010", "step-00000100"]
+    assert [p.name for p in checkpoints.list_checkpoints(tmp_path)] == ["step-00000010", "step-00000100"]
     assert checkpoints.latest(tmp_path)[0].name == "step-00000100"
 
 
@@ -137,7 +139,7 @@ def test_damaged_checkpoints_do_not_push_whole_ones_out(tiny_recipe: Path, tmp_p
         save(tmp_path, step, keep=2)
     spoil(tmp_path / "checkpoints/step-00000002" / checkpoints.STATE, "cut")
     checkpoints.set_aside(tmp_path, newer_than=1)
-    assert [p.name for p in checkpoints.found(tmp_path)] == ["step-00000001"]
+    assert [p.name for p in checkpoints.list_checkpoints(tmp_path)] == ["step-00000001"]
     step.done = 2
     assert checkpoints.latest(tmp_path)[0].name == "step-00000001"
     save(tmp_path, step, keep=1)
@@ -193,9 +195,9 @@ def test_training_does_not_wait_for_the_disk_and_may_change_the_weights_meanwhil
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk, weights = Held(monkeypatch), {"w": torch.ones(3)}
-    with checkpoints.Writer(tmp_path, keep=2) as writer:
+    with CheckpointWriter(tmp_path, keep=2) as writer:
         writer.save(1, weights, {"moments": [weights["w"]]})
-        assert checkpoints.found(tmp_path) == [], "save came back before anything was written"
+        assert checkpoints.list_checkpoints(tmp_path) == [], "save came back before anything was written"
         weights["w"].fill_(5)
         disk.go.set()
         writer.wait()
@@ -212,13 +214,13 @@ def test_what_went_wrong_while_writing_is_said_at_the_next_look(
     monkeypatch.setattr(checkpoints, "flush", full_disk)
     with (  # noqa: PT012
         pytest.raises(UserError, match="the checkpoint of step 1 cannot be written"),
-        checkpoints.Writer(tmp_path, keep=2) as writer,
+        CheckpointWriter(tmp_path, keep=2) as writer,
     ):
         writer.save(1, {"w": torch.ones(3)}, {})
         writer.wait()
     with (
         pytest.raises(UserError, match="the checkpoint of step 1 cannot be written"),
-        checkpoints.Writer(tmp_path, keep=2) as writer,
+        CheckpointWriter(tmp_path, keep=2) as writer,
     ):
         writer.save(1, {"w": torch.ones(3)}, {})  # the end of the context looks too
 
@@ -246,3 +248,117 @@ def test_weights_of_another_model_are_named(
     path = saved / checkpoints.WEIGHTS
     assert str(error.value).startswith(f"checkpoint {path} is of another model: {said}")
     assert all(torch.equal(before[name], value) for name, value in other.model.state_dict().items())
+
+
+def rewrite_manifest(checkpoint: Path, **changes: Any) -> None:
+    path = checkpoint / checkpoints.MANIFEST
+    manifest = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
+
+
+ENTRY = {"bytes": 1, "sha256": "0" * 64}
+
+WRONG_MANIFESTS: list[dict[str, Any]] = [
+    {"files": {}},
+    {"files": {"state.pt": ENTRY}},
+    {"files": {"model.safetensors": ENTRY, "../../recipe.toml": ENTRY}},
+    {"files": {"model.safetensors": ENTRY, "/dev/zero": {"bytes": 0, "sha256": ""}}},
+    {"files": {"model.safetensors": {"bytes": "1", "sha256": ""}}},
+    {"files": {"model.safetensors": {"bytes": True, "sha256": ""}}},
+    {"files": {"model.safetensors": {"bytes": 1, "sha256": None}}},
+    {"files": ["model.safetensors"]},
+    {"step": 4},
+    {"step": "3"},
+    {"step": True},
+    {"step": 10**400},
+    {"format": "one"},
+    {"format": 0},
+    {"format": []},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG_MANIFESTS, ids=range(len(WRONG_MANIFESTS)))
+def test_a_manifest_that_does_not_fit_its_folder_is_damaged(
+    tiny_recipe: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    step = training(tiny_recipe)
+    step.done = 3
+    saved = save(tmp_path, step)
+    rewrite_manifest(saved, **changes)
+    with pytest.raises(checkpoints.DamagedCheckpoint):
+        checkpoints.verify(saved)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 100_000, b"\xff\xfe", b"\0", b'{"step": ' + b"9" * 5000 + b"}", b"null"]
+)
+def test_a_manifest_that_is_none_is_damaged(tiny_recipe: Path, tmp_path: Path, text: bytes) -> None:
+    saved = save(tmp_path, training(tiny_recipe))
+    (saved / checkpoints.MANIFEST).write_bytes(text)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="is not a checkpoint's manifest"):
+        checkpoints.verify(saved)
+
+
+def test_a_later_format_is_refused_and_none_is_read(tiny_recipe: Path, tmp_path: Path) -> None:
+    step = training(tiny_recipe)
+    saved = save(tmp_path, step)
+    assert json.loads((saved / checkpoints.MANIFEST).read_text())["format"] == 1
+    rewrite_manifest(saved, format=None)
+    checkpoints.verify(saved)
+    rewrite_manifest(saved, format=2)
+    with pytest.raises(
+        UserError, match=r"a later version of jepa-core \(format 2; this one reads up to 1\)"
+    ) as e:
+        checkpoints.newest_good(tmp_path)
+    assert not isinstance(e.value, checkpoints.DamagedCheckpoint)
+    torch.save({"format": 7}, saved / checkpoints.STATE)
+    with pytest.raises(UserError, match="a later version of jepa-core"):
+        checkpoints.load_state(saved)
+    torch.save({"training": {}}, saved / checkpoints.STATE)
+    assert checkpoints.load_state(saved) == {"training": {}}
+
+
+def test_a_state_that_the_manifest_does_not_name_is_not_trusted(tiny_recipe: Path, tmp_path: Path) -> None:
+    step = training(tiny_recipe)
+    saved = checkpoints.save(tmp_path, 1, step.model.state_dict(), None, keep=1)
+    torch.save({}, saved / checkpoints.STATE)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"does not name 'state.pt', which is there"):
+        checkpoints.verify(saved)
+
+
+def test_weights_of_another_type_are_refused_and_not_cast(tiny_recipe: Path, tmp_path: Path) -> None:
+    step = training(tiny_recipe)
+    weights = {name: value.bfloat16() for name, value in step.model.state_dict().items()}
+    saved = checkpoints.save(tmp_path, 1, weights, None, keep=1)
+    with pytest.raises(UserError, match=r"is torch.bfloat16, the model has torch.float32"):
+        checkpoints.load_weights(saved, step.model)
+
+
+def test_tensors_that_are_not_finite_are_named() -> None:
+    tensors = {
+        "a": torch.ones(2),
+        "b": torch.tensor([1.0, float("nan")]),
+        "c": torch.tensor([float("-inf")], dtype=torch.float16),
+        "d": torch.tensor([1, 2]),
+    }
+    assert checkpoints.nonfinite_tensors(tensors) == ["b", "c"]
+
+
+STATE_FILES = [b"", b"PK\3\4", b"\x80\x05.", b"\x80\x02cos\nsystem\n(S'true'\ntR.", b"x" * 1000]
+
+
+@pytest.mark.parametrize("content", STATE_FILES, ids=range(len(STATE_FILES)))
+def test_a_state_that_torch_cannot_read_is_damaged(tiny_recipe: Path, tmp_path: Path, content: bytes) -> None:
+    saved = save(tmp_path, training(tiny_recipe))
+    (saved / checkpoints.STATE).write_bytes(content)
+    with pytest.raises(checkpoints.DamagedCheckpoint) as error:
+        checkpoints.load_state(saved)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [[], None, 3, torch.ones(2), "text"])
+def test_a_state_that_is_no_dictionary_is_damaged(tiny_recipe: Path, tmp_path: Path, value: Any) -> None:
+    saved = save(tmp_path, training(tiny_recipe))
+    torch.save(value, saved / checkpoints.STATE)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="holds no state"):
+        checkpoints.load_state(saved)

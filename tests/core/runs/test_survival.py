@@ -14,6 +14,8 @@ import pytest
 
 from tests import soak
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -55,7 +57,7 @@ def stop(
     return process.wait(timeout=60), said.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_saves_and_exits_with_75_for_schedulers_to_requeue(
     recipe: Path, whole: soak.Reference, tmp_path: Path, number: signal.Signals
 ) -> None:

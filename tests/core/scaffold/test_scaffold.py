@@ -39,12 +39,12 @@ def installed(jepa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         stock = plugins.entry_points
         mine = EntryPoint(name, f"jepa_{name}", "jepa")
         monkeypatch.setattr(plugins, "entry_points", lambda group: [*stock(group=group), mine])
-        plugins.get.cache_clear()
+        plugins.registry.cache_clear()
         return place
 
     before = set(sys.modules)
     yield install
-    plugins.get.cache_clear()
+    plugins.registry.cache_clear()
     for module in set(sys.modules) - before:
         if module.startswith(("jepa_stripes", "jepa_leaky")):
             del sys.modules[module]
@@ -119,6 +119,7 @@ def test_a_name_that_cannot_be_is_one_line(jepa, tmp_path: Path, monkeypatch, wo
 
 
 @pytest.mark.parametrize("kind", MADE)
+@pytest.mark.slow
 def test_a_new_plugin_holds_all_that_is_asked(jepa, installed, kind: str) -> None:
     installed("stripes", kind)
     said = jepa("plugins", "check", "stripes", "--json")
@@ -162,7 +163,7 @@ def test_check_says_what_was_not_asked_and_why(jepa) -> None:
 
 def test_a_plugin_that_cannot_be_checked_is_one_line(jepa, monkeypatch) -> None:
     found = plugins.PluginStatus("broken", "broken", "set aside", "ImportError: no module named 'nothing'")
-    monkeypatch.setattr(plugins.registry(), "found", [*plugins.registry().found, found])
+    monkeypatch.setattr(plugins.registry(), "statuses", [*plugins.registry().statuses, found])
     done = jepa("plugins", "check", "broken")
     assert (done.code, done.err) == (
         2,
@@ -176,6 +177,7 @@ def test_a_plugin_that_cannot_be_checked_is_one_line(jepa, monkeypatch) -> None:
 
 @pytest.mark.install
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_new_plugins_install_train_and_pass_their_own_tests(
     core_wheel: Path, tiny_images: Path, tmp_path: Path
 ) -> None:

@@ -517,6 +517,7 @@ class StopsInOneProcess(JEPA):
         (StopsInOneProcess, "in one of two processes, RuntimeError: out of memory"),
     ],
 )
+@pytest.mark.slow
 def test_two_processes_may_also_go_apart_or_fail(variant: type, said: str) -> None:
     assert failing(examine("variant", variant)) == {"two processes": said}
     assert failing(examine("variant", JEPA)) == {}, "whatever happened to the two, the next check has them"

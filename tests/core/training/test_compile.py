@@ -14,6 +14,8 @@ import torch
 from jepa_core import build_model, load_recipe, sample_masks, training_step
 from jepa_core.types import IndexSet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:

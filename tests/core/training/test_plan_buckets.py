@@ -80,9 +80,9 @@ def test_plans_of_other_sets_do_not_fit_and_cannot_be_measured_together() -> Non
     assert PlanBuckets.measured([one], 9).pad(two) is None
     with pytest.raises(ValueError, match="plans have different sets or pairs"):
         PlanBuckets.measured([one, two], 9)
-    found = PlanBuckets.measured([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
-    assert found is not None
-    assert found.empty
+    padded = PlanBuckets.measured([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
+    assert padded is not None
+    assert padded.empty
 
 
 def test_means_and_real_rows_leave_fillers_out() -> None:
@@ -119,5 +119,5 @@ def test_fillers_reach_neither_features_nor_guesses_nor_gradients(
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         rows = [t.values[: s.total] for t, s in zip(output.step.predictions, plans[0].targets, strict=True)]
         found.append((output.loss.detach(), torch.cat(rows).detach(), gradient))
-    for plain, with_fillers in zip(*found, strict=True):
-        torch.testing.assert_close(with_fillers, plain, rtol=1e-4, atol=1e-6)
+    for plain, with_padding in zip(*found, strict=True):
+        torch.testing.assert_close(with_padding, plain, rtol=1e-4, atol=1e-6)

@@ -21,25 +21,39 @@ from jepa_core.settings.sections import TransformSettings
 class EvalLoader:
     """Iterates over (views float32 [B, *view shape], labels int64 [B]); `len()` is the number of batches.
 
-    Corrupt samples are left out, and listed in `skipped`.
+    Corrupt samples are left out, and listed in `skipped`. After a pass `positions` and `labels`, int64 [n],
+    are those of the samples that could be read.
     """
 
     def __init__(self, dataset: EvalBatches, workers: int, max_corrupt: float) -> None:
         self.dataset, self.workers, self.max_corrupt = dataset, workers, max_corrupt
         self.images = len(dataset.index)
         self.skipped: list[Skipped] = []
+        self._read: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [n] of the last pass: where each sample stands in the split."""
+        return torch.cat([positions for positions, _ in self._read])
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [n] of the last pass."""
+        return torch.cat([labels for _, labels in self._read])
 
     def __len__(self) -> int:
         return -(-self.images // self.dataset.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.skipped, seen = [], 0
+        self.skipped, self._read, seen = [], [], 0
         for result in iterate(self.dataset, range(len(self)), self.workers):
             seen += len(result.labels) + len(result.skipped)
             self.skipped += result.skipped
             if result.skipped:
                 check_corrupt(self.skipped, seen, self.max_corrupt)
             if len(result.labels):
+                assert result.positions is not None
+                self._read.append((result.positions, result.labels))
                 yield result.views["view"], result.labels
         if len(self.skipped) == seen:
             raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
@@ -66,12 +80,13 @@ class EvalBatches(Dataset[ReadResult]):
         rows = self.index[number * self.batch_size : (number + 1) * self.batch_size]
         if self.tensors is not None:
             images, labels = self.tensors
-            return ReadResult({"view": self.transform(images[rows])}, labels[rows])
+            return ReadResult({"view": self.transform(images[rows])}, labels[rows], positions=rows)
         return self._one_by_one(rows.tolist())
 
     def _one_by_one(self, rows: list[int]) -> ReadResult:
         views: list[Tensor] = []
         labels: list[int] = []
+        positions: list[int] = []
         skipped: list[Skipped] = []
         for row in rows:
             try:
@@ -82,8 +97,10 @@ class EvalBatches(Dataset[ReadResult]):
                 continue
             views.append(view)
             labels.append(label)
+            positions.append(row)
         stacked = torch.stack(views) if views else torch.empty(0)
-        return ReadResult({"view": stacked}, torch.tensor(labels, dtype=torch.int64), tuple(skipped))
+        numbers, places = (torch.tensor(values, dtype=torch.int64) for values in (labels, positions))
+        return ReadResult({"view": stacked}, numbers, tuple(skipped), positions=places)
 
 
 def eval_loader(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed, timed, with_graph
+from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed, timed
+from jepa_kernels.bench.timing import stream_aside
 from jepa_kernels.ema import EmaPlan, ema_update_
 
 ALPHA = 0.004
@@ -77,8 +78,9 @@ def rows(model: str, settings: Settings) -> Iterator[Row]:
         except CannotRun as problem:
             yield failed(row, problem)
             continue
-        with torch.no_grad():
-            yield with_graph(timed(row, call, settings), call, settings)
+        with torch.no_grad(), stream_aside(settings.device):
+            measured = timed(row, call, settings)
+        yield measured
 
 
 def _ours(impl: str, shadowed: bool) -> Callable[[Tensors], Callable[[], None]]:

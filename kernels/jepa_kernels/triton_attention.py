@@ -71,8 +71,8 @@ def options(tiles: Tiles) -> dict[str, Any]:
     return found | ({"maxnreg": tiles.registers} if tiles.registers else {})
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], qkv: Tensor, tiles: Tiles, *args: Any, **more: Any) -> None:
-    """Runs `kernel` on the device of qkv, unless the grid is empty."""
+def launch(kernel: Any, grid: tuple[int, ...], qkv: Tensor, tiles: Tiles, *args: Any, **more: Any) -> None:
+    """Runs `kernel` in these tiles on the device of qkv, unless the grid is empty."""
     if 0 in grid:
         return
     with torch.cuda.device_of(qkv):
@@ -99,7 +99,7 @@ def _forward_classes(qkv: Tensor, seg: Tensor, out: Tensor, bounds: tuple[int, i
     grid, heads = (len(seg) * qkv.shape[2],), qkv.shape[2]
     for one in _classes(qkv, *bounds):
         args = (qkv, seg, out, heads, scale)
-        _launch(short.forward_kernel, grid, qkv, one.forward, *args, OVER=one.over)
+        launch(short.forward_kernel, grid, qkv, one.forward, *args, OVER=one.over)
 
 
 def _backward_classes(
@@ -108,7 +108,7 @@ def _backward_classes(
     grid, heads = (len(seg) * qkv.shape[2],), qkv.shape[2]
     for one in _classes(qkv, *bounds):
         args = (qkv, grad, seg, dqkv, heads, scale)
-        _launch(short.backward_kernel, grid, qkv, one.backward, *args, OVER=one.over)
+        launch(short.backward_kernel, grid, qkv, one.backward, *args, OVER=one.over)
 
 
 def _general(qkv: Tensor, max_len: int, plain: bool) -> tuple[General, int]:
@@ -181,7 +181,7 @@ def general_attention(
     (tiles, _, _), taken = _general(qkv, max_len, plain)
     grid = (len(seg) * heads, triton.cdiv(max_queries, tiles.queries))
     args = (qkv, seg, out, lse, total, heads, scale)
-    _launch(general.forward_kernel, grid, qkv, tiles, *args, TAKEN=taken)
+    launch(general.forward_kernel, grid, qkv, tiles, *args, TAKEN=taken)
     return out, lse
 
 
@@ -214,10 +214,10 @@ def general_attention_backward(
     (_, tiles, of_keys), taken = _general(qkv, max_len, plain)
     grid = (len(seg) * qkv.shape[2], triton.cdiv(max_queries, tiles.queries))
     args: tuple[Any, ...] = (qkv, out, grad, lse, seg, dqkv, stats, *numbers)
-    _launch(general.query_gradient_kernel, grid, qkv, tiles, *args, TAKEN=taken)
+    launch(general.query_gradient_kernel, grid, qkv, tiles, *args, TAKEN=taken)
     grid = (len(pieces) * qkv.shape[2], triton.cdiv(longest_piece, of_keys.keys))
     args = (qkv, grad, stats, pieces, runs, dqkv, *numbers)
-    _launch(general.key_gradient_kernel, grid, qkv, of_keys, *args, TAKEN=taken, PLAIN=plain)
+    launch(general.key_gradient_kernel, grid, qkv, of_keys, *args, TAKEN=taken, PLAIN=plain)
     return dqkv
 
 

@@ -61,8 +61,8 @@ class Tensors:
         return cls(teacher, student, [t.bfloat16() for t in teacher])
 
 
-def rows(model: str, settings: Settings) -> Iterator[Row]:
-    """Every way to update one encoder."""
+def rows(model: str, settings: Settings, only: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Every way to update one encoder; `only`: those named."""
     encoder = ENCODERS[model]
     numbers = sum(math.prod(shape) for shape in encoder.shapes())
     if settings.device.type == "cpu" and numbers > LARGEST_ON_CPU:
@@ -70,7 +70,8 @@ def rows(model: str, settings: Settings) -> Iterator[Row]:
         yield failed(row, CannotRun(f"{numbers / 1e6:.0f} M numbers are left to a GPU"))
         return
     tensors = Tensors.of(encoder, settings.device)
-    for name, (prepare, shadowed) in PEERS.items():
+    for name in only or PEERS:
+        prepare, shadowed = PEERS[name]
         direction = "update and shadow" if shadowed else "update"
         row = Row("ema", model, direction, name, Work((14 if shadowed else 12) * numbers, 3 * numbers))
         try:

@@ -11,27 +11,33 @@ What is unusual:
   `found_inf`; the host learns of it when a line is logged, or a checkpoint is made
 - learning rate, weight decay and gradient limit are device scalars. The decay is a product of its own before
   AdamW, which keeps its as a plain number
+- the features that a pass hands on are copied to places that all graphs share: left where they are, they
+  would take memory of their own in each graph, which there is one of for each size of the sets
 - the target update is no part of the graph: it is one launch, and plugins' updates may do what they like
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jepa_core.capacity import DRAWS, Capacity, afresh, sets_of, unpadded
-from jepa_core.cuda_graphs import CudaRecorder, Recorded, Recorder
+from jepa_core.cuda_graphs import CudaRecorder, Recorded, Recorder, SharedPlaces
 from jepa_core.data.steps import StepMasks
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
 from jepa_core.optim import TrainingStep
 from jepa_core.ranks import Ranks
 from jepa_core.recipes import Recipe
-from jepa_core.types import Batch, MaskPlan, grid_size
+from jepa_core.types import Batch, MaskPlan, Tokens, grid_size
+
+log = logging.getLogger("jepa.captured")
 
 MOST = 64
 """Graphs of forward and backward that are kept, one for each combination of the sets' rooms."""
@@ -94,6 +100,7 @@ class CapturedStep(TrainingStep):
         """Micro-batches that did not fit and ran as they are."""
         self._views: dict[str, Tensor] = {}
         self._passes: dict[tuple[int, ...], Pass] = {}
+        self._places = SharedPlaces()
         self._end = Recorded(self._clip_and_step, self.recorder)
         self._share = 1.0
         names = list(model.objectives)
@@ -137,6 +144,7 @@ class CapturedStep(TrainingStep):
         """Forward and backward of one micro-batch: replayed where it fits into the places."""
         if self.capacity is None:
             self.capacity = self._measured(batch.batch_size)
+            self._places.headroom = max(room.rungs[-1] / room.rungs[0] for room in self.capacity.rooms)
         padded = self.capacity.pad(plan)
         key = () if padded is None else tuple(one.total for one in sets_of(padded))
         full = key not in self._passes and len(self._passes) >= MOST
@@ -146,7 +154,10 @@ class CapturedStep(TrainingStep):
         if self.device.type == "cuda" and any(one.index.device.type == "cpu" for one in sets_of(padded)):
             padded = padded.pin_memory()
         if key not in self._passes:
-            self._passes[key] = Pass(self._views, padded, self._forward_backward, self.recorder)
+            self._passes[key] = Pass(self._views, padded, self._in_shared_places, self.recorder)
+            log.info(
+                "step %d: graph %d is recorded, for sets of %s tokens", self.done, len(self._passes), key
+            )
         output = self._passes[key](batch, padded)
         step = unpadded(output.step, plan)
         return replace(output, step=step, metrics=self.model.metrics(step))
@@ -159,6 +170,16 @@ class CapturedStep(TrainingStep):
             self._views = {n: torch.empty_like(v, device=self.device) for n, v in batch.views.items()}
         shapes = {name: view.shape for name, view in batch.views.items()}
         return shapes == {name: view.shape for name, view in self._views.items()}
+
+    def _in_shared_places(self, batch: Batch, plan: MaskPlan) -> Output:
+        """Forward and backward, the features copied to where those of all graphs lie."""
+        output, numbers = self._forward_backward(batch, plan), count()
+
+        def moved(tokens: Tokens) -> Tokens:
+            values, *layers = (self._places(next(numbers), one) for one in (tokens.values, *tokens.layers))
+            return Tokens(values, tokens.at, tokens.grid, tuple(layers))
+
+        return replace(output, step=output.step.map(moved))
 
     def _forward_backward(self, batch: Batch, plan: MaskPlan) -> Output:
         output = self.forward(batch, plan)

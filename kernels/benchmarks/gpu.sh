@@ -6,8 +6,8 @@
 #   kernels/benchmarks/gpu.sh --rest      # 150 s: the new table, EMA, fp16 and fp32, FlexAttention, memcheck
 #   kernels/benchmarks/gpu.sh --dry-run   # all three on a CPU, with tiny shapes and interpreted kernels
 #
-# OUT      where results go (default docs/benchmarks/results): log.jsonl, a line for each thing found, and a file
-#          named for device, torch and triton
+# OUT      where results go (default docs/benchmarks/results): log.jsonl, a line for each thing found; a file
+#          named for device, torch and triton; and after --tune the table, which is written in its place as well
 # PYTHON   the interpreter (default python3). torch and triton are enough for all but the steps, which need
 #          what jepa-core needs; where that is missing a line says so.
 #

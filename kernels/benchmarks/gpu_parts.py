@@ -1,9 +1,14 @@
 """The measurements of `gpu.py`: kernels beside peers, steps, tuning; tiny ones in a dry run on a CPU."""
 
 import json
+import sys
+import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from importlib.metadata import distributions
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from kernels.benchmarks.gpu import Run
 
 Facts = dict[str, Any]
+ROOT = Path(__file__).parents[2]
 PROCESSES = 14
 MODELS = ("I-JEPA B/16", "I-JEPA L/16", "I-JEPA H/14")
 STAGES = ("context", "predictor", "target")
@@ -82,6 +88,7 @@ def ema(run: "Run") -> Iterator[Facts]:
 
 def steps(run: "Run") -> Iterator[Facts]:
     """B/16 and H/14: equal masks beside the released code's way, exact ones eager and captured."""
+    make_discoverable(ROOT)
     try:
         import jepa_core
         from jepa_core.bench.step import measure_step
@@ -98,6 +105,25 @@ def steps(run: "Run") -> Iterator[Facts]:
             report = measure_step(resolved, run.ceilings, 1 if run.dry else 8, official=masks == "equal")
             said = "; ".join(_way(way) for way in report.ways)
             yield {"say": f"{model}, {masks} masks: {said}", "report": report.facts()}
+
+
+def make_discoverable(root: Path) -> bool:
+    """Whether the project had to be made one that is installed, as far as finding its plugins goes.
+
+    They are found by entry points, which the metadata of a distribution holds; it is made of pyproject.toml.
+    """
+    if any(found.name == "jepa-core" for found in distributions()):
+        return False
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    folder = Path(tempfile.mkdtemp())
+    info = folder / f"jepa_core-{project['version']}.dist-info"
+    info.mkdir()
+    about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(about, encoding="utf-8")
+    lines = [f"{name} = {module}\n" for name, module in project["entry-points"]["jepa"].items()]
+    (info / "entry_points.txt").write_text("".join(["[jepa]\n", *lines]), encoding="utf-8")
+    sys.path.insert(0, str(folder))
+    return True
 
 
 def _way(way: Any) -> str:
@@ -158,16 +184,18 @@ def tune(run: "Run") -> Iterator[Facts]:
 def bounds_of_auto(run: "Run") -> Iterator[Facts]:
     """Up to where `auto` takes Triton, beside the best peer of each length."""
     record = _record(run)
-    for said in tuning.chosen_bounds(record, (24,) if run.dry else (24, 64, 80), 2 if run.dry else 16):
+    for said in tuning.chosen_bounds(record, (24,) if run.dry else (64, 80, 24), 2 if run.dry else 16):
         yield {"say": said}
         _write(run, record)
 
 
 def _write(run: "Run", record: tuning.Record) -> None:
-    """Into the results in a dry run, and else into the table itself."""
+    """Into the results, and but for a dry run into the table itself."""
     found = run.about["environment"]
     device = found["gpus"][0]["name"] if not run.dry else "no GPU: a dry run"
     record.document["source"] = "kernels/benchmarks/gpu.sh --tune; rows without times: compiled, not measured"
     versions = {name: found["versions"][name] for name in ("torch", "triton")}
     record.document["measured"] = {"date": run.about["date"], "device": device, **versions}
-    record.write(run.out / FILE.name if run.dry else FILE)
+    record.write(run.out / FILE.name)
+    if not run.dry:
+        record.write(FILE)

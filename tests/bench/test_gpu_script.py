@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 
 from jepa_kernels.triton_attention_table import FILE, read_table
-from kernels.benchmarks import draw, gpu
+from kernels.benchmarks import draw, gpu, gpu_parts
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "kernels/benchmarks/gpu.sh"
@@ -111,6 +112,19 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_their_time(tmp_path, monke
     assert "FAILED: TimeoutError: interrupted after" in next(x["say"] for x in said if x["part"] == "hanging")
     assert [line["say"] for line in said if line["part"] == "good"] == ["one", "two"]
     assert run.wrong == 2
+
+
+def test_plugins_are_found_where_the_project_is_not_installed(monkeypatch):
+    """By metadata made of pyproject.toml, on the path of this process."""
+    monkeypatch.setattr(gpu_parts, "distributions", list)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert gpu_parts.make_discoverable(ROOT) is True
+    (made,) = metadata.distributions(name="jepa-core", path=sys.path[:1])
+    installed = metadata.entry_points(group="jepa")
+    assert made.entry_points
+    assert set(made.entry_points) <= set(installed)
+    monkeypatch.undo()
+    assert gpu_parts.make_discoverable(ROOT) is False, "here it is installed"
 
 
 def test_unknown_words_are_named(capsys):

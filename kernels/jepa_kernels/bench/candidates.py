@@ -36,8 +36,7 @@ def tried(item: Item) -> Iterator[Tiles]:
     wholes = (False, True) if parts(item.width)[1] else (False,)
     backward = item.kernel == "short backward"
     rows = [queries for queries in (16, 32, 64, 128) if (16 if backward else 32) <= queries <= item.keys]
-    limits = (None,) if backward else (None, 128)
-    for queries, warps, stages, limit, whole in product(rows, (4, 8), (1, 2), limits, wholes):
+    for queries, warps, stages, limit, whole in product(rows, (4, 8), (1, 2), (None, 128), wholes):
         if stages == 1 or queries < item.keys:  # one tile has no loop to pipeline
             yield Tiles(queries, item.keys, warps, stages, limit, whole)
 

@@ -6,6 +6,7 @@ looks as if a peer had been forgotten.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -102,8 +103,18 @@ class Settings:
         return 0.01 if self.quick else 0.1
 
 
-PROBLEMS = (RuntimeError, ValueError, TypeError, ImportError, CannotRun)
-"""What other people's kernels raise on a case that they do not take."""
+def _errors_of_triton() -> tuple[type[Exception], ...]:
+    """Such as for tiles that do not fit a card; they are no RuntimeErrors."""
+    if find_spec("triton") is None:
+        return ()
+    from triton.errors import TritonError
+
+    return (TritonError,)
+
+
+PROBLEMS: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError, ImportError, CannotRun)
+PROBLEMS += _errors_of_triton()
+"""What kernels raise on a case that they do not take."""
 
 
 def timed(row: Row, calls: Call | Sequence[Call], settings: Settings, graph: bool = True) -> Row:

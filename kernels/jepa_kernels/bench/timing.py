@@ -57,6 +57,9 @@ def measure(calls: Call | Sequence[Call], device: torch.device, seconds: float, 
         call()
     if device.type != "cuda":
         return Time(*_quantiles(_repeated(lambda: _wall(calls[0]), seconds)))
+    if torch.cuda.current_stream(device) == torch.cuda.default_stream(device):  # which cannot be captured
+        with stream_aside(device):
+            return measure(calls, device, seconds, graph)
     peak, launched = _peak(calls[0]), _in_a_row(calls, seconds / 4)
     if not graph:
         return Time(*_quantiles(_one_by_one(calls, device, seconds)), peak=peak, launched=launched)

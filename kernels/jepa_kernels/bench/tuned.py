@@ -98,6 +98,7 @@ def _general(item: Item, qkv: Tensor, grad: Tensor, layout: Layout, scale: float
     from jepa_kernels import triton_attention_general as general
 
     numbers, seg, longest = (len(qkv), item.heads, scale), layout.seg, layout.max_len
+    taken = row_for(item.width, HALF).short_up_to  # as the operation has it, so that it is compiled once
     out, dqkv = torch.zeros_like(grad), torch.zeros_like(qkv)
     lse = torch.zeros(item.heads, len(qkv), device=qkv.device)
     stats = torch.zeros_like(lse, dtype=torch.int64)
@@ -105,7 +106,7 @@ def _general(item: Item, qkv: Tensor, grad: Tensor, layout: Layout, scale: float
     def at(kernel: Any, tile: Callable[[Tiles], int], args: Sequence[Any], **more: Any) -> Launches:
         def in_tiles(tiles: Tiles) -> Call:
             grid = (layout.segments * item.heads, -(-longest // tile(tiles)))
-            return lambda: ops.launch(kernel, grid, qkv, tiles, *args, *numbers, TAKEN=0, **more)
+            return lambda: ops.launch(kernel, grid, qkv, tiles, *args, *numbers, TAKEN=taken, **more)
 
         return in_tiles
 

@@ -1,4 +1,4 @@
-"""What became of a run, told from its files alone: states, exit codes, labels, and whatever is in the files."""
+"""What became of a run, told from its files: states, exit codes, labels, and whatever is in the files."""
 
 from __future__ import annotations
 
@@ -125,9 +125,11 @@ def test_scores_are_the_first_of_each_probe_and_the_best_in_training(make: Make)
 @pytest.mark.parametrize("file", ["metrics.jsonl", "events.jsonl", "eval.json", LABELS])
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"3", b"null", b"{", b"\xff\xfe\0", b"[" * 9999, b'{"rows": 3}', b'{"step": "x"}']
-    + [b'{"rows": [[]], "kind": [], "step": 1e999, "tags": 3, "name": [], "note": {}}']
-    + [b'{"kind": "stopped", "step": -1}', b'{"kind": "started", "step": 0, "total_steps": "x"}'],
+    [
+        *(b"", b"[]", b"3", b"null", b"{", b"\xff\xfe\0", b"[" * 9999, b'{"rows": 3}', b'{"step": "x"}'),
+        b'{"rows": [[]], "kind": [], "step": 1e999, "tags": 3, "name": [], "note": {}}',
+        *(b'{"kind": "stopped", "step": -1}', b'{"kind": "started", "step": 0, "total_steps": "x"}'),
+    ],
 )
 def test_whatever_is_in_a_file_the_status_is_told(make: Make, file: str, content: bytes) -> None:
     folder = make()

@@ -137,7 +137,7 @@ def test_a_report_and_an_export_are_told_as_json(jepa, two_runs: Path) -> None:
 
 
 def test_without_a_network_only_the_cache_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(exchange, "getproxies", dict)
 
@@ -151,7 +151,7 @@ def test_without_a_network_only_the_cache_is_looked_into(monkeypatch: pytest.Mon
 
 
 def test_behind_a_proxy_the_network_is_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(exchange, "getproxies", lambda: {"https": "http://proxy"})
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("not asked"))

@@ -21,8 +21,8 @@ def installed() -> Iterator[Check]:
             yield Check("plugins", "names", "warning", note, "rename one of the two, or disable one plugin")
     known = ", ".join(status.name for status in statuses)
     for name in sorted(_disabled() - {status.name for status in statuses}):
-        said = f"JEPA_DISABLE_PLUGINS names {name!r}, which is not installed; known: {known}"
-        yield Check("plugins", "disabled", "warning", said, "correct the variable, or drop the name from it")
+        text = f"JEPA_DISABLE_PLUGINS names {name!r}, which is not installed; known: {known}"
+        yield Check("plugins", "disabled", "warning", text, "correct the variable, or drop the name from it")
 
 
 def _plugin(status: PluginStatus, offers: dict[str, list[str]]) -> Check:

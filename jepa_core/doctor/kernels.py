@@ -79,8 +79,8 @@ def choices() -> Iterator[Check]:
 
 def _chosen(name: str, what: str, lines: list[Any]) -> Check:
     chosen = next(line for line in lines if line.chosen)
-    said = f"{chosen.impl} for {what}: {chosen.reason}"
-    return Check("kernels", name, "ok", said, details={"choices": [line._asdict() for line in lines]})
+    text = f"{chosen.impl} for {what}: {chosen.reason}"
+    return Check("kernels", name, "ok", text, details={"choices": [line._asdict() for line in lines]})
 
 
 def _precision(device: torch.device) -> str:

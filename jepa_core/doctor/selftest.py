@@ -46,20 +46,20 @@ def run() -> Iterator[Check]:
             advice = f"mend or update that plugin, or leave it out: JEPA_DISABLE_PLUGINS={name.split('/')[0]}"
             yield Check("self-test", "training", "problem", f"{name}: {text}", advice)
     if not recipes:
-        said = "no loaded plugin has a recipe called selftest, so no training step was tried"
-        yield Check("self-test", "training", "warning", said, "install or enable a plugin: `jepa plugins`")
+        text = "no loaded plugin has a recipe called selftest, so no training step was tried"
+        yield Check("self-test", "training", "warning", text, "install or enable a plugin: `jepa plugins`")
 
 
 def _check_attention(device: torch.device) -> Check:
     errors = {case.name: attention_error(case, device) for case in CASES}
     worst = max(errors, key=lambda name: errors[name])
     limit = TOLERANCE[CASES[0].qkv(device).dtype]
-    said = f"on {device} at most {errors[worst]:.0e} from its float64 definition ({worst})"
+    text = f"on {device} at most {errors[worst]:.0e} from its float64 definition ({worst})"
     if errors[worst] <= limit:
-        return Check("self-test", "attention", "ok", said, details={"errors": errors})
+        return Check("self-test", "attention", "ok", text, details={"errors": errors})
     advice = "do not train on this device; set encoder.attention=reference, and please report it"
-    said += f"; at most {limit:.0e} is expected"
-    return Check("self-test", "attention", "problem", said, advice, {"errors": errors})
+    text += f"; at most {limit:.0e} is expected"
+    return Check("self-test", "attention", "problem", text, advice, {"errors": errors})
 
 
 @torch.no_grad()
@@ -80,12 +80,12 @@ def _check_recipe(name: str, device: torch.device) -> list[Check]:
     step = training_step(build_model(recipe).to(device), recipe)
     losses = train(step, recipe)
     seconds = time.perf_counter() - started
-    said = f"{len(losses)} steps of {name} on {device} in {seconds:.1f} s, loss {losses[-1]:.3f}"
+    text = f"{len(losses)} steps of {name} on {device} in {seconds:.1f} s, loss {losses[-1]:.3f}"
     details = {"losses": [loss if math.isfinite(loss) else str(loss) for loss in losses], "seconds": seconds}
     if not all(map(math.isfinite, losses)):
         advice = "set train.precision=fp32 and look again; if it stays, please report it"
-        return [Check("self-test", "training", "problem", f"{said}: not finite", advice, details)]
-    trained = Check("self-test", "training", "ok", said, details=details)
+        return [Check("self-test", "training", "problem", f"{text}: not finite", advice, details)]
+    trained = Check("self-test", "training", "ok", text, details=details)
     with tempfile.TemporaryDirectory(prefix="jepa-doctor-") as folder:
         return [trained, _check_checkpoint(step, recipe, Path(folder))]
 
@@ -113,5 +113,5 @@ def _check_checkpoint(step: TrainingStep, recipe: Recipe, folder: Path) -> Check
     equal = all(torch.equal(value, weights[name].cpu()) for name, value in model.state_dict().items())
     if equal and again.done == step.done:
         return Check("self-test", "checkpoint", "ok", "written, and read back bit for bit")
-    said = f"what was read from {folder.parent} is not what was written"
-    return Check("self-test", "checkpoint", "problem", said, "check that disk, or set TMPDIR to another")
+    text = f"what was read from {folder.parent} is not what was written"
+    return Check("self-test", "checkpoint", "problem", text, "check that disk, or set TMPDIR to another")

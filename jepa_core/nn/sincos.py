@@ -45,6 +45,13 @@ def sincos(
     return table(tuple(grid), width, scale, torch.device(device or "cpu"), dtype)
 
 
+def sincos_like(
+    weight: Tensor, grid: Grid, width: int, scale: float, device: torch.device | None = None
+) -> Tensor:
+    """[N, D]: the `sincos` table in the type of an encoder's weights, on their device unless one is named."""
+    return sincos(grid, width, scale, device=device or weight.device, dtype=weight.dtype)
+
+
 def scale_of(table: Tensor, grid: Grid) -> float | None:
     """The scale at which `sincos` gives this table [N, D], or None where it is another table.
 

@@ -63,12 +63,12 @@ class SmallEncoder(nn.Module):
         at = IndexSet.full(len(view), grid_size(grid)) if keep is None else keep
         cells = rearrange(view, "b c ... -> (b ...) c").index_select(0, at.flat(grid_size(grid)))
         x = self.embed(cells) + sincos(grid, self.width).index_select(0, at.index)
-        taken = {}
+        outputs = {}
         for number, block in enumerate(self.blocks, 1):
             mean = Tokens(x, at, grid).mean().index_select(0, at.samples)
             x = x + F.gelu(block(torch.cat([x, mean], dim=1)))
-            taken[number] = x
-        return Tokens(self.norm(x), at, grid, tuple(taken[layer] for layer in layers))
+            outputs[number] = x
+        return Tokens(self.norm(x), at, grid, tuple(outputs[layer] for layer in layers))
 
 
 class SmallPredictor(nn.Module):
@@ -111,8 +111,8 @@ class SmallMasker:
         """One context and one target, which together are the grid."""
         tokens = grid_size(grid)
         rank = torch.rand(batch_size, tokens, generator=generator).argsort(1).argsort(1)
-        kept = torch.randint(1, tokens, (batch_size, 1), generator=generator)
-        return MaskPlan((IndexSet.from_mask(rank < kept),), (IndexSet.from_mask(rank >= kept),))
+        sizes = torch.randint(1, tokens, (batch_size, 1), generator=generator)
+        return MaskPlan((IndexSet.from_mask(rank < sizes),), (IndexSet.from_mask(rank >= sizes),))
 
 
 def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
@@ -122,14 +122,15 @@ def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
     return MaskPlan(tuple(plan.contexts[0] for plan in plans), tuple(plan.targets[0] for plan in plans))
 
 
-def with_padding(kept: IndexSet, tokens: int) -> IndexSet:
+def with_padding(index_set: IndexSet, tokens: int) -> IndexSet:
     """The set with two padding sequences after the samples, as a step of fixed shapes has it."""
-    return SetBuckets((kept.total + 3,), max(3, kept.max_length), 2).pad(kept, kept.total + 3, tokens)
+    rows = index_set.total + 3
+    return SetBuckets((rows,), max(3, index_set.max_length), 2).pad(index_set, rows, tokens)
 
 
-def pick(kept: IndexSet, samples: Sequence[int]) -> IndexSet:
+def pick(index_set: IndexSet, samples: Sequence[int]) -> IndexSet:
     """The set with these samples only, in this order."""
-    rows = kept.split()
+    rows = index_set.split()
     return IndexSet.from_lists([rows[sample].tolist() for sample in samples])
 
 

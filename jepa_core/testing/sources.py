@@ -47,14 +47,14 @@ class SourceCase:
     @cached_property
     def splits(self) -> dict[str, Samples]:
         """The splits among train, val and test that exist. Raises UserError without a training split."""
-        source, found = self.make(), {}
+        source, splits = self.make(), {}
         for name in ("train", "val", "test"):
             try:
-                found[name] = source.split(name)
+                splits[name] = source.split(name)
             except UserError:
                 if name == "train":
                     raise
-        return found
+        return splits
 
     def spread(self) -> Iterator[tuple[str, Samples, list[int]]]:
         """(split, samples, indices to check) of each split."""
@@ -140,14 +140,14 @@ def by_index(case: SourceCase) -> None:
         with untouched_randomness():
             first = [read_sample(samples, index) for index in indices]
         second = [read_sample(samples, index) for index in reversed(indices)][::-1]
-        other = source.split(split)
+        reread = source.split(split)
         require(
-            len(other) == len(samples), f"{split} has {len(samples)} samples, the second time {len(other)}"
+            len(reread) == len(samples), f"{split} has {len(samples)} samples, the second time {len(reread)}"
         )
         _require_same(first, second, indices, f"of {split} is another the second time")
         _require_same(
             first,
-            [read_sample(other, i) for i in indices],
+            [read_sample(reread, i) for i in indices],
             indices,
             f"of {split} is another from another source",
         )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Preprocessing, Weights
 from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, check_depth, misfits, stored_as
+from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
 
@@ -166,7 +167,7 @@ def _own(source: Source, depth: int) -> tuple[dict[str, Tensor], list[str]]:
 
 def _encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bool]:
     """The recipe's section, and whether the positions are trained ones."""
-    size, patch = _pair(config["image_size"]), _pair(config["patch_size"])
+    size, patch = list(image_sides(config["image_size"])), image_sides(config["patch_size"])
     if patch[0] != patch[1]:
         raise UserError(f"patches of {patch[0]}x{patch[1]} pixels; expected square ones")
     scale = scale_of(tensors["pos_embed"][0], (size[0] // patch[0], size[1] // patch[0]))
@@ -256,7 +257,3 @@ def _processor(images: Preprocessing) -> dict[str, Any]:
         "image_mean": list(images.mean),
         "image_std": list(images.std),
     }
-
-
-def _pair(size: int | Sequence[int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)

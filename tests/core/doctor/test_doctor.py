@@ -30,7 +30,7 @@ def test_a_sound_machine_is_ok_in_every_topic(jepa, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("JEPA_DATA", str(tmp_path))
     said = jepa("doctor")
     assert said.code == 0, said.out
-    assert all(f"\n{topic}\n" in said.out for topic in examine.LOOKS)
+    assert all(f"\n{topic}\n" in said.out for topic in examine.TOPICS)
     assert "2 steps of ijepa/selftest on " in said.out
     assert "written, and read back bit for bit" in said.out
 
@@ -39,7 +39,7 @@ def test_as_json_it_is_all_there(jepa, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("JEPA_DATA", str(tmp_path))
     told = json.loads(jepa("doctor", "--json").out)
     assert told["ok"] is True
-    assert {check["topic"] for check in told["checks"]} == set(examine.LOOKS)
+    assert {check["topic"] for check in told["checks"]} == set(examine.TOPICS)
     assert told["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     context = next(check for check in told["checks"] if check["name"] == "ViT-S/16 at 224, context")
     assert sum(choice["chosen"] for choice in context["details"]["choices"]) == 1
@@ -65,7 +65,7 @@ def test_a_look_that_fails_is_a_problem_and_the_others_go_on(
         raise error
 
     monkeypatch.setattr(storage, "disk", failing)
-    monkeypatch.setattr(examine, "LOOKS", {key: examine.LOOKS[key] for key in ("disk", "plugins")})
+    monkeypatch.setattr(examine, "TOPICS", {key: examine.TOPICS[key] for key in ("disk", "plugins")})
     said = jepa("doctor")
     assert said.code == 1
     assert "is said before it fails" in said.out
@@ -75,7 +75,7 @@ def test_a_look_that_fails_is_a_problem_and_the_others_go_on(
 
 
 def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "LOOKS", {"kernels": ("nowhere", "choices")})
+    monkeypatch.setattr(examine, "TOPICS", {"kernels": ("nowhere", "choices")})
     (check,) = examine.examine()
     assert (check.state, check.topic) == ("problem", "kernels")
     assert check.said == "ModuleNotFoundError: No module named 'jepa_core.doctor.nowhere'"

@@ -226,4 +226,5 @@ def names(folders: Sequence[Path]) -> list[str]:
         short = ["/".join(parts[-count:]) for parts in paths]
         if len(set(short)) == len(short):
             return short
-    raise UserError(f"the same run is named twice: {', '.join(map(str, folders))}")
+    twice = [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]
+    raise UserError(f"the same run is named twice: {', '.join(twice)}")

@@ -114,7 +114,11 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
 
     Raises UserError for a named run that cannot be read, and where no run is left.
     """
-    runs = [run for folder in folders for run in _runs_in(folder)]
+    runs: list[Path] = []
+    for folder in folders:
+        inside = _runs_in(folder)
+        named = inside == [folder]
+        runs += [run for run in inside if named or not any(run.samefile(other) for other in runs)]
     summaries, notes = [], []
     for folder, name in zip(runs, names(runs), strict=True):
         try:

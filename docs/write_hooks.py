@@ -2,9 +2,9 @@
 
     make docs      or      python docs/write_hooks.py
 
-What is unusual: nothing is told twice. Signatures and words are cut out of hookspecs.py, protocols.py and
-jepa.py as they stand there, and examples out of the plugins of this repository. tests/test_hooks_page.py
-compares the page with what this would write.
+What is unusual: nothing is written twice. Signatures and docstrings are copied from hookspecs.py,
+protocols.py and jepa.py, and examples from the plugins of this repository. tests/test_hooks_page.py compares
+the page with the output of this script.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ HEAD = """# Hooks
 
 Hooks are functions of a module that `pyproject.toml` names under `[project.entry-points.jepa]`, marked with
 `@jepa_core.hookimpl`; [plugins.md](plugins.md) shows a whole one. A hook names only the arguments it wants,
-without defaults. A name that is no hook's is an error, and so is a class whose `Config` derives from nothing
-of ours. What a supply hook raises sets its plugin aside; an observer that raises is told nothing more of
-that run. The others go on.
+without defaults. An unknown name that begins with `jepa_` is an error, and so is a class whose `Config` does
+not derive from jepa-core's base class of that kind.
 
 | hook | is called | what it offers, or is told |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""Core's own components, offered through the same hooks as everybody's."""
+"""Core's own plugin: its components, offered through the same hooks as those of any other plugin."""
 
 from __future__ import annotations
 

@@ -7,10 +7,14 @@ observers between steps; never inside `forward` or compiled code.
 Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a
 frozen pydantic model derived from `jepa_core.ComponentSettings` (a source's from
 `jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings`, a masker's, where the engine
-may draw it several times, from `MaskerSettings` there); what the class must do
-is written in `jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every
-name that matches and no plain name claims. Two plugins that offer the same name are an error that names
-both.
+may draw it several times, from `MaskerSettings` there); what the class must do is written in
+`jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every matching name that
+is not offered as a plain name. Of two plugins that offer the same name, the one whose distribution comes
+first has it; the other's component is set aside with a warning. jepa-core comes before all others, which
+follow in the order of their distributions' names.
+
+A plugin that raises anything at import or in a supply hook is set aside with a warning, and everything else
+goes on. An observer hook that raises is not called again in that run.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ def jepa_maskers() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 @hookspec
 def jepa_target_updates() -> Mapping[str, type]:  # type: ignore[empty-body]
-    """Ways the target encoder is made and follows, `{name: class}` (`protocols.TargetUpdate`)."""
+    """How the target encoder is made and updated, `{name: class}` (`protocols.TargetUpdate`)."""
 
 
 @hookspec
@@ -77,18 +81,19 @@ def jepa_formats() -> Mapping[str, type]:  # type: ignore[empty-body]
 def jepa_peers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """A training step written another way, `{name: function}`, for `jepa bench step`.
 
-    Asked for when that command runs. The function is called with (recipe, model, plan) and returns what does
-    one whole step on (batch, plan).
+    Asked for when that command runs. The function is called with (recipe, model, plan) and returns a function
+    that does one whole step on (batch, plan).
     """
 
 
 @hookspec
 def jepa_sections() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Sections of `jepa report`, `{name: function}`: drawings of what a run's model does.
+    """Sections of `jepa report`, `{name: function}`: figures of what a run's model does.
 
     The function is called with (recipe, model, source), the model in evaluation mode and without gradients,
     and returns a `jepa_core.report.sections.Section`, or None where it has nothing to show of this run. The
-    drawing also lies in the run's folder `pictures` when training ends.
+    figure is also written to the run's folder `pictures` when training ends. A function that raises costs its
+    own section only.
     """
 
 

@@ -33,7 +33,7 @@ from jepa_core.types.tokens import Tokens
 
 @dataclass(frozen=True)
 class Views:
-    """Which input is context, which is target, and what the predictor is told besides.
+    """The context input, the target input, and the predictor's condition.
 
     Tensors, unless a variant's own stages take something else.
     """
@@ -59,7 +59,7 @@ class Output:
         """The same values without the graph of their gradients."""
         terms = {name: term.detach() for name, term in self.terms.items()}
         metrics = {k: v.detach() if isinstance(v, Tensor) else v for k, v in self.metrics.items()}
-        return Output(self.loss.detach(), terms, metrics, self.step.map(_detached))
+        return Output(self.loss.detach(), terms, metrics, self.step.map(_detach))
 
 
 class JEPA(nn.Module):
@@ -121,7 +121,7 @@ class JEPA(nn.Module):
         Raises ValueError where the plan is missing or speaks of another batch size.
         """
         batch = Batch.of(batch)
-        step = self.run_stages(batch, self._checked(plan, batch.batch_size))
+        step = self.run_stages(batch, self._check_plan(plan, batch.batch_size))
         device = next(iter(batch.views.values())).device.type
         with torch.autocast(device, enabled=False):
             terms = {name: objective(step) for name, objective in self.objectives.items()}
@@ -183,7 +183,7 @@ class JEPA(nn.Module):
         return self.predictor(contexts, plan, contexts[0].grid, condition)
 
     def metrics(self, step: Step) -> dict[str, Tensor | float]:
-        """Scalars that cost nothing: how many tokens were seen and hidden, a sample."""
+        """Scalars that cost nothing: context and target tokens of a sample, averaged over the sets."""
         contexts, targets = step.plan.contexts, step.plan.targets
         size = step.plan.batch_size or 1
         return {
@@ -221,11 +221,11 @@ class JEPA(nn.Module):
         return tokens.mean() if pool == "mean" else tokens.dense()
 
     def grid(self) -> Grid:
-        """The token grid of the views that the encoder's settings speak of."""
+        """The token grid of a view of the size in the encoder's settings."""
         grid: Grid = self.encoder.grid(self.encoder.view_shape())
         return grid
 
-    def _checked(self, plan: MaskPlan | None, batch_size: int) -> MaskPlan:
+    def _check_plan(self, plan: MaskPlan | None, batch_size: int) -> MaskPlan:
         if plan is None:
             raise ValueError(
                 "a mask plan is needed: model(batch, plan). "
@@ -236,7 +236,7 @@ class JEPA(nn.Module):
         return plan
 
 
-def _detached(tokens: Tokens) -> Tokens:
+def _detach(tokens: Tokens) -> Tokens:
     return Tokens(tokens.values.detach(), tokens.at, tokens.grid, tuple(v.detach() for v in tokens.layers))
 
 

@@ -46,7 +46,7 @@ class Encoder(Protocol):
         ...
 
     def view_shape(self) -> tuple[int, ...]:
-        """The shape (without B) of the views that the settings speak of: `(3, image_size, image_size)`."""
+        """The shape (without B) of views by the settings, such as `(3, image_size, image_size)`."""
         ...
 
     def __call__(self, view: Tensor, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
@@ -59,7 +59,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Predictor(Protocol):
-    """`Predictor(config, encoder, target_width)`, a torch module: guesses the features of hidden tokens."""
+    """`Predictor(config, encoder, target_width)`, a torch module: predicts the features of hidden tokens."""
 
     Config: ClassVar[type[ComponentSettings]]
 
@@ -90,7 +90,7 @@ class Masker(Protocol):
 
 @runtime_checkable
 class TargetUpdate(Protocol):
-    """`TargetUpdate(config)`: how the target encoder is made and how it follows the online one."""
+    """`TargetUpdate(config)`: makes the target encoder and updates it from the online encoder."""
 
     Config: ClassVar[type[ComponentSettings]]
 
@@ -99,7 +99,7 @@ class TargetUpdate(Protocol):
         ...
 
     def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
-        """Moves the target after optimizer step `step` (0-based) of `total_steps`; returns what to log."""
+        """Updates the target after optimizer step `step` (0-based) of `total_steps`; returns what to log."""
         ...
 
 
@@ -116,10 +116,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Recording(Protocol):
-    """A sample that is longer than a view of it: a film, say, of which a view shows a window of T frames."""
+    """A sample that is longer than one view: of a video, say, a view is a window of T frames."""
 
     def starts(self, frames: int) -> Sequence[int]:
-        """Where a window of T = `frames` frames may begin; at least one place.
+        """The frames at which a window of T = `frames` frames may begin; at least one.
 
         Raises `jepa_core.data.CorruptSample` where there is none, or the recording cannot be read.
         """
@@ -139,7 +139,7 @@ class Samples(Protocol):
     classes: Sequence[str] | None
     """Names of the classes, or None where there are no labels."""
     note: str
-    """Where the samples come from and how the split was made, for people."""
+    """Where the samples come from and how the split was made, in words for a reader."""
 
     def __len__(self) -> int: ...
 
@@ -154,12 +154,12 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """`Source(config)`: where samples come from. Nothing is read or fetched before `split` is called."""
+    """`Source(config)`: a data set. Nothing is read or downloaded before `split` is called."""
 
     Config: ClassVar[type[SourceSettings]]
 
     def split(self, name: str) -> Samples:
-        """`train`, `val` (held out from training; choose settings on it) or `test` (final numbers only).
+        """The split `train`, `val` (held out from training, to choose settings on) or `test` (final scores).
 
         Raises UserError in one line where the data are missing, empty or unreadable.
         """
@@ -168,7 +168,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Probe(Protocol):
-    """`Probe(config)`: judges frozen features. Sees features and labels, never the model."""
+    """`Probe(config)`: scores frozen features. It gets features and labels, never the model."""
 
     Config: ClassVar[type[ComponentSettings]]
 
@@ -181,7 +181,7 @@ class Probe(Protocol):
 
 @runtime_checkable
 class TokenProbe(Protocol):
-    """`Probe(config)` that judges the features of every token instead of their mean."""
+    """`Probe(config)` that scores the features of every token instead of their mean."""
 
     Config: ClassVar[type[ComponentSettings]]
 
@@ -198,7 +198,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class FeatureModel(Protocol):
-    """What a model offers to whatever judges its features."""
+    """A model as evaluation uses it."""
 
     def features(
         self, images: Tensor, role: Role = "target", pool: Literal["mean"] | None = "mean"
@@ -209,7 +209,7 @@ class FeatureModel(Protocol):
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """One way from views [B, C, H, W], or of another rank, to features, and the words that say what it is."""
+    """A function from views [B, C, H, W], or of another rank, to features, with its name and description."""
 
     name: str
     """Short, unique in a table: `trained`."""
@@ -218,12 +218,12 @@ class FeatureMap:
     encode: Callable[[Tensor], Tensor]
     """Gives [B, D], or the features of every token [B, N, D]."""
     module: nn.Module | None = None
-    """Put in evaluation mode while features are taken, and back afterwards."""
+    """Is in evaluation mode while features are computed, and afterwards in the mode it was in."""
     pool: Literal["mean", "flatten"] = "mean"
-    """How one vector is made of the features of every token, for probes that take one."""
+    """How the features of all tokens become one vector, for probes that take one."""
 
     def pooled(self, values: Tensor) -> Tensor:
-        """[n, D] as it is; of [n, N, D] the mean over tokens, or all of them in a row, [n, N·D]."""
+        """[n, D] unchanged; [n, N, D] as the mean over tokens, or flattened to [n, N·D]."""
         if values.dim() == 2:
             return values
         return values.mean(1) if self.pool == "mean" else values.flatten(1)
@@ -231,21 +231,21 @@ class FeatureMap:
 
 @runtime_checkable
 class Tasks(Protocol):
-    """What a `Source` adds whose samples can be labelled in more than one way, each a task for the probes."""
+    """What a `Source` adds whose samples can be labelled in several ways, each a task for the probes."""
 
     def tasks(self) -> Sequence[str]:
         """Names of the tasks, at least one."""
         ...
 
     def labelled(self, task: str, split: str, view_shape: Sequence[int]) -> Samples:
-        """A split's samples for views of this shape, labelled; the same ones every time.
+        """A split's samples for views of this shape, with the task's labels; the same at every call.
 
-        Raises UserError as `Source.split` does, and where there is none for views of this shape.
+        Raises UserError as `Source.split` does, and where there are none for views of this shape.
         """
         ...
 
     def controls(self, model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
-        """Further rows of the probe table: what would give the labels away without the skill that is asked.
+        """Further rows of the probe table: features that give the labels away without solving the task.
 
         The arguments are those of `jepa_core.evaluate.model_features`.
         """
@@ -253,12 +253,12 @@ class Tasks(Protocol):
 
 
 class TrainingRun(Protocol):
-    """What an observer may read of a run."""
+    """The part of a run that observers may read."""
 
     folder: Path
     recipe: Recipe
     notes: dict[str, Any]
-    """What observers leave for whoever looks at the run afterwards, such as `alarms`."""
+    """Facts that observers and the trainer add, such as `alarms`, for readers of the finished run."""
 
     @property
     def model(self) -> Any:
@@ -281,5 +281,5 @@ class TrainingRun(Protocol):
         ...
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What has been logged, a dictionary a line, oldest first."""
+        """The logged metrics, one dictionary for each line of metrics.jsonl, oldest first."""
         ...

@@ -1,7 +1,7 @@
 """How the target encoder is made and how it follows the online encoder.
 
 `ema` (I-JEPA), `none` (the online encoder is its own target), `frozen` (a copy that never moves),
-`copy` (a copy renewed every so many steps). Updates come after optimizer steps, not micro-steps.
+`copy` (a copy renewed at intervals). Updates follow optimizer steps, not micro-batches.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Ema:
     def update(self, target: nn.Module, online: nn.Module, step: int, total_steps: int) -> dict[str, float]:
         m = self.momentum(step, total_steps)
         ema_update_(self._plan_of(target, online), 1.0 - m)
-        for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
-            mine.copy_(theirs)
+        for buffer, source in zip(target.buffers(), online.buffers(), strict=True):
+            buffer.copy_(source)
         return {"momentum": m}
 
     def _plan_of(self, target: nn.Module, online: nn.Module) -> EmaPlan:
@@ -85,7 +85,7 @@ class NoTarget:
 
 
 class Frozen:
-    """A target encoder that stays as it was made: the start, or weights loaded into it."""
+    """A target encoder that never changes: initial weights, or weights that are loaded into it."""
 
     class Config(ComponentSettings):
         pass
@@ -101,7 +101,7 @@ class Frozen:
 
 
 class PeriodicCopy:
-    """target ← online every `every` steps, and nothing in between."""
+    """target ← online every `every` steps; unchanged in between."""
 
     class Config(ComponentSettings):
         every: int = Field(100, ge=1)

@@ -25,6 +25,7 @@ from jepa_core.cli.report import report
 from jepa_core.cli.runs import list_runs, show_status
 from jepa_core.cli.train import train
 from jepa_core.errors import UserError
+from jepa_core.runtime.plugin_calls import refuse_exit
 
 RUNS, EXCHANGE, LOOK = "Runs", "In and out", "Look around"
 
@@ -67,7 +68,7 @@ def main() -> None:
         with log_lines, whole_words():
             check_words(sys.argv[1:])
             words = bench.accept_old_spelling(sys.argv[1:])
-            raise SystemExit(app(words, prog_name="jepa", standalone_mode=False))
+            raise SystemExit(refuse_exit(app, words, prog_name="jepa", standalone_mode=False))
     except Exception as error:  # whatever it is, it ends here: in one line, or with --debug in a traceback
         if debug:
             raise

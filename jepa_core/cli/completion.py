@@ -3,7 +3,7 @@
     jepa train ijepa/demo masker.name=<TAB>      block  multiblock  random  rasterised  union
 
 What is unusual: overrides are completed against the component that the recipe, or an override before the
-cursor, names. Nothing here imports torch: what plugins offer is read from a file (`known.py`).
+cursor, names. Nothing here imports torch: what plugins offer is read from a file (`completion_index.py`).
 
 A shell puts a blank behind the only candidate. So a key that is alone comes with its values, which makes
 two candidates, and the cursor stays behind `=`.
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from fnmatch import fnmatchcase
@@ -23,13 +23,15 @@ from typing import Any
 
 import typer
 
-from jepa_core.cli.completion_index import Known, Setting, known, named_components
+from jepa_core.cli.completion_index import ENGINE, Known, Offer, known, named_components
+from jepa_core.errors import UserError
+from jepa_core.recipes.toml_text import read_file
 
 Candidates = list[tuple[str, str]]
 """What may stand there, and what it means (zsh and fish show it)."""
 
 RECIPE = "recipe.toml"
-DEEPEST = 8
+MAX_BASES = 8
 """Recipes that extend one another are followed so far; a circle ends here."""
 
 
@@ -37,34 +39,40 @@ def recipes(context: typer.Context, incomplete: str) -> Candidates:
     """Names of recipes, then .toml files; behind `--resume`, which takes no recipe, overrides."""
     if _resumed(context.params):
         return overrides(context, incomplete)
-    found = known()
-    named = {name: recipe["what"] for name, recipe in found["recipes"].items()} if found else {}
+    index = known()
+    named = {name: recipe["what"] for name, recipe in index["recipes"].items()} if index else {}
     matching = [(name, what) for name, what in named.items() if name.startswith(incomplete)]
-    return matching or [(path, "") for path in _paths(incomplete, _is_recipe_file)]
+    is_toml_file = lambda path: path.suffix == ".toml" and path.is_file()  # noqa: E731
+    return matching or [(path, "") for path in _paths(incomplete, is_toml_file)]
 
 
 def overrides(context: typer.Context, incomplete: str) -> Candidates:
     """`section.setting=value`: sections, then settings, then values."""
-    found = known()
-    if found is None:
+    index = known()
+    if index is None:
         return []
-    settings = _settings(found, _components(found, context.params))
+    settings = _settings(index, _components(index, context.params))
     key, sign, _ = incomplete.partition("=")
     if sign:
         return [(f"{key}={value}", "") for value in settings[key]["values"]] if key in settings else []
     while True:
-        ahead = dict(_ahead(settings, incomplete))
-        if len(ahead) != 1:
-            return [(word, _short(means)) for word, means in ahead.items()]
-        incomplete = next(iter(ahead))
+        following = dict(_following(settings, incomplete))
+        if len(following) != 1:
+            return [(word, _short(means)) for word, means in following.items()]
+        incomplete = next(iter(following))
         if incomplete.endswith("="):
             values = settings[incomplete[:-1]]["values"]
-            return [(incomplete, _short(ahead[incomplete])), *((f"{incomplete}{v}", "") for v in values)]
+            return [(incomplete, _short(following[incomplete])), *((f"{incomplete}{v}", "") for v in values)]
 
 
 def runs(incomplete: str) -> Candidates:
     """Folders that hold a run."""
     return [(path, "") for path in _paths(incomplete, lambda path: (path / RECIPE).is_file())]
+
+
+def runs_then_overrides(context: typer.Context, incomplete: str) -> Candidates:
+    """Folders that hold a run; behind the first one, overrides of its recipe too."""
+    return [*runs(incomplete), *(overrides(context, incomplete) if context.params.get("run") else [])]
 
 
 def resumable(incomplete: str) -> Candidates:
@@ -85,101 +93,86 @@ def one_of(*words: str) -> Callable[[], Candidates]:
 
 def formats() -> Candidates:
     """Names of formats of weights."""
-    found = known()
-    return [(name, "") for name in found["components"].get("format", ())] if found else []
+    index = known()
+    return [(name, "") for name in index["components"]["format"]] if index else []
 
 
 def probes(incomplete: str) -> Candidates:
     """Names of probes, any number with commas between them."""
     before, comma, _ = incomplete.rpartition(",")
-    found = known()
-    names = found["components"]["probe"] if found else {}
+    index = known()
+    names = index["components"]["probe"] if index else {}
     return [(f"{before}{comma}{name}", "") for name in names if name not in before.split(",")]
 
 
 def offered(incomplete: str) -> Candidates:
     """Names of plugins and of components."""
-    found = known()
-    if found is None:
+    index = known()
+    if index is None:
         return []
-    components = [(name, kind) for kind, of in found["components"].items() for name in of if "*" not in name]
-    return [*((name, "plugin") for name in found["plugins"]), *components]
+    components = [
+        (name, kind)
+        for kind, names in index["components"].items()
+        for name in names
+        if kind != ENGINE and "*" not in name
+    ]
+    return [*((name, "plugin") for name in index["plugins"]), *components]
 
 
-def _resumed(given: Mapping[str, Any]) -> str:
+def _resumed(params: Mapping[str, Any]) -> str:
     """The run that `--resume` names, or nothing."""
-    run = str(given.get("resume") or "")
+    run = str(params.get("resume") or "")
     return "" if run == "auto" else run
 
 
-def _components(found: Known, given: Mapping[str, Any]) -> dict[str, str]:
+def _components(index: Known, params: Mapping[str, Any]) -> dict[str, str]:
     """The component of each section, from the recipe or run and the overrides on the line so far."""
-    many = tuple(found["many"])
-    words = [word for word in given.get("overrides") or () if "=" in word]
-    recipe = given.get("recipe")
-    if run := _resumed(given):
-        words = [*([recipe] if recipe and "=" in recipe else []), *words]
-        recipe = str(Path(run) / RECIPE)
-    chosen = {**found["defaults"], **_of_recipe(found, str(recipe or ""), many)}
+    recipe, run = str(params.get("recipe") or ""), params.get("run")
+    words = [recipe, *(params.get("overrides") or ()), *(run if isinstance(run, list) else ())]
+    folder = _resumed(params) or (str(run[0]) if isinstance(run, list) and run else "")
+    chosen = index["defaults"] | _of_recipe(index, str(Path(folder) / RECIPE) if folder else recipe)
     for word in words:
         path, _, value = word.partition("=")
-        if section := _names(found, path):
+        section = path.removesuffix(".name")
+        table, _, entry = section.partition(".")
+        if value and (section in index["sections"] or (table in index["tables"] and entry.isidentifier())):
             chosen[section] = value.strip("\"' ")
     return chosen
 
 
-def _names(found: Known, path: str) -> str:
-    """The section whose component an override names (`masker`, `masker.name`, `terms.a.name`), or nothing."""
-    section = path.removesuffix(".name")
-    first, _, entry = section.partition(".")
-    of_many = first in found["many"] and entry and "." not in entry
-    return section if section in found["sections"] or of_many else ""
-
-
-def _of_recipe(found: Known, recipe: str, many: tuple[str, ...], depth: int = 0) -> dict[str, str]:
-    if recipe in found["recipes"]:
-        return found["recipes"][recipe]["components"]
+def _of_recipe(index: Known, recipe: str, depth: int = 0) -> dict[str, str]:
+    """The components that a recipe names, by its name or its file; none where it cannot be read."""
+    if recipe in index["recipes"]:
+        return dict(index["recipes"][recipe]["components"])
     try:
-        table = tomllib.loads(Path(recipe).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        table = read_file(Path(recipe))
+    except (UserError, ValueError):
         return {}
     base = str(table.pop("extends", ""))
     if base.endswith(".toml"):
         base = str(Path(recipe).parent / base)
-    above = _of_recipe(found, base, many, depth + 1) if base and depth < DEEPEST else {}
-    return {**above, **named_components(table, many)}
+    inherited = _of_recipe(index, base, depth + 1) if base and depth < MAX_BASES else {}
+    return {**inherited, **named_components(table, tuple(index["tables"]))}
 
 
-def _settings(found: Known, components: Mapping[str, str]) -> dict[str, Setting]:
+def _settings(index: Known, components: Mapping[str, str]) -> dict[str, Offer]:
     """Every override that makes sense with these components, `masker.ratio`, …."""
-    every = {"seed": Setting(values=["0"], means="The seed"), "name": Setting(values=[], means="Its name")}
-    for section, kind in _kinds(found, components):
-        names = [name for name in found["components"][kind] if "*" not in name]
-        every[f"{section}.name"] = Setting(values=names, means=f"Which {kind}")
-        for key, setting in _of_component(found, kind, components.get(section, "")).items():
-            every.setdefault(f"{section}.{key}", setting)
-    for section, settings in found["engine"].items():
-        every |= {f"{section}.{key}": setting for key, setting in settings.items()}
-    return every
+    offers = {"seed": Offer(values=["0"], means="The seed"), "name": Offer(values=[], means="Its name")}
+    kinds = dict(index["sections"])
+    kinds |= {path: index["tables"][path.partition(".")[0]] for path in components if "." in path}
+    for section, kind in kinds.items():
+        named = index["components"][kind]
+        if kind in index["sections"] or "." in section:
+            names = [name for name in named if "*" not in name]
+            offers[f"{section}.name"] = Offer(values=names, means=f"Which {kind}")
+        name = components.get(section, "")
+        pattern = name if name in named else next((p for p in named if fnmatchcase(name, p)), "")
+        for key, offer in named.get(pattern, {}).items():
+            offers.setdefault(f"{section}.{key}", offer)
+    return offers
 
 
-def _kinds(found: Known, components: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    yield from found["sections"].items()
-    for path in components:
-        section, dot, _ = path.partition(".")
-        if dot and section in found["many"]:
-            yield path, found["many"][section]
-
-
-def _of_component(found: Known, kind: str, name: str) -> Mapping[str, Setting]:
-    """The settings of a component by its name, or by the pattern that matches it."""
-    offers = found["components"][kind]
-    if name in offers:
-        return offers[name]
-    return next((settings for pattern, settings in offers.items() if fnmatchcase(name, pattern)), {})
-
-
-def _ahead(settings: Mapping[str, Setting], incomplete: str) -> Iterator[tuple[str, str]]:
+def _following(settings: Mapping[str, Offer], incomplete: str) -> Iterator[tuple[str, str]]:
     """The words that go on from here to the next dot, or to `=`."""
     for path, setting in settings.items():
         if path.startswith(incomplete):
@@ -192,19 +185,13 @@ def _short(means: str) -> str:
     return means.partition(". ")[0].replace("[", "(").replace("]", ")").strip()
 
 
-def _is_recipe_file(path: Path) -> bool:
-    return path.suffix == ".toml" and path.is_file()
-
-
 def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> Iterable[str]:
     """Paths that go on from `incomplete`, or stand one folder deeper, and are wanted."""
-    typed = Path(incomplete)
-    folder, start = (typed, "") if incomplete.endswith("/") or not incomplete else (typed.parent, typed.name)
-    prefix = incomplete[: len(incomplete) - len(start)]
+    prefix, slash, start = incomplete.rpartition("/")
+    prefix += slash
     try:
-        beside = sorted(path for path in folder.expanduser().iterdir() if path.name.startswith(start))
-        for path in beside:
-            if path.name.startswith(".") and not start:
+        for path in sorted(Path(os.path.expanduser(prefix or ".")).iterdir()):
+            if not path.name.startswith(start) or (path.name.startswith(".") and not start):
                 continue
             if wanted(path):
                 yield f"{prefix}{path.name}"
@@ -224,35 +211,21 @@ def whole_words() -> Iterator[None]:
     if os.environ.get("_JEPA_COMPLETE") != "complete_bash":
         yield
         return
-    words, at = os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"])
-    joined, at, kept = join(words, at)
-    os.environ.update(COMP_WORDS="\n".join(joined), COMP_CWORD=str(at))
+    words, at, kept = join(os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"]))
+    os.environ.update(COMP_WORDS="\n".join(words), COMP_CWORD=str(at))
     answers = io.StringIO()
     try:
         with redirect_stdout(answers):
             yield
     finally:
-        found = [line.removeprefix(kept) for line in answers.getvalue().split()]
-        if len(found) == 1 and found[0].endswith("="):  # a key of which no value is known
-            found.append(f"{found[0]}…")
-        sys.stdout.writelines(f"{line}\n" for line in found)
+        lines = [line.removeprefix(kept) for line in answers.getvalue().split()]
+        if len(lines) == 1 and lines[0].endswith("="):  # a key of which no value is known
+            lines.append(f"{lines[0]}…")
+        sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def join(words: list[str], at: int) -> tuple[list[str], int, str]:
-    """(whole words, index of the one at the cursor, what readline keeps of it) from bash's words."""
-    joined: list[str] = []
-    current, kept = at, ""
-    for i, word in enumerate(words):
-        cut = bool(joined) and (_is_break(word) or (i > 0 and _is_break(words[i - 1])))
-        if i == at:
-            current = len(joined) - cut
-            kept = (joined[-1] if cut else "") + (word if _is_break(word) else "")
-        if cut:
-            joined[-1] += word
-        else:
-            joined.append(word)
-    return joined, current, kept
-
-
-def _is_break(word: str) -> bool:
-    return bool(word) and set(word) <= {"=", ":"}
+    """(whole words up to the cursor, index of the one at the cursor, what readline keeps of it)."""
+    whole = re.sub(r"\n([=:]+)(?:\n|$)", r"\1", "\n".join(words[: at + 1])).split("\n")
+    at_cut = bool(re.fullmatch("[=:]+", words[at]))
+    return whole, len(whole) - 1, whole[-1] if at_cut else whole[-1].removesuffix(words[at])

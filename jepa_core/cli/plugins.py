@@ -103,6 +103,8 @@ def _list(as_json: bool) -> None:
     for plugin in found:
         if plugin.error:
             out.print(f"{plugin.name} is {plugin.state}: {plugin.error}", markup=False, highlight=False)
+        for note in plugin.notes:
+            out.print(f"{plugin.name}: {note}", markup=False, highlight=False, soft_wrap=True)
     out.print()
     rows(("component", "names"), [(c.kind, ", ".join(sorted(c.classes)) or "none") for c in catalogues])
 

@@ -9,7 +9,7 @@ from jepa_core.doctor.check import Check
 from jepa_core.errors import UserError
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 
-LOOKS = {
+TOPICS = {
     "versions": ("machine", "versions"),
     "devices": ("machine", "devices"),
     "kernels": ("kernels", "choices"),
@@ -26,7 +26,7 @@ def examine() -> Iterator[Check]:
 
     A topic runs plugins' code (their components in the self-test, say), which may raise anything.
     """
-    for topic, (file, function) in LOOKS.items():
+    for topic, (file, function) in TOPICS.items():
         try:
             checks = call_plugin(_start, file, function)
             while (check := call_plugin(next, checks, None)) is not None:

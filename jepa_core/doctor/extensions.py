@@ -1,4 +1,4 @@
-"""The plugins: loaded, set aside with their error, or disabled; and names that two of them claim."""
+"""The plugins: loaded, set aside with their error, or disabled; components set aside for their name."""
 
 from __future__ import annotations
 
@@ -7,48 +7,45 @@ from collections.abc import Iterator
 
 from jepa_core import plugins
 from jepa_core.doctor.check import Check
-from jepa_core.errors import UserError
-from jepa_core.plugins import KINDS
+from jepa_core.plugins import KINDS, PluginStatus
 from jepa_core.recipes.files import names
 
 
 def installed() -> Iterator[Check]:
-    """One check a plugin, one for each clash of names, one for a name that cannot be disabled."""
-    offers, clashes = _offers()
-    found = plugins.registry().statuses
-    for plugin in found:
-        details = {**vars(plugin), "offers": offers.get(plugin.name, {})}
-        if plugin.state == "set aside":
-            advice = f"mend or update {plugin.origin}, or leave it out: JEPA_DISABLE_PLUGINS={plugin.name}"
-            yield Check("plugins", plugin.name, "problem", f"set aside: {plugin.error}", advice, details)
-        else:
-            counts = [_count(len(names), kind) for kind, names in offers.get(plugin.name, {}).items()]
-            offer = f"; offers {', '.join(counts)}" if counts else ""
-            said = f"{plugin.state}, from {plugin.origin}{offer}"
-            yield Check("plugins", plugin.name, "ok", said, details=details)
-    for clash in clashes:
-        yield Check("plugins", "names", "problem", clash)
-    for name in _disabled() - {plugin.name for plugin in found}:
-        known = ", ".join(plugin.name for plugin in found)
-        said = f"JEPA_DISABLE_PLUGINS names {name!r}, which is not installed; known: {known}"
-        yield Check("plugins", "disabled", "warning", said, "correct the variable, or drop the name from it")
+    """A check for each plugin, for each component set aside, and for each unknown name that is disabled."""
+    offers = _offers()
+    statuses = plugins.registry().statuses
+    for status in statuses:
+        yield _plugin(status, offers.get(status.name, {}))
+        for note in status.notes:
+            yield Check("plugins", "names", "warning", note, "rename one of the two, or disable one plugin")
+    known = ", ".join(status.name for status in statuses)
+    for name in sorted(_disabled() - {status.name for status in statuses}):
+        text = f"JEPA_DISABLE_PLUGINS names {name!r}, which is not installed; known: {known}"
+        yield Check("plugins", "disabled", "warning", text, "correct the variable, or drop the name from it")
 
 
-def _offers() -> tuple[dict[str, dict[str, list[str]]], list[str]]:
-    """(names by plugin and kind, what is wrong with a kind's names)."""
+def _plugin(status: PluginStatus, offers: dict[str, list[str]]) -> Check:
+    details = {**vars(status), "offers": offers}
+    if status.state == "set aside":
+        advice = f"mend or update {status.origin}, or leave it out: JEPA_DISABLE_PLUGINS={status.name}"
+        return Check("plugins", status.name, "problem", f"set aside: {status.error}", advice, details)
+    counts = [_count(len(offered), kind) for kind, offered in offers.items()]
+    offer = f"; offers {', '.join(counts)}" if counts else ""
+    return Check(
+        "plugins", status.name, "ok", f"{status.state}, from {status.origin}{offer}", details=details
+    )
+
+
+def _offers() -> dict[str, dict[str, list[str]]]:
+    """Names of components and recipes by plugin and kind."""
     offers: dict[str, dict[str, list[str]]] = {}
-    clashes = []
     for kind in KINDS:
-        try:
-            owners = plugins.registry().catalogue(kind).owners
-        except UserError as error:
-            clashes.append(str(error))
-            continue
-        for name, owner in owners.items():
+        for name, owner in plugins.registry().catalogue(kind).owners.items():
             offers.setdefault(owner, {}).setdefault(kind, []).append(name)
     for recipe in names():
         offers.setdefault(recipe.partition("/")[0], {}).setdefault("recipe", []).append(recipe)
-    return offers, clashes
+    return offers
 
 
 def _count(number: int, kind: str) -> str:

@@ -1,7 +1,7 @@
-"""What each kernel's `impl = "auto"` takes here, and why: for the layouts that I-JEPA's sizes give.
+"""Which implementation each kernel's `impl = "auto"` chooses here, and why, for layers of I-JEPA's sizes.
 
-A case is one attention layer as it stands in training (ragged contexts, predictor sequences) or in
-evaluation (whole images, no gradient), in the precision that `train.precision = "auto"` means here.
+A case is one attention layer as in training (ragged contexts, predictor sequences) or in evaluation (whole
+images, no gradient), in the precision that `train.precision = "auto"` chooses here.
 
 Axes: T packed tokens, H heads, D head width.
 """
@@ -49,8 +49,8 @@ class Case:
         return value.to(device, dtype).requires_grad_(self.trained)
 
     def __str__(self) -> str:
-        one = self.shortest == self.longest
-        tokens = f"{self.longest}" if one else f"{self.shortest} to {self.longest}"
+        equal = self.shortest == self.longest
+        tokens = f"{self.longest}" if equal else f"{self.shortest} to {self.longest}"
         return f"{tokens} tokens, {self.heads} heads of {self.width}"
 
 
@@ -64,7 +64,7 @@ CASES = (
 
 
 def choices() -> Iterator[Check]:
-    """For each device what attention takes in each case, what cannot run, and what EMA takes."""
+    """For each device: attention's choice in each case, what cannot run there, and EMA's choice."""
     for device in (torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))):
         for case in CASES:
             lines = explain(case.qkv(device), case.layout(device))
@@ -79,8 +79,8 @@ def choices() -> Iterator[Check]:
 
 def _chosen(name: str, what: str, lines: list[Any]) -> Check:
     chosen = next(line for line in lines if line.chosen)
-    said = f"{chosen.impl} for {what}: {chosen.reason}"
-    return Check("kernels", name, "ok", said, details={"choices": [line._asdict() for line in lines]})
+    text = f"{chosen.impl} for {what}: {chosen.reason}"
+    return Check("kernels", name, "ok", text, details={"choices": [line._asdict() for line in lines]})
 
 
 def _precision(device: torch.device) -> str:

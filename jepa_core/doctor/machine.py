@@ -56,17 +56,17 @@ def devices() -> Iterator[Check]:
 def _cpu(cpu: dict[str, Any], memory: float | None) -> Check:
     cores, threads = cpu["cores"], cpu["threads"]
     size = f", {memory:g} GiB memory" if memory else ""
-    said = f"{cpu['model']}: {_count(cores, 'core')}, {_count(threads, 'thread')} for torch{size}"
+    text = f"{cpu['model']}: {_count(cores, 'core')}, {_count(threads, 'thread')} for torch{size}"
     details = {**cpu, "memory_gib": memory}
     if threads < cores:
         asked = os.environ.get("OMP_NUM_THREADS")
         why = f"OMP_NUM_THREADS is {asked}; unset it" if asked else f"set OMP_NUM_THREADS={cores}"
         advice = f"{why} to use all of them, unless other runs share this machine"
-        return Check("devices", "CPU", "warning", said, advice, details)
+        return Check("devices", "CPU", "warning", text, advice, details)
     if threads > cores:
         advice = f"set OMP_NUM_THREADS={cores}: more threads than cores wait for each other"
-        return Check("devices", "CPU", "warning", said, advice, details)
-    return Check("devices", "CPU", "ok", said, details=details)
+        return Check("devices", "CPU", "warning", text, advice, details)
+    return Check("devices", "CPU", "ok", text, details=details)
 
 
 def _load(cores: int, threads: int) -> Iterator[Check]:
@@ -77,12 +77,12 @@ def _load(cores: int, threads: int) -> Iterator[Check]:
     details = {"others": round(load.others, 2), "cores": load.cores}
     if load.slows(threads):
         free = max(1, math.floor(load.cores - load.others))
-        said = f"the machine is busy: {load}, and torch computes with {_count(threads, 'thread')}"
+        text = f"the machine is busy: {load}, and torch computes with {_count(threads, 'thread')}"
         advice = (
             "training steps then take several times as long, since threads wait for each other: end the "
             f"others, wait for them, or train with OMP_NUM_THREADS={free}"
         )
-        yield Check("devices", "load", "warning", said, advice, details)
+        yield Check("devices", "load", "warning", text, advice, details)
     else:
         yield Check("devices", "load", "ok", str(load), details=details)
 
@@ -98,8 +98,8 @@ def measure_load(cores: int) -> Load | None:
 
 
 def _precision(device: str, fast: bool) -> Check:
-    said = "fast here, so train.precision=auto takes it" if fast else "slow here, so auto takes fp32"
-    return Check("devices", f"bf16 on {device}", "ok", said, details={"fast": fast})
+    text = "fast here, so train.precision=auto takes it" if fast else "slow here, so auto takes fp32"
+    return Check("devices", f"bf16 on {device}", "ok", text, details={"fast": fast})
 
 
 def _shared_memory() -> Iterator[Check]:
@@ -108,19 +108,19 @@ def _shared_memory() -> Iterator[Check]:
         return
     space = os.statvfs(SHARED)
     size = space.f_bavail * space.f_frsize / GIB
-    said = f"{size:.2g} GiB free in {SHARED}"
+    text = f"{size:.2g} GiB free in {SHARED}"
     if size < 1:
         advice = "data.workers above 0 may die of it; start the container with --shm-size=8g"
-        yield Check("devices", "shared memory", "warning", said, advice, {"free_gib": round(size, 3)})
+        yield Check("devices", "shared memory", "warning", text, advice, {"free_gib": round(size, 3)})
     else:
-        yield Check("devices", "shared memory", "ok", said, details={"free_gib": round(size, 3)})
+        yield Check("devices", "shared memory", "ok", text, details={"free_gib": round(size, 3)})
 
 
 def _gpu(index: int, properties: Any) -> Check:
     capability, size = f"{properties.major}.{properties.minor}", properties.total_memory / GIB
-    said = f"{properties.name}, {size:.0f} GiB, compute capability {capability}"
+    text = f"{properties.name}, {size:.0f} GiB, compute capability {capability}"
     details = {"name": properties.name, "memory_gib": round(size, 1), "capability": capability}
-    return Check("devices", f"cuda:{index}", "ok", said, details=details)
+    return Check("devices", f"cuda:{index}", "ok", text, details=details)
 
 
 def _no_gpu(built_for: str | None) -> Check:
@@ -128,11 +128,11 @@ def _no_gpu(built_for: str | None) -> Check:
     if not DRIVER.exists():
         return Check("devices", "GPU", "ok", "none; training runs on the CPU")
     if built_for is None:
-        said = "there is an NVIDIA driver, but torch is built for the CPU alone"
-        return Check("devices", "GPU", "warning", said, "install torch with CUDA: pytorch.org/get-started")
-    said = f"there is an NVIDIA driver, but torch, built for CUDA {built_for}, finds no GPU"
+        text = "there is an NVIDIA driver, but torch is built for the CPU alone"
+        return Check("devices", "GPU", "warning", text, "install torch with CUDA: pytorch.org/get-started")
+    text = f"there is an NVIDIA driver, but torch, built for CUDA {built_for}, finds no GPU"
     advice = "look at nvidia-smi and CUDA_VISIBLE_DEVICES; the driver may be older than that CUDA"
-    return Check("devices", "GPU", "warning", said, advice)
+    return Check("devices", "GPU", "warning", text, advice)
 
 
 def _count(number: int, what: str) -> str:

@@ -43,6 +43,14 @@ def check_writable(file: Path) -> None:
         raise UserError(f"{str(file)!r} cannot be written: {error.strerror or error}") from None
 
 
+def check_run_writable(folder: Path) -> None:
+    """Raises UserError where an evaluation cannot be written to this run; called before any work is done."""
+    for file in (folder / EVAL, folder / PREDICTIONS, folder / EVALUATIONS / EVAL):
+        if os.path.lexists(file) and not (file.is_file() or file.is_dir()):
+            raise UserError(f"{str(file)!r} cannot be written: it is no regular file")
+        check_writable(file)
+
+
 def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Predictions]) -> None:
     """Writes a run's newest table and guesses, and keeps both beside those of other conditions.
 

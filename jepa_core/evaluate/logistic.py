@@ -51,6 +51,8 @@ class Logistic:
             sample = x[shuffled(len(x))[:_COVARIANCE_SAMPLES].to(x.device)]
             covariance = sample.T @ sample / len(sample)
         self.covariance = covariance
+        self.was_cut_off = False
+        """Whether a fit ended at a limit on its iterations below `max_iterations`."""
 
     def subset(self, rows: Tensor) -> Logistic:
         """The same problem on some of the samples."""
@@ -84,6 +86,8 @@ class Logistic:
             return loss + l2 / 2 * weight.square().sum()
 
         solver.step(objective)
+        done = solver.state[v]["n_iter"]
+        self.was_cut_off |= iterations is not None and iterations <= done < self.max_iterations
         return torch.linalg.solve_triangular(root, v.detach(), upper=True), u.detach() * bias_scale
 
     def _log_frequencies(self) -> Tensor:

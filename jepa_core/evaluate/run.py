@@ -15,7 +15,13 @@ import torch
 from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
-from jepa_core.evaluate.evaluations import EVAL, check_writable, save_table, write_evaluation
+from jepa_core.evaluate.evaluations import (
+    EVAL,
+    check_run_writable,
+    check_writable,
+    save_table,
+    write_evaluation,
+)
 from jepa_core.evaluate.model import evaluate_models
 from jepa_core.evaluate.predictions import save_predictions
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
@@ -103,8 +109,8 @@ def evaluate_runs(
     for recipe in recipes:
         _chosen_probes(recipe, choice)
     files = _files(folders, out)
-    for file in files:
-        check_writable(file)
+    for folder, file in zip(folders, files, strict=True):
+        check_writable(file) if out else check_run_writable(folder)
     groups = [_group_key(recipe, choice) for recipe in recipes]
     order = sorted(range(len(folders)), key=lambda number: groups[number])
     results: dict[int, EvalResult] = {}

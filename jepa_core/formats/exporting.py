@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,9 +15,14 @@ from typing import cast
 from jepa_core.errors import UserError, unknown
 from jepa_core.formats.base import Export, Format, Preprocessing, Role
 from jepa_core.formats.importing import build_format
+from jepa_core.formats.weight_file import nonfinite
 from jepa_core.runs.load import open_model
 
 ROLES = ("target", "context")
+EXPORTED = {"config.json", "model.safetensors", "model.onnx", "model.onnx.data", "preprocessor_config.json"}
+"""Files of the folders that formats write: a folder of these alone may be replaced."""
+
+log = logging.getLogger("jepa")
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,13 @@ def export_run(
         raise unknown("role", role, ROLES)
     form = build_format(to)
     path = out or folder / "exports" / _name(to, form.suffix, role)
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise UserError(f"{str(path)!r} is there already; --overwrite it, or name another with --out")
     recipe, model, step = open_model(folder)
     export = Export(recipe, model.cpu(), step, cast(Role, role))
-    parts = _put(form, export, path)
+    parts = _write(form, to, export, path)
+    for sentence in nonfinite(export.encoder.state_dict()):
+        log.warning("%s: the exported encoder has %s", path, sentence)
     return Exported(path, to, parts, step, export.preprocessing)
 
 
@@ -55,20 +65,50 @@ def _name(to: str, suffix: str, role: str) -> str:
     return f"{stem}{'' if role == 'target' else f'-{role}'}{suffix}"
 
 
-def _put(form: Format, export: Export, path: Path) -> Sequence[str]:
-    """Nothing half-written ever stands at `path`."""
-    partial = path.with_name(f"{path.name}.partial")
+def _write(form: Format, to: str, export: Export, path: Path) -> Sequence[str]:
+    """Writes beside `path` and renames, so that `path` is whole or as it was. Raises UserError."""
+    partial = path.with_name(f"{path.name[:100]}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(partial)
         parts = form.write(export, partial)
-        _remove(path)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
+        _replace(path, partial)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{str(path)!r} cannot be written: {reason}") from None
+    except Exception as error:  # safetensors and torch.save wrap a full disk; a format may not hold the model
+        if isinstance(error, MemoryError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{str(path)!r} cannot be written as {to}: {reason}") from error
     finally:
-        _remove(partial)
+        with suppress(OSError, ValueError):
+            _remove(partial)
     return parts
+
+
+def _replace(path: Path, partial: Path) -> None:
+    """Puts what was written in the place of an earlier export, and of nothing else."""
+    if not path.is_dir():
+        if partial.is_dir() and path.exists():
+            raise UserError(
+                f"{str(path)!r} is a file, and this format writes a folder; name another with --out"
+            )
+        os.replace(partial, path)
+        return
+    others = {entry.name for entry in path.iterdir()} - EXPORTED - _names(partial)
+    if others or not partial.is_dir():
+        reason = f"holds {min(others)!r}, which no export wrote" if others else "is a folder"
+        raise UserError(f"{str(path)!r} {reason}, so it is not replaced; name another with --out")
+    aside = path.with_name(f"{partial.name}.replaced")
+    os.replace(path, aside)
+    os.replace(partial, path)
+    shutil.rmtree(aside)
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _remove(path: Path) -> None:

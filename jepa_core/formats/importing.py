@@ -7,6 +7,7 @@ the encoder goes into that recipe's model, whose predictor is then drawn from th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from jepa_core import plugins
 from jepa_core.assembly import build_model
 from jepa_core.errors import UserError, nearest
 from jepa_core.formats.base import Format, Preprocessing, Weights
-from jepa_core.formats.weight_file import Source, misfits
+from jepa_core.formats.weight_file import Source, check_depth, misfits, nonfinite
 from jepa_core.jepa import JEPA
 from jepa_core.recipes.load import read, with_overrides
 from jepa_core.recipes.resolve import resolve
@@ -24,6 +25,8 @@ from jepa_core.runs import checkpoints
 from jepa_core.runs.events_file import record
 from jepa_core.runs.folder import RECIPE, remove_run_files
 from jepa_core.settings.recipe import Recipe
+
+log = logging.getLogger("jepa")
 
 ALONE: Mapping[str, Any] = {
     "data": {"name": "cifar10"},
@@ -64,7 +67,7 @@ def import_run(
     source = Source(name)
     chosen = find_format(source, format)
     given = with_overrides({}, overrides).get("encoder", {})
-    weights = build_format(chosen).read(source, given)
+    weights = read_weights(build_format(chosen), chosen, source, given)
     resolved = resolve(with_overrides(_around(weights, recipe, source), overrides))
     folder = folder or Path("runs") / f"import-{stem(source)}"
     _check_free(folder, overwrite)
@@ -77,11 +80,31 @@ def import_run(
     if any(p.requires_grad for p in model.predictor.parameters()) and "predictor" not in weights.parts:
         notes.append(f"the predictor is fresh, drawn from seed {resolved.seed}: the file has none")
     facts = {"file": name, "format": chosen, "sha256": source.sha256(), "parts": sorted(weights.parts)}
+    notes += nonfinite(
+        {f"{part}.{key}": t for part, held in weights.parts.items() for key, t in held.items()}
+    )
     _write(folder, resolved, model)
     record(folder, "imported", 0, **facts, notes=notes)
     shape = model.encoder.view_shape()
     images = Preprocessing.of(resolved.transform, (shape[1], shape[2]))
     return Imported(folder, resolved, chosen, images, tuple(notes))
+
+
+def read_weights(form: Format, chosen: str, source: Source, given: Mapping[str, Any]) -> Weights:
+    """What a format reads. Raises UserError for a file that is not what it expects, in whatever way."""
+    try:
+        weights = form.read(source, given)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # formats are plugins, and files hold anything
+        reason = " ".join(str(error).split())
+        kind = type(error).__name__
+        raise UserError(f"{source.name} cannot be read as {chosen}: {kind}: {reason}") from error
+    for part, tensors in weights.parts.items():
+        section = weights.sections.get(part, {})
+        for table in (section, section.get("arguments", {})):
+            check_depth(source.name, table.get("depth"), len(tensors))
+    return weights
 
 
 def build_format(name: str) -> Format:
@@ -103,16 +126,26 @@ def find_format(source: Source, name: str | None) -> str:
     if source.path is None and source.looks_like_a_path:
         raise UserError(f"no file or folder {source.name!r}")
     known = sorted(catalogue.classes)
-    found = [name for name in known if build_format(name).recognises(source)]
-    if len(found) > 1:
-        raise UserError(f"{source.name} may be {' or '.join(found)}; say which: --format {found[0]}")
-    if not found and source.path is None:
+    matching = [name for name in known if _recognises(name, source)]
+    if len(matching) > 1:
+        raise UserError(f"{source.name} may be {' or '.join(matching)}; say which: --format {matching[0]}")
+    if not matching and source.path is None:
         raise _no_such_model(source.name)
-    if source.path is not None and not found and (source.path / RECIPE).is_file():
+    if source.path is not None and not matching and (source.path / RECIPE).is_file():
         raise UserError(f"{source.name} is a run already: jepa eval and jepa export take it as it is")
-    if not found:
+    if not matching:
         raise UserError(f"{source.name} is of no known format; known: {', '.join(known)}. --format names one")
-    return found[0]
+    return matching[0]
+
+
+def _recognises(name: str, source: Source) -> bool:
+    try:
+        return build_format(name).recognises(source)
+    except UserError:
+        raise
+    except Exception as error:  # one format that fails in any way must not hide the others
+        log.warning("format %r cannot look at %s: %s", name, source.name, error)
+        return False
 
 
 def _no_such_model(name: str) -> UserError:
@@ -151,6 +184,7 @@ def load(model: JEPA, weights: Weights, name: str) -> list[str]:
 def stem(source: Source) -> str:
     """The source's name without folder and ending: `IN1K-vit.h.14-300e` of a .pth.tar."""
     name = (source.path or Path(source.name)).resolve().name
+    name = name.encode("utf-8", "backslashreplace").decode("utf-8")
     for ending in (".safetensors", ".pth.tar", ".pth", ".pt", ".bin"):
         name = name.removesuffix(ending)
     return name

@@ -15,10 +15,12 @@ from safetensors.torch import save_file
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Weights
-from jepa_core.formats.weight_file import Source, as_fp32, stored_as
+from jepa_core.formats.weight_file import Source, as_fp32, separate_tensors, stored_as
 from jepa_core.settings.base import ComponentSettings
 
 ENTRY = "jepa_core"
+KEYS = {"encoder": dict, "transform": dict, "recipe": str, "role": str, "step": int}
+"""What the entry holds, and of which type."""
 
 
 class Safetensors:
@@ -43,10 +45,10 @@ class Safetensors:
                 f"{source.name} has no entry {ENTRY!r} in a .safetensors header: it was not written by "
                 "jepa export --to safetensors"
             )
-        about = json.loads(source.metadata[ENTRY])
+        about = _entry(source)
         sections = {"encoder": about["encoder"], "transform": about["transform"]}
-        said = f"the {about['role']} encoder of step {about['step']:,} of {about['recipe']}"
-        return Weights(sections, {"encoder": as_fp32(source.content)}, (said, *stored_as(source.content)))
+        origin = f"the {about['role']} encoder of step {about['step']:,} of {about['recipe']}"
+        return Weights(sections, {"encoder": as_fp32(source.content)}, (origin, *stored_as(source.content)))
 
     def write(self, export: Export, path: Path) -> Sequence[str]:
         """A single file."""
@@ -58,6 +60,21 @@ class Safetensors:
             "transform": export.preprocessing.section(),
             "image_size": list(export.preprocessing.image_size),
         }
-        tensors = {name: value.contiguous().cpu() for name, value in export.encoder.state_dict().items()}
+        tensors = separate_tensors(export.encoder.state_dict(), self.config.name)
         save_file(tensors, path, {"format": "pt", ENTRY: json.dumps(about)})
         return [export.encoder_name]
+
+
+def _entry(source: Source) -> dict[str, Any]:
+    """The header's entry. Raises UserError where it is not what `write` writes."""
+    try:
+        about = json.loads(source.metadata[ENTRY])
+    except (ValueError, RecursionError):
+        raise UserError(f"{source.name}: the entry {ENTRY!r} of its header is no JSON") from None
+    for key, kind in KEYS.items():
+        if not isinstance(about, dict) or type(about.get(key)) is not kind:
+            raise UserError(
+                f"{source.name}: the entry {ENTRY!r} of its header is not what jepa export writes: expected "
+                f"{key!r}, a {kind.__name__}"
+            )
+    return about

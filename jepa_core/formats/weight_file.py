@@ -8,6 +8,7 @@ compared the position tables, whose tolerance depends on it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -21,9 +22,13 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.runs.checkpoints import sha256
+from jepa_core.runtime.regular_file import irregularity
 
 FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 SHOWN = 3
+"""Names of tensors that an error lists."""
+MAX_JSON = 16_000_000
+"""Bytes of a JSON file that is read."""
 
 
 class Source:
@@ -31,7 +36,7 @@ class Source:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.path = Path(name) if Path(name).exists() else None
+        self.path = Path(name) if os.path.exists(name) else None
 
     @property
     def looks_like_a_path(self) -> bool:
@@ -54,11 +59,16 @@ class Source:
         """A JSON object that lies in the folder, or beside the file; empty where there is none."""
         if self.path is None:
             return {}
-        path = (self.path.parent if self.path.is_file() else self.path) / name
+        path = (self.path if self.path.is_dir() else self.path.parent) / name
         if not path.is_file():
             return {}
+        size = path.stat().st_size
+        if size > MAX_JSON:
+            raise UserError(f"{path} has {size:,} bytes; expected a JSON object of at most {MAX_JSON:,}")
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
+        except RecursionError:
+            raise UserError(f"{path} is nested too deeply") from None
         except ValueError as error:
             raise UserError(f"{path} is not valid JSON: {error}") from None
         if not isinstance(value, dict):
@@ -70,7 +80,7 @@ class Source:
         """The text entries of a .safetensors file's header."""
         if self.file is None or self.file.suffix != ".safetensors":
             return {}
-        with _opened(self.file) as file:
+        with _open_safetensors(self.file) as file:
             return file.metadata() or {}
 
     @cached_property
@@ -87,27 +97,37 @@ class Source:
 
         Raises UserError for a file that is not there, damaged, or holds more than tensors and plain values.
         """
+        kind = None if self.path is None else irregularity(self.path)
+        if kind not in (None, "a folder"):
+            raise UserError(f"{self.name!r} is {kind}; expected a file or a folder of weights")
         if self.file is None:
             where = f"no {' or '.join(FOLDER_WEIGHTS)} in folder" if self.path else "no file or folder"
             raise UserError(f"{where} {self.name!r}")
         if self.file.suffix == ".safetensors":
-            with _opened(self.file) as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        return _unpickled(self.file)
+            with _open_safetensors(self.file) as file:
+                return _tensors(file, self.file)
+        return _load_pickle(self.file)
 
     def sha256(self) -> str | None:
         """SHA-256 of the file with the tensors; None for a name."""
         return None if self.file is None else sha256(self.file)
 
 
-def _opened(path: Path) -> Any:
+def _tensors(file: Any, path: Path) -> dict[str, Tensor]:
+    try:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except Exception as error:  # a type that torch lacks, a tensor that is cut off
+        raise UserError(f"{path} is not read: {' '.join(str(error).split())}") from None
+
+
+def _open_safetensors(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is not a whole .safetensors file: {error}") from None
 
 
-def _unpickled(path: Path) -> Any:
+def _load_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle fails in any way: a KeyError for a file of text
@@ -124,12 +144,63 @@ def _reason(path: Path, error: Exception) -> str:
 
 def are_tensors(value: Any) -> bool:
     """Whether this is a state dict: tensors by name, at least one."""
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
 
 
 def as_fp32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors; floating ones in fp32."""
+    """The same tensors; floating ones in fp32. Raises UserError for tensors that are no plain arrays."""
+    check_plain(tensors)
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def check_depth(file: str, depth: Any, tensors: int) -> None:
+    """Raises UserError for more blocks than a file has tensors: building them could take for ever."""
+    if isinstance(depth, int) and depth > tensors:
+        raise UserError(f"{file} says that its depth is {depth:,}, and holds {tensors:,} tensors")
+
+
+def check_plain(tensors: Mapping[str, Tensor]) -> None:
+    """Raises UserError for a tensor that is no array of values in memory, such as a sparse one."""
+    for name, tensor in tensors.items():
+        fault = _fault(tensor)
+        if fault:
+            raise UserError(f"tensor {name!r} is {fault}; expected one value for each place, in memory")
+
+
+def _fault(tensor: Tensor) -> str | None:
+    """What keeps a tensor from being copied into a model."""
+    if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_nested:
+        return "quantized" if tensor.is_quantized else "sparse or nested"
+    if tensor.device.type != "cpu":
+        return f"on the device {tensor.device.type!r}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"of shape {list(tensor.shape)}, with fewer values in the file"
+    return None
+
+
+def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A sentence on NaN and infinite values, if there are any."""
+    names = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if not names:
+        return ()
+    return (f"NaN or infinite values in {len(names)} of {len(tensors)} tensors ({_first(names)})",)
+
+
+def separate_tensors(state: Mapping[str, Any], form: str) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU that share no memory, to be written. Raises UserError for others."""
+    separate: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+            kind = type(value).__name__
+            raise UserError(f"format {form!r} holds plain tensors; {name!r} of this encoder is a {kind}")
+        tensor = value.detach().contiguous().cpu()
+        address = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if address in storages else tensor
+        storages.add(address)
+    return separate
 
 
 def stored_as(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -139,8 +210,8 @@ def stored_as(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def misfits(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """A phrase each for tensors that are missing, left over or of another shape: how many, the first few."""
-    found = {
+    """A phrase each for tensors that are missing, left over, or of another shape or type: how many, some."""
+    complaints = {
         "missing": [name for name in wanted if name not in stored],
         "unexpected": [name for name in stored if name not in wanted],
         "of another shape": [
@@ -148,8 +219,17 @@ def misfits(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[
             for name, value in wanted.items()
             if name in stored and stored[name].shape != value.shape
         ],
+        "of another type": [
+            f"{name} {_type(stored[name])} for {_type(value)}"
+            for name, value in wanted.items()
+            if name in stored and not torch.can_cast(stored[name].dtype, value.dtype)
+        ],
     }
-    return [f"{len(names)} {what} ({_first(names)})" for what, names in found.items() if names]
+    return [f"{len(names)} {what} ({_first(names)})" for what, names in complaints.items() if names]
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _first(names: list[str]) -> str:

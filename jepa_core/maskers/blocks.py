@@ -72,7 +72,8 @@ class BlockSampler:
 
     `rounding="area"` takes, of the four ways to round both sides up or down, the one nearest in area,
     then in aspect: on a 4x4 grid a scale of .15-.2 gives 1x2, 2x1, 2x2, 1x3 and 3x1, never 1x1.
-    `rounding="sides"` is the official code's: area rounded down, each side rounded by itself.
+    `rounding="sides"` is the official code's: area rounded down, each side in space rounded by itself, the
+    length in time rounded down.
     `correlated` draws scale and aspect with one number; `last_row=False` keeps the sides of a block
     below the sides of the grid, and its last possible start out of reach (both official as well).
     """
@@ -121,7 +122,9 @@ class BlockSampler:
         return np.stack(sides, -1).astype(np.int64)
 
     def _times(self, side: int, uniform: np.ndarray) -> np.ndarray:
-        return np.clip(np.rint(_between(self.time_scale, uniform) * side), 1, side)
+        length = _between(self.time_scale, uniform) * side
+        whole = np.floor(length + 1e-9) if self.rounding == "sides" else np.rint(length)
+        return np.clip(whole, 1, side)
 
     def places(self, grid: Grid, sizes: Tensor) -> Tensor:
         """int64 [..., R]: how many starts a block of these sizes [..., R] has on each axis."""

@@ -45,6 +45,13 @@ def sincos(
     return table(tuple(grid), width, scale, torch.device(device or "cpu"), dtype)
 
 
+def sincos_like(
+    weight: Tensor, grid: Grid, width: int, scale: float, device: torch.device | None = None
+) -> Tensor:
+    """[N, D]: the `sincos` table in the type of an encoder's weights, on their device unless one is named."""
+    return sincos(grid, width, scale, device=device or weight.device, dtype=weight.dtype)
+
+
 def scale_of(table: Tensor, grid: Grid) -> float | None:
     """The scale at which `sincos` gives this table [N, D], or None where it is another table.
 
@@ -52,7 +59,12 @@ def scale_of(table: Tensor, grid: Grid) -> float | None:
     is taken for meant where it is as good: .2 of a table in bf16, not .2001.
     """
     width = table.shape[-1]
-    if len(grid) != 2 or width % 4 or table.shape != (math.prod(grid), width):
+    if (
+        not table.is_floating_point()
+        or len(grid) != 2
+        or width % 4
+        or table.shape != (math.prod(grid), width)
+    ):
         return None
     unit, stored = sincos(grid, width, dtype=torch.float64), table.double()
     fitted = ((unit * stored).sum() / (unit * unit).sum()).item()

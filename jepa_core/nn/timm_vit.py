@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from jepa_core.errors import UserError, nearest
 from jepa_core.nn.attention import PackedAttention, check_layers, choose_implementation, run_blocks
-from jepa_core.nn.patch_grid import patch_grid
+from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
 from jepa_core.nn.sincos import sincos
 from jepa_core.nn.timm_model import FEATURES, TimmModel, plain
 from jepa_core.settings.base import ComponentSettings
@@ -76,8 +76,7 @@ class TimmVit(nn.Module):
     def view_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that the settings speak of."""
         size = self.config.image_size or self.patch_embed.img_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return self.patch_embed.proj.in_channels, height, width
+        return self.patch_embed.proj.in_channels, *image_sides(size)
 
     def grid(self, view_shape: Sequence[int]) -> Grid:
         """(rows, columns) of patches in an image of shape (C, H, W).
@@ -95,9 +94,7 @@ class TimmVit(nn.Module):
         """
         grid = self.grid(view.shape[1:])
         check_layers(layers, self.depth)
-        keep = keep or IndexSet.full(view.shape[0], grid[0] * grid[1], view.device)
-        if keep.batch_size != view.shape[0]:
-            raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} images; expected one an image")
+        keep = kept_tokens(keep, view, grid)
         at, patches = with_prefix(keep, self.prefix)
         tokens = self._embed(view, grid)
         x = self.norm_pre(tokens.flatten(0, 1).index_select(0, at.flat(tokens.shape[1])))
@@ -161,14 +158,16 @@ def build(config: TimmVit.Config) -> Any:
     arguments = {**plain(config.arguments), **computed, **FEATURES, "dynamic_img_size": True}
     try:
         vit = timm.create_model(config.model, **arguments, attn_layer=PackedAttention)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise UserError(f"timm cannot make {config.model!r} with {config.arguments}: {error}") from None
+    except Exception as error:  # models of timm take arguments of any type, and fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"timm cannot make {config.model!r} with {config.arguments}: {reason}") from None
     attention = [m for m in vit.modules() if "Attention" in type(m).__name__]
-    odd = {type(m).__name__ for m in attention if type(m) is not PackedAttention}
-    odd |= {type(vit).__name__} if type(vit) is not VisionTransformer else set()
-    odd |= {type(vit.patch_embed).__name__} if type(vit.patch_embed) is not PatchEmbed else set()
-    if odd:
-        raise UserError(f"timm model {config.model!r} is not a plain ViT: it has {', '.join(sorted(odd))}")
+    unknown = {type(m).__name__ for m in attention if type(m) is not PackedAttention}
+    unknown |= {type(vit).__name__} if type(vit) is not VisionTransformer else set()
+    unknown |= {type(vit.patch_embed).__name__} if type(vit.patch_embed) is not PatchEmbed else set()
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise UserError(f"timm model {config.model!r} is not a plain ViT: it has {names}")
     if config.positions == "stored" and vit.pos_embed is None:
         raise UserError(f"timm model {config.model!r} with {config.arguments} has no stored positions")
     if config.positions == "sincos" and vit.num_prefix_tokens:

@@ -43,13 +43,13 @@ class PredictionTerm(LossTerm, ABC):
         sets = [tokens.at for tokens in step.predictions]
         if self.config.average == "tokens":
             return self._mean(predictions, targets, valid_rows(sets))
-        lengths = [one.total for one in sets]
-        masks = [one.valid for one in sets]
-        each = zip(predictions.split(lengths), targets.split(lengths), masks, strict=True)
-        return torch.stack([self._mean(*pair) for pair in each]).mean()
+        lengths = [pair.total for pair in sets]
+        masks = [pair.valid for pair in sets]
+        pairs = zip(predictions.split(lengths), targets.split(lengths), masks, strict=True)
+        return torch.stack([self._mean(*pair) for pair in pairs]).mean()
 
     def _mean(self, predictions: Tensor, targets: Tensor, valid: Tensor | None) -> Tensor:
-        """The distance over the rows [S] that are valid: the others are made equal, and not counted."""
+        """The mean distance over the valid rows [S]: padding is set to equal values and not counted."""
         if valid is None:
             return self.distance(predictions, targets)
         predictions, targets = (torch.where(valid[:, None], x, 1.0) for x in (predictions, targets))

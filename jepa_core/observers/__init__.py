@@ -1,7 +1,7 @@
-"""What watches a run: core's observers, the progress bar, and how all observers are told.
+"""Observers of a run: core's own, the progress bar, and the caller of all observers' hooks.
 
-Core's use the three observer hooks and nothing else, so each can be left out, and anyone's stands beside
-them. `train(..., watch=[*standard(), mine])` adds an object for one run; a plugin's hooks watch every run.
+Core's observers use the three observer hooks and nothing else, so each can be left out or replaced.
+`train(..., watch=[*standard(), mine])` adds an object for one run; a plugin's hooks observe every run.
 """
 
 from jepa_core.observers.listeners import Listeners as Listeners

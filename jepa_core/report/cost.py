@@ -19,10 +19,11 @@ LARGEST = 400e6
 
 
 def device_hours(run: RunSummary) -> tuple[float, str] | None:
-    """(hours, `GPU-hours` or `core-hours`), or None where time or machine were not recorded.
+    """(hours, `GPU-hours` or `core-hours`) by the wall clock; None where time or machine were not recorded.
 
-    Core-hours count, of each process, the threads torch computed with and the data workers, at most the
-    cores there were.
+    Core-hours count, for each process, the threads that torch computed with and the data workers, at most
+    the cores of the machine. Other busy processes lengthen them; `RunSummary.cpu_seconds` does not count
+    waiting.
     """
     start: Mapping[str, Any] = run.start
     if run.seconds is None or "environment" not in start:

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import shutil
-import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import PARTIAL, atomic_path, atomic_write, flush
 from jepa_core.runtime.json_lines import is_count
+from jepa_core.runtime.regular_file import irregularity
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 
@@ -139,15 +140,20 @@ def verify(checkpoint: Path) -> None:
     try:
         for name, (size, digest) in _read_manifest(checkpoint).items():
             path = checkpoint / name
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise DamagedCheckpoint(f"{path} is no regular file")
-            if status.st_size != size:
-                raise DamagedCheckpoint(f"{path} has {status.st_size:,} bytes; {size:,} were written")
+            _check_regular(path)
+            if path.stat().st_size != size:
+                raise DamagedCheckpoint(f"{path} has {path.stat().st_size:,} bytes; {size:,} were written")
             if sha256(path) != digest:
                 raise DamagedCheckpoint(f"{path} is not what was written: its SHA-256 differs")
     except OSError as error:
         raise _read_error(checkpoint, error) from None
+
+
+def _check_regular(path: Path) -> None:
+    """Raises DamagedCheckpoint for a folder, and for a pipe or a device, which can hang a reader."""
+    kind = irregularity(path)
+    if kind is not None:
+        raise DamagedCheckpoint(f"{path} is {kind}; expected a regular file")
 
 
 def _read_error(checkpoint: Path, error: OSError) -> UserError:
@@ -164,8 +170,7 @@ def _read_error(checkpoint: Path, error: OSError) -> UserError:
 def _read_manifest(checkpoint: Path) -> dict[str, tuple[int, str]]:
     """Bytes and SHA-256 of each file that was written. Raises as `verify` does."""
     path = checkpoint / MANIFEST
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise DamagedCheckpoint(f"{path} is no regular file")
+    _check_regular(path)
     try:
         manifest = json.loads(path.read_bytes())
         version, step = manifest.get("format", FORMAT), manifest["step"]
@@ -265,11 +270,6 @@ def _form(tensor: Tensor, other: Tensor) -> str:
     return str(tensor.dtype if tensor.shape == other.shape else list(tensor.shape))
 
 
-def nonfinite_tensors(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinity."""
-    return [name for name, value in tensors.items() if not bool(value.isfinite().all())]
-
-
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """What was saved besides the weights: a dictionary, whose entries their owners check when they load them.
 
@@ -277,7 +277,8 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / STATE
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on files that are no state of ours
             state = torch.load(file, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise UserError(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import stat
 import threading
 import time
 from contextlib import suppress
@@ -27,7 +26,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.atomic_write import PARTIAL
 from jepa_core.runtime.process_identity import ProcessIdentity
+from jepa_core.runtime.regular_file import open_regular
 
 HEARTBEAT = 10.0
 """Seconds between two renewals of a claim."""
@@ -88,20 +89,21 @@ def read_owner(folder: Path) -> Claim | None:
 def read_claim(file: Path) -> Claim | None:
     """A claim's file, whatever is in it; None where it is gone."""
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return Claim(file, None, "", status.st_mtime)
-        text = file.read_bytes()
+        renewed = file.stat().st_mtime
+        with open_regular(file) as stream:
+            text = stream.read()
     except OSError:
         return None
+    except UserError:  # a pipe, a device, a folder
+        return Claim(file, None, "", renewed)
     try:
         facts = json.loads(text)
         process = ProcessIdentity(
             str(facts["host"]), str(facts["place"]), int(facts["pid"]), _number(facts["started"])
         )
-        return Claim(file, process, str(facts["since"]), status.st_mtime)
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):  # half written, or not ours
-        return Claim(file, None, "", status.st_mtime)
+        return Claim(file, process, str(facts["since"]), renewed)
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):  # damaged, or not ours
+        return Claim(file, None, "", renewed)
 
 
 def _number(value: Any) -> int | None:
@@ -160,15 +162,14 @@ class RunLock:
         process = ProcessIdentity.of_this_process()
         since = datetime.now(UTC).isoformat(timespec="seconds")
         file = self.folder / f"lock-{time.time_ns():020d}-{secrets.token_hex(4)}.json"
+        partial = file.with_suffix(PARTIAL)
         text = json.dumps(vars(process) | {"since": since}) + "\n"
         try:
-            stream = file.open("x", encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
         except FileNotFoundError:  # another process, which had made the folder too, has removed it again
             self.folder.mkdir(parents=True, exist_ok=True)
-            stream = file.open("x", encoding="utf-8")
-        with stream:
-            stream.write(text)
-        return file
+            partial.write_text(text, encoding="utf-8")
+        return partial.rename(file)  # so that no other process reads half a claim
 
     def _wait_to_be_alone(self) -> None:
         """Returns when this is the only living claim. Raises RunLocked when another one stays."""
@@ -176,8 +177,7 @@ class RunLock:
         end = time.monotonic() + WAIT
         while others := self._others():
             if others[0].file < self._file or time.monotonic() > end:
-                owner = read_claim(others[0].file) or others[0]  # it may have been half written before
-                who = owner.describe(self._now())
+                who = others[0].describe(self._now())
                 raise RunLocked(f"{str(self.folder)!r} is in use by {who}; it must end first")
             time.sleep(0.02)
 

@@ -37,18 +37,19 @@ def read_metrics(file: Path | str) -> list[dict[str, Any]]:
     for line in read_json_lines(Path(file)):
         if line.value is None and line.last:
             break
-        values = _checked(line, Path(file))
+        values = _values_of(line, Path(file))
         if "step" in values:
             step = values["step"]
             merged[step] = {**merged.get(step, {}), **_finite(values)}
     return [merged[step] for step in sorted(merged)]
 
 
-def _checked(line: JsonLine, file: Path) -> dict[str, Any]:
+def _values_of(line: JsonLine, file: Path) -> dict[str, Any]:
     """The line's object. Raises UserError where it is none, or holds what is no number."""
     where = f"{file}, line {line.number}"
     if line.value is None:
-        raise UserError(f"{where} is not JSON: {line.text[:60]!r}")
+        problem = "not what a run logs at a step" if _is_json(line.text) else "not JSON"
+        raise UserError(f"{where} is {problem}: {line.text[:60]!r}")
     values = line.value
     if "step" in values and not is_count(values["step"]):
         raise UserError(f"{where} is not what a run logs at a step: {line.text[:60]!r}")
@@ -57,6 +58,14 @@ def _checked(line: JsonLine, file: Path) -> dict[str, Any]:
             if not _is_number(value):
                 raise UserError(f"{where}: {name[:60]!r} is {value!r:.60}; expected a number or null")
     return values
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_number(value: Any) -> bool:

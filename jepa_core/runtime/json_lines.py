@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.regular_file import open_regular
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ def read_text_file(file: Path) -> str:
     Raises UserError as `read_json_lines` does.
     """
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise UserError(f"{file} is no regular file; expected text")
-        return file.read_text(encoding="utf-8", errors="replace")
+        with open_regular(file) as stream:
+            return stream.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:

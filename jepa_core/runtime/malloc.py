@@ -1,8 +1,8 @@
 """Keeping the allocator from handing memory back between steps, on a CPU with glibc.
 
 glibc gives large blocks back to the system when they are freed, so each step faults the same pages in
-again. The command line asks glibc to keep them. Nothing is done on import, and nothing elsewhere than on
-Linux with glibc.
+again. `jepa_core.train` and `training_step` ask glibc to keep them. Nothing is done on import, and nothing
+elsewhere than on Linux with glibc.
 """
 
 from __future__ import annotations

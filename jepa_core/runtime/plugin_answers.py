@@ -20,6 +20,9 @@ def read_classes(answer: Any, kind: str, base: type) -> dict[str, type]:
         config = getattr(component, "Config", None)
         if not isinstance(component, type) or not isinstance(config, type):
             raise TypeError(f"the {kind} {name!r} ({component!r}) is not a class with a nested Config")
+        for documented in (component, config):
+            if not isinstance(documented.__doc__, str | None):
+                raise TypeError(f"the docstring of {location(documented)} is {documented.__doc__!r}")
         if not issubclass(config, base):
             public = f"jepa_core.settings.{base.__name__}"
             raise TypeError(f"{location(config)} of the {kind} {name!r} must derive from {public}")

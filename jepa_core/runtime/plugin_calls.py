@@ -14,13 +14,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-from jepa_core.errors import describe_error, printable
+from jepa_core.errors import UserError, describe_error, printable
 
 SLOW_SECONDS = 5.0
 """After so many seconds a plugin that has not returned is named."""
+
+PARSERS = ("typer", "click")
+"""Packages whose SystemExit is meant: completion ends with it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +56,36 @@ def call_plugin(function: Callable[P, T], *arguments: P.args, **named: P.kwargs)
     if sigint.pressed:  # also where the plugin caught it
         raise KeyboardInterrupt
     return result
+
+
+def refuse_exit(program: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """The result of a whole program, which no component may end by `sys.exit()`.
+
+    Raises UserError, with the place, for SystemExit and the like from anywhere but the command-line parser: a
+    program that did not do its work must not end with exit code 0.
+    """
+    try:
+        return program(*arguments, **named)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit, GeneratorExit, CancelledError, and what a plugin derives
+        frame = _innermost(error)
+        module = str(frame.f_globals.get("__name__"))
+        if isinstance(error, SystemExit) and module.partition(".")[0] in PARSERS:
+            raise
+        place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        text = (
+            f"{describe_error(error)} was raised in {module} ({place}); a component must not end the program"
+        )
+        raise UserError(printable(text)) from error
+
+
+def _innermost(error: BaseException) -> FrameType:
+    trace = error.__traceback__
+    assert trace is not None, "it was raised and caught"
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame
 
 
 class _Sigint:

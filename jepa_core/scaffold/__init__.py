@@ -1,5 +1,5 @@
-"""`jepa plugins new`: writes a plugin as a distribution of its own, which works at once.
+"""`jepa plugins new`: writes a plugin as a distribution of its own, which installs and trains at once.
 
-What is unusual: the templates name no method. The new plugin's recipe extends the `selftest` recipe of a
-plugin that is installed, so what it trains with is known to train.
+What is unusual: the templates name no method. The new plugin's recipe extends the `selftest` recipe of an
+installed plugin, so it starts from a recipe that is known to train.
 """

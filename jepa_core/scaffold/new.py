@@ -1,4 +1,4 @@
-"""Writes a new plugin from the templates beside this file."""
+"""Writes a new plugin from the templates in this folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.files import names
 
 MADE = ("masker", "objective", "variant")
-"""The kinds of component that there is a template for."""
+"""The kinds of component that have a template."""
 
 
 def new_plugin(name: str, kind: str, folder: Path) -> list[Path]:
     """Writes the distribution `jepa-NAME` with one component into a folder; returns the files.
 
-    Raises UserError for a name that is no plugin's name or is taken, an unknown kind, a folder with
-    something in it, and where no installed plugin has a recipe to start from.
+    Raises UserError for a name that cannot be used or is taken, an unknown kind, a folder that is not empty,
+    and where no installed plugin has a recipe `selftest`, which the new plugin's recipe extends.
     """
     if kind not in MADE:
         raise unknown("kind of plugin", kind, MADE)
@@ -40,7 +40,7 @@ def new_plugin(name: str, kind: str, folder: Path) -> list[Path]:
 
 
 def _check_name(name: str, kind: str) -> None:
-    """Raises UserError unless a package `jepa_NAME` and a component NAME can be made."""
+    """Raises UserError unless `jepa_NAME` can be a new package and NAME a new component."""
     if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
         plain = normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
         better = re.sub(r"[^a-z0-9]+", "_", plain.removeprefix("jepa")).strip("_")
@@ -62,24 +62,24 @@ def _check_name(name: str, kind: str) -> None:
 
 
 def _base() -> str:
-    """The recipe that the new plugin's extends."""
-    known = [name for name in names() if name.endswith("/selftest")]
-    if not known:
+    """The recipe that the new plugin's recipe extends."""
+    selftests = [name for name in names() if name.endswith("/selftest")]
+    if not selftests:
         raise UserError("no installed plugin has a recipe called selftest to start from; see `jepa plugins`")
-    return known[0]
+    return selftests[0]
 
 
 def _class_name(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _templates(folder: Traversable, above: str = "") -> Iterator[tuple[str, Traversable]]:
-    """(path below the new folder, template), with what is below deeper folders."""
+def _templates(folder: Traversable, parent: str = "") -> Iterator[tuple[str, Traversable]]:
+    """(path in the new folder, template) for every template in `folder` and the folders in it."""
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
         if entry.is_dir():
-            yield from _templates(entry, f"{above}{entry.name}/")
+            yield from _templates(entry, f"{parent}{entry.name}/")
         elif entry.name.endswith(".template"):
-            yield f"{above}{entry.name.removesuffix('.template')}", entry
+            yield f"{parent}{entry.name.removesuffix('.template')}", entry
 
 
 def _write(source: Traversable, path: Path, words: dict[str, str]) -> Path:

@@ -89,9 +89,15 @@ class OptimizerSettings(Settings):
     eps: float = Field(1e-8, gt=0)
     """Adam's ε."""
     clip_grad: float | None = Field(None, gt=0)
-    """Largest norm of the whole gradient; by default it is not clipped."""
+    """Largest norm of the gradient; by default it is not clipped."""
+    clip: Literal["joint", "by_part"] = "joint"
+    """What `clip_grad` limits: the norm of the whole gradient, or of the encoder's, the predictor's and all
+    other parameters', each by itself (V-JEPA's released code)."""
     clip_after_warmup: bool = False
     """Whether the gradient is clipped from the end of the warm-up on only (V-JEPA)."""
+    clip_delay_steps: int = Field(0, ge=0)
+    """With `clip_after_warmup`, steps after the warm-up before the first that is clipped (V-JEPA's released
+    code: one epoch, for it clips where epoch > warmup)."""
     schedule_scale: float = Field(1.0, ge=1)
     """The cosines of learning rate and weight decay are made for so many times the steps of the run, which so
     ends before they do (V-JEPA: 1.25)."""

@@ -1,4 +1,4 @@
-"""A model as its recipe trains it, on random inputs: what the checks of whole models are asked on."""
+"""`ModelCase`: a model as its recipe trains it, on random inputs, for the checks of whole models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jepa_core.types.mask_plan import MaskPlan
 STEPS, BATCH = 4, 4
 
 Batches = Callable[[int, torch.Generator], Batch]
-"""A batch of so many samples, drawn from a generator."""
+"""(number of samples, generator) to a batch."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class ModelCase:
 
     recipe: Recipe
     build: Callable[[int], JEPA]
-    """The model, its weights drawn from a seed."""
+    """Seed to a model with weights drawn from it."""
     batches: Batches | None = None
-    """Batches of the variant's own; by default one view of normal random numbers."""
+    """Makes batches for a variant that needs its own; by default one view of normal random numbers."""
 
     def batch(self, model: JEPA, step: int = 0) -> Batch:
         """The batch of a step."""
@@ -47,23 +47,23 @@ class ModelCase:
         return Batch.of(torch.randn(BATCH, *model.encoder.view_shape(), generator=draw))
 
     def forward(self) -> tuple[JEPA, Output]:
-        """A model in training, and its output of the first batch."""
+        """A model in training mode, and its output for the first batch."""
         model = self.build(0).train()
         return model, model(self.batch(model), sample_masks(model, BATCH))
 
     def training(self, seed: int = 0) -> TrainingStep:
-        """The training step of a fresh model: fp32, on the CPU."""
+        """The training step of a new model: fp32, on the CPU."""
         return TrainingStep(self.build(seed), self.plain_recipe(), STEPS, 0)
 
     def plain_recipe(self) -> Recipe:
-        """The recipe, to be trained in fp32 without guards."""
+        """The recipe with fp32, without compilation and without guards against bad steps."""
         train = self.recipe.train.model_copy(
             update={"precision": "fp32", "compile": False, "spike_guard": None, "on_nonfinite": "stop"}
         )
         return replace(self.recipe, train=train)
 
     def micro_batches(self, steps: int = 2) -> list[list[tuple[Batch, MaskPlan]]]:
-        """For each of so many steps the batch and the masks of each rank of two."""
+        """For each step the batch and the masks of each of two ranks."""
         model = self.build(0)
         return [
             [
@@ -74,7 +74,7 @@ class ModelCase:
         ]
 
     def steps(self, step: TrainingStep, until: int) -> list[Tensor]:
-        """Trains up to so many steps; the losses."""
+        """Trains until `until` steps are done; returns their losses."""
         losses = []
         while step.done < until:
             plan = sample_masks(step.model, BATCH, step=step.done)
@@ -90,7 +90,7 @@ def of_recipe(recipe: Recipe, batches: Batches | None = None) -> ModelCase:
 def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
     """The variant with a small encoder, predictor and masker, EMA and smooth L1.
 
-    Raises UserError where it wants other parts: its recipes are then what can be checked.
+    Raises UserError where it needs other parts; its recipes can be checked then.
     """
     configs: dict[str, Any] = {
         "encoder": SmallEncoder.Config(name="small"),

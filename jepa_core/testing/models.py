@@ -1,4 +1,4 @@
-"""What is asked of a whole model in training: of a variant among small parts, or of a recipe as it stands.
+"""Checks of a whole model in training: of a variant with small parts, or of a recipe's own model.
 
 Axes: B samples, D width.
 """
@@ -31,17 +31,17 @@ def pairs_in_order(case: ModelCase) -> None:
     """Predictions and targets run along the plan's pairs, at the same places, in the same shape."""
     _, output = case.forward()
     step = output.step
-    made, wanted = len(step.predictions), len(step.targets)
-    require(made == wanted, f"{made} predictions for {wanted} targets")
+    predictions, targets = len(step.predictions), len(step.targets)
+    require(predictions == targets, f"{predictions} predictions for {targets} targets")
     if not step.plan.empty:
-        require(wanted == len(step.plan.pairs), f"{wanted} targets for {len(step.plan.pairs)} pairs")
-    for number, (guess, target) in enumerate(zip(step.predictions, step.targets, strict=True)):
-        shapes = tuple(guess.values.shape), tuple(target.values.shape)
+        require(targets == len(step.plan.pairs), f"{targets} targets for {len(step.plan.pairs)} pairs")
+    for number, (prediction, target) in enumerate(zip(step.predictions, step.targets, strict=True)):
+        shapes = tuple(prediction.values.shape), tuple(target.values.shape)
         require(shapes[0] == shapes[1], f"pair {number}: prediction {shapes[0]}, target {shapes[1]}")
-        same = torch.equal(guess.at.index, target.at.index) and torch.equal(
-            guess.at.lengths, target.at.lengths
+        equal = torch.equal(prediction.at.index, target.at.index) and torch.equal(
+            prediction.at.lengths, target.at.lengths
         )
-        require(same, f"pair {number}: prediction and target stand at other places")
+        require(equal, f"pair {number}: prediction and target stand at other places")
 
 
 def target_detached(case: ModelCase) -> None:
@@ -52,8 +52,8 @@ def target_detached(case: ModelCase) -> None:
     attached = [n for n, target in enumerate(output.step.targets) if target.values.requires_grad]
     require(not attached, f"the targets of pairs {attached} carry a gradient")
     output.loss.backward()
-    reached = [name for name, p in _target(model).named_parameters() if p.grad is not None]
-    require(not reached, f"a gradient reaches the target encoder: {', '.join(reached[:3])}")
+    touched = [name for name, p in _target(model).named_parameters() if p.grad is not None]
+    require(not touched, f"a gradient reaches the target encoder: {', '.join(touched[:3])}")
 
 
 def target_still(case: ModelCase) -> None:
@@ -72,37 +72,37 @@ def in_the_optimizer(case: ModelCase) -> None:
     model, output = case.forward()
     optimizer = torch.optim.AdamW(parameter_groups(model))
     check_coverage(model, optimizer)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
     names = {id(p): name for name, p in model.named_parameters()}
     for leaf in _leaves(output.loss):
-        where = names.get(id(leaf), "one that no module registers")
-        said = f"a parameter {list(leaf.shape)} would never be trained: {where}"
-        require(id(leaf) in held, said)
+        name = names.get(id(leaf), "one that no module registers")
+        message = f"a parameter {list(leaf.shape)} would never be trained: {name}"
+        require(id(leaf) in optimized, message)
 
 
 def all_trained(case: ModelCase) -> None:
     """Every trainable parameter gets a gradient (several processes wait for each)."""
     model, output = case.forward()
     output.loss.backward()
-    idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    require(not idle, f"without a gradient: {', '.join(idle[:5])}")
+    untouched = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    require(not untouched, f"without a gradient: {', '.join(untouched[:5])}")
 
 
 def goes_on(case: ModelCase) -> None:
     """Saved, loaded into a fresh model and trained on, it is bit for bit what it is without a stop."""
-    through = case.training()
-    case.steps(through, STEPS - 1)
+    uninterrupted = case.training()
+    case.steps(uninterrupted, STEPS - 1)
     file = io.BytesIO()
-    torch.save((through.model.state_dict(), through.state_dict()), file)
+    torch.save((uninterrupted.model.state_dict(), uninterrupted.state_dict()), file)
     file.seek(0)
     weights, state = torch.load(file, weights_only=True)
     resumed = case.training(seed=1)
     resumed.model.load_state_dict(weights)
     resumed.load_state_dict(state)
-    expected, found = case.steps(through, STEPS), case.steps(resumed, STEPS)
-    require_same(found, expected, f"after resuming the loss of step {STEPS} is another")
-    ours, theirs = resumed.model.state_dict(), through.model.state_dict()
-    changed = [name for name in theirs if not torch.equal(ours[name], theirs[name])]
+    expected, actual = case.steps(uninterrupted, STEPS), case.steps(resumed, STEPS)
+    require_same(actual, expected, f"after resuming the loss of step {STEPS} is another")
+    resumed_state, expected_state = resumed.model.state_dict(), uninterrupted.model.state_dict()
+    changed = [name for name in expected_state if not torch.equal(resumed_state[name], expected_state[name])]
     require(not changed, f"after resuming, step {STEPS} gives other weights: {', '.join(changed[:3])}")
 
 
@@ -120,10 +120,10 @@ def features(case: ModelCase) -> None:
     model = case.build(0).eval()
     view = next(iter(case.batch(model).views.values()))
     for role in ("target", "context"):
-        found = model.features(view, role=role)
+        values = model.features(view, role=role)
         size = (len(view), model.encoder.width)
-        require(tuple(found.shape) == size, f"features of the {role} encoder are {size}; got {found.shape}")
-        require(not found.requires_grad, f"features of the {role} encoder carry a gradient")
+        require(tuple(values.shape) == size, f"features of the {role} encoder are {size}; got {values.shape}")
+        require(not values.requires_grad, f"features of the {role} encoder carry a gradient")
 
 
 def _target(model: JEPA) -> nn.Module:
@@ -134,16 +134,16 @@ def _target(model: JEPA) -> nn.Module:
 
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:
-    """Every tensor that asks for a gradient and that the loss was computed from."""
-    nodes, seen = [loss.grad_fn], set()
+    """Every leaf tensor with a gradient from which the loss was computed."""
+    nodes, visited = [loss.grad_fn], set()
     while nodes:
         node = nodes.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if hasattr(node, "variable"):  # torch's AccumulateGrad
             yield node.variable
-        nodes += [following for following, _ in node.next_functions]
+        nodes += [parent for parent, _ in node.next_functions]
 
 
 CHECKS = (

@@ -1,7 +1,7 @@
-"""What is asked of objectives (`protocols.Objective`).
+"""Checks of objectives (`protocols.Objective`).
 
-Each is shown a step with masks (two contexts, two targets, ragged) and one without; it may refuse one of
-them with a ValueError. Randomness of torch's own may be used: the engine sets it from (seed, step).
+Each gets a step with masks (two contexts, two targets, ragged) and one without; it may refuse one of the two
+with a ValueError. It may use torch's global generator, which the trainer seeds from (seed, step).
 
 Axes: B samples, S packed tokens, D width.
 """
@@ -19,7 +19,7 @@ from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.base import ObjectiveSettings
 from jepa_core.testing.outcomes import NotAsked, require, require_equal
 from jepa_core.testing.process_pair import PROCESSES, on_both
-from jepa_core.testing.small_parts import pick, pick_tokens, ragged, with_fillers
+from jepa_core.testing.small_parts import pick, pick_tokens, ragged, with_padding
 from jepa_core.testing.subject import Subject
 from jepa_core.training.plan_buckets import sets_of
 from jepa_core.types.index_set import IndexSet
@@ -32,72 +32,74 @@ BATCH, GRID, WIDTH, CLOSE = 8, (3, 5), 16, 1e-4
 
 @dataclass(frozen=True)
 class ObjectiveCase:
-    """A loss term, and steps to judge."""
+    """A loss term, and steps to compute it on."""
 
     subject: Subject
 
     def make(self, **changes: Any) -> Any:
-        """A fresh one, settings changed as given."""
+        """A new one, with `changes` to its settings."""
         torch.manual_seed(0)
         return self.subject.component(self.subject.config.model_copy(update=changes))
 
     def loss(self, step: Step, **changes: Any) -> Tensor:
-        """The value of a step, with torch's randomness as it is at each step."""
+        """The value of a step, torch's global generator seeded."""
         objective = self.make(**changes)
         torch.manual_seed(1)
         value: Tensor = objective(step)
         return value
 
     def steps(self) -> Iterator[Step]:
-        """Those that it takes. Raises the last ValueError where it refuses all."""
-        refused, taken = None, 0
+        """The steps that it accepts. Raises the last ValueError where it refuses all."""
+        refusal, accepted = None, 0
         for step in (masked_step(uniform=False), plain_step()):
             try:
                 self.loss(step)
             except ValueError as error:
-                refused = error
+                refusal = error
                 continue
-            taken += 1
+            accepted += 1
             yield step
-        if refused and not taken:
-            raise refused
+        if refusal and not accepted:
+            raise refusal
 
 
 def masked_step(uniform: bool) -> Step:
-    """Random features along the pairs of a ragged plan, or of one whose sets are all of one length."""
+    """Random features for the pairs of a ragged plan, or of one with sets of equal length."""
     plan = ragged(GRID, BATCH)
     if uniform:
         halves = IndexSet.full(BATCH, 7), IndexSet.from_dense(torch.arange(7, 15).expand(BATCH, 8))
         plan = MaskPlan((halves[0],), (halves[1], halves[0]))
-    draw = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(5)
     targets = [plan.targets[j] for _, j in plan.pairs]
     whole = IndexSet.full(BATCH, 15)
     return Step(
-        tuple(_random(at, draw, True) for at in targets),
-        tuple(_random(at, draw) for at in targets),
-        tuple(_random(at, draw, True) for at in plan.contexts),
-        _random(whole, draw),
+        tuple(_random(at, generator, True) for at in targets),
+        tuple(_random(at, generator) for at in targets),
+        tuple(_random(at, generator, True) for at in plan.contexts),
+        _random(whole, generator),
         plan,
     )
 
 
 def plain_step() -> Step:
     """Three whole views of each sample and no masks."""
-    draw, whole = torch.Generator().manual_seed(6), IndexSet.full(BATCH, 15)
-    views = tuple(_random(whole, draw, True) for _ in range(3))
-    return Step(views, tuple(_random(whole, draw) for _ in views), views, _random(whole, draw), MaskPlan())
+    generator, whole = torch.Generator().manual_seed(6), IndexSet.full(BATCH, 15)
+    views = tuple(_random(whole, generator, True) for _ in range(3))
+    return Step(
+        views, tuple(_random(whole, generator) for _ in views), views, _random(whole, generator), MaskPlan()
+    )
 
 
-def _random(at: IndexSet, draw: torch.Generator, trained: bool = False) -> Tokens:
-    values = torch.randn(at.total, WIDTH, generator=draw).requires_grad_(trained)
+def _random(at: IndexSet, generator: torch.Generator, trained: bool = False) -> Tokens:
+    values = torch.randn(at.total, WIDTH, generator=generator).requires_grad_(trained)
     return Tokens(values, at, GRID)
 
 
-def chosen(step: Step, samples: Sequence[int]) -> Step:
-    """The step of these samples only, in this order."""
+def pick_step(step: Step, samples: Sequence[int]) -> Step:
+    """The step with these samples only, in this order."""
     plan = MaskPlan(
-        tuple(pick(kept, samples) for kept in step.plan.contexts),
-        tuple(pick(kept, samples) for kept in step.plan.targets),
+        tuple(pick(index_set, samples) for index_set in step.plan.contexts),
+        tuple(pick(index_set, samples) for index_set in step.plan.targets),
         step.plan.pairs,
     )
     parts = [
@@ -108,9 +110,9 @@ def chosen(step: Step, samples: Sequence[int]) -> Step:
     return Step(parts[0], parts[1], parts[2], whole, plan)
 
 
-def padded(step: Step) -> Step:
-    """The step on sets with fillers behind the samples, whose features are others'."""
-    plan = step.plan.map(lambda kept: with_fillers(kept, 15))
+def pad_step(step: Step) -> Step:
+    """The step with padding sequences after the samples; they hold other features."""
+    plan = step.plan.map(lambda index_set: with_padding(index_set, 15))
     sets = dict(zip(map(id, sets_of(step.plan)), sets_of(plan), strict=True))
 
     def pad(tokens: Tokens) -> Tokens:
@@ -125,8 +127,8 @@ def fillers(case: ObjectiveCase) -> None:
     if not case.make().config.capturable:
         raise NotAsked("it does not say that it is capturable")
     step = masked_step(uniform=False)
-    expected, found = case.loss(step), case.loss(padded(step))
-    require_equal(found, expected, "with fillers behind the samples", CLOSE)
+    expected, actual = case.loss(step), case.loss(pad_step(step))
+    require_equal(actual, expected, "with fillers behind the samples", CLOSE)
 
 
 def a_finite_scalar(case: ObjectiveCase) -> None:
@@ -143,9 +145,9 @@ def gradient(case: ObjectiveCase) -> None:
         inputs = list({id(t.values): t.values for t in (*step.predictions, *step.contexts)}.values())
         value = case.loss(step)
         require(value.requires_grad, "no gradient flows back: something is detached")
-        found = [g for g in torch.autograd.grad(value, inputs, allow_unused=True) if g is not None]
-        require(all(bool(g.isfinite().all()) for g in found), "the gradient is not finite")
-        require(any(bool(g.abs().max() > 0) for g in found), "the gradient is zero everywhere")
+        gradients = [g for g in torch.autograd.grad(value, inputs, allow_unused=True) if g is not None]
+        require(all(bool(g.isfinite().all()) for g in gradients), "the gradient is not finite")
+        require(any(bool(g.abs().max() > 0) for g in gradients), "the gradient is zero everywhere")
 
 
 def weight_outside(case: ObjectiveCase) -> None:
@@ -157,8 +159,8 @@ def weight_outside(case: ObjectiveCase) -> None:
 def order_of_samples(case: ObjectiveCase) -> None:
     """The value does not depend on the order of the samples."""
     for step in case.steps():
-        turned = chosen(step, list(range(BATCH))[::-1])
-        require_equal(case.loss(turned), case.loss(step), "with the samples in another order", CLOSE)
+        reversed_step = pick_step(step, list(range(BATCH))[::-1])
+        require_equal(case.loss(reversed_step), case.loss(step), "with the samples in another order", CLOSE)
 
 
 def repeatable(case: ObjectiveCase) -> None:
@@ -181,9 +183,9 @@ def ranks(case: ObjectiveCase) -> None:
             whole = case.loss(step)
         except ValueError:  # it may refuse steps with, or without, masks
             continue
-        halves = [case.loss(chosen(step, part)) for part in (range(4), range(4, 8))]
-        said = "two ranks beside one (a term that looks at the whole batch declares batchwise = True)"
-        require_equal(torch.stack(halves).mean(), whole, said, CLOSE)
+        halves = [case.loss(pick_step(step, part)) for part in (range(4), range(4, 8))]
+        message = "two ranks beside one (a term that looks at the whole batch declares batchwise = True)"
+        require_equal(torch.stack(halves).mean(), whole, message, CLOSE)
 
 
 def two_processes(case: ObjectiveCase) -> None:
@@ -193,36 +195,38 @@ def two_processes(case: ObjectiveCase) -> None:
         raise NotAsked("its settings say that each process judges its own samples (batchwise = True)")
     for step in (masked_step(uniform=True), plain_step()):
         try:
-            whole, expected = judged(Ranks(), (case.make(), step))
+            whole, expected = loss_and_gradients(Ranks(), (case.make(), step))
         except ValueError:  # it may refuse steps with, or without, masks
             continue
-        halves = [chosen(step, part) for part in (range(4), range(4, 8))]
-        values, gradients = zip(*on_both(judged, [(case.make(), half) for half in halves]), strict=True)
+        halves = [pick_step(step, part) for part in (range(4), range(4, 8))]
+        values, gradients = zip(
+            *on_both(loss_and_gradients, [(case.make(), half) for half in halves]), strict=True
+        )
         require_equal(torch.stack(values).mean(), whole, "the value in two processes and in one", CLOSE)
         for tokens, parts in zip(expected, zip(*gradients, strict=True), strict=True):
-            found = torch.cat([part / PROCESSES for part in parts])
-            require_equal(found, tokens, "the gradient in two processes and in one", CLOSE)
+            actual = torch.cat([part / PROCESSES for part in parts])
+            require_equal(actual, tokens, "the gradient in two processes and in one", CLOSE)
 
 
-def judged(ranks: Ranks, work: tuple[Any, Step]) -> tuple[Tensor, list[Tensor]]:
-    """The value of a step, and its gradient at predictions and contexts, zeros where there is none."""
+def loss_and_gradients(ranks: Ranks, work: tuple[Any, Step]) -> tuple[Tensor, list[Tensor]]:
+    """The value of a step, and its gradient at each prediction and context, zeros where there is none."""
     objective, step = work
     leaves = [t.values.detach().requires_grad_() for t in (*step.predictions, *step.contexts)]
     tokens = [replace(t, values=v) for t, v in zip((*step.predictions, *step.contexts), leaves, strict=True)]
     count = len(step.predictions)
     torch.manual_seed(1)
     value = objective(replace(step, predictions=tuple(tokens[:count]), contexts=tuple(tokens[count:])))
-    found = torch.autograd.grad(value, leaves, allow_unused=True)
+    gradients = torch.autograd.grad(value, leaves, allow_unused=True)
     zeros = (torch.zeros_like(leaf) for leaf in leaves)
-    return value.detach(), [z if g is None else g for g, z in zip(found, zeros, strict=True)]
+    return value.detach(), [z if g is None else g for g, z in zip(gradients, zeros, strict=True)]
 
 
 def targets_as_they_are(case: ObjectiveCase) -> None:
     """No feature that it is given is changed in place."""
     for step in case.steps():
-        copied = [t.values.detach().clone() for t in (*step.predictions, *step.targets, *step.contexts)]
+        copies = [t.values.detach().clone() for t in (*step.predictions, *step.targets, *step.contexts)]
         case.loss(step)
-        for tokens, before in zip((*step.predictions, *step.targets, *step.contexts), copied, strict=True):
+        for tokens, before in zip((*step.predictions, *step.targets, *step.contexts), copies, strict=True):
             require_equal(tokens.values.detach(), before, "features after the loss")
 
 

@@ -1,18 +1,20 @@
-"""Every component and recipe of a plugin, examined: what `jepa plugins check` shows.
+"""Checks of all components and recipes of a plugin, for `jepa plugins check`.
 
-A component is built with the settings that the plugin's recipe `selftest` gives it, and with its defaults
-where that does not name it. A class that is offered under several names is asked once.
+A component is built with the settings that the plugin's recipe `selftest` gives it, or with its defaults
+where that recipe does not use it. A class that is offered under several names is checked once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.plugins import KINDS, Catalogue
 from jepa_core.recipes.files import names
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, Recipe
 from jepa_core.testing import model_case, models
 from jepa_core.testing.outcomes import Outcome, outcomes
@@ -28,36 +30,44 @@ def examine_plugin(name: str, *, read_data: bool = False) -> Iterator[Outcome]:
     """
     catalogues = [plugins.registry().catalogue(kind) for kind in KINDS]
     recipes = [recipe for recipe in names() if recipe.partition("/")[0] == name]
-    found = {plugin.name: plugin for plugin in plugins.registry().statuses}
-    if name not in found:
-        raise unknown("plugin", name, found)
-    if found[name].state != "loaded":
-        raise UserError(f"plugin {name!r} is {found[name].state}: {found[name].error}".rstrip(": "))
-    selftest = _resolved(f"{name}/selftest", recipes)
+    statuses = {plugin.name: plugin for plugin in plugins.registry().statuses}
+    if name not in statuses:
+        raise unknown("plugin", name, statuses)
+    if statuses[name].state != "loaded":
+        raise UserError(f"plugin {name!r} is {statuses[name].state}: {statuses[name].error}".rstrip(": "))
+    selftest = _resolve(f"{name}/selftest", recipes)
     for catalogue in catalogues:
-        for component, known in _offered(catalogue, name).items():
+        for component, known in _classes_of(catalogue, name).items():
             subject = _subject(catalogue, component, known, selftest)
             yield from settings_outcomes(subject)
             if subject.kind == "data" and not read_data:
                 yield not_asked(subject, "reads data: `jepa plugins check NAME --data`, or check_source")
             else:
-                yield from _behaviour(subject, selftest)
+                yield from _examine(subject.kind, subject.name, partial(_behaviour, subject, selftest))
     for recipe in recipes:
-        yield from examine_recipe(recipe)
+        yield from _examine("recipe", recipe, partial(examine_recipe, recipe))
+
+
+def _examine(kind: str, name: str, examine: Callable[[], list[Outcome]]) -> list[Outcome]:
+    """The outcomes of one component or recipe; one that cannot even be made has failed `behaviour`."""
+    try:
+        return call_plugin(examine)
+    except PluginError as error:
+        return [Outcome(kind, name, "behaviour", "fails", str(error))]
 
 
 def _subject(catalogue: Catalogue, component: type, known: list[str], selftest: Recipe | None) -> Subject:
-    """Under the name that `selftest` picks, with its settings; else under the first that is no pattern."""
-    given = [] if selftest is None else _given(selftest).get(catalogue.kind, [])
-    chosen = [entry for entry in given if catalogue.find(entry["name"]) is component]
+    """With the name and settings of `selftest`, or its first name that is no pattern and its defaults."""
+    entries = [] if selftest is None else _settings_by_kind(selftest).get(catalogue.kind, [])
+    matching = [entry for entry in entries if catalogue.find(entry["name"]) is component]
     plain = [name for name in known if "*" not in name]
-    name = chosen[0]["name"] if chosen else (plain or known)[0]
-    values = {key: value for key, value in chosen[0].items() if key != "name"} if chosen else {}
+    name = matching[0]["name"] if matching else (plain or known)[0]
+    values = {key: value for key, value in matching[0].items() if key != "name"} if matching else {}
     return Subject(catalogue.kind, component, name, values)
 
 
 def _behaviour(subject: Subject, selftest: Recipe | None) -> list[Outcome]:
-    """What its suite asks. A variant that wants parts of its own is asked with those of `selftest`."""
+    """The outcomes of its kind's suite. A variant that needs parts of its own gets those of `selftest`."""
     try:
         return list(behaviour(subject))
     except UserError as error:
@@ -66,29 +76,29 @@ def _behaviour(subject: Subject, selftest: Recipe | None) -> list[Outcome]:
         return [not_asked(subject, f"{error}; what a recipe called selftest has is asked there")]
 
 
-def _offered(catalogue: Catalogue, plugin: str) -> dict[type, list[str]]:
+def _classes_of(catalogue: Catalogue, plugin: str) -> dict[type, list[str]]:
     """The plugin's classes of a kind, each with its names."""
-    found: dict[type, list[str]] = {}
+    offered: dict[type, list[str]] = {}
     for name, component in catalogue.classes.items():
         if catalogue.owners[name] == plugin:
-            found.setdefault(component, []).append(name)
-    return found
+            offered.setdefault(component, []).append(name)
+    return offered
 
 
-def _resolved(recipe: str, known: list[str]) -> Recipe | None:
-    """A recipe of the plugin; None where it is not there or wrong."""
+def _resolve(recipe: str, known: list[str]) -> Recipe | None:
+    """A recipe of the plugin; None where it does not exist or resolve."""
     if recipe not in known:
         return None
     try:
         return RecipeCase(recipe).recipe
-    except UserError:  # what is wrong with it is told where the recipe itself is examined
+    except UserError:  # the check of the recipe itself reports it
         return None
 
 
-def _given(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """The settings that a recipe gives to components, by kind."""
+def _settings_by_kind(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """The settings that a recipe gives to components, by kind, each with the component's `name`."""
     table = recipe.to_table()
-    found = {section: [table[section]] for section in COMPONENT_SECTIONS}
+    entries = {section: [table[section]] for section in COMPONENT_SECTIONS}
     for section, kind in COMPONENT_TABLES.items():
-        found.setdefault(kind, []).extend(table[section].values())
-    return found
+        entries.setdefault(kind, []).extend(table[section].values())
+    return entries

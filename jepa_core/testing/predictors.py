@@ -1,7 +1,6 @@
-"""What is asked of predictors (`protocols.Predictor`), on grids of one, two and three axes.
+"""Checks of predictors (`protocols.Predictor`), on grids of one, two and three axes.
 
-A predictor without parameters guesses nothing: it passes the contexts on, and is asked about plans without
-masks only.
+A predictor without parameters returns the contexts unchanged, and is checked on plans without masks only.
 
 Axes: B samples, S packed tokens, D width.
 """
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
-from jepa_core.testing.small_parts import SmallEncoder, pick, pick_tokens, ragged, with_fillers
+from jepa_core.testing.small_parts import SmallEncoder, pick, pick_tokens, ragged, with_padding
 from jepa_core.testing.subject import Subject
 from jepa_core.types.index_set import Grid, grid_size
 from jepa_core.types.mask_plan import MaskPlan
@@ -38,55 +37,55 @@ class Setting:
     grid: Grid
 
     def predict(self) -> tuple[Tokens, ...]:
-        """One `Tokens` a pair."""
-        found: tuple[Tokens, ...] = self.predictor(self.contexts, self.plan, self.grid)
-        return found
+        """The predictions, one `Tokens` for each pair."""
+        predictions: tuple[Tokens, ...] = self.predictor(self.contexts, self.plan, self.grid)
+        return predictions
 
 
 @dataclass(frozen=True)
 class PredictorCase:
-    """A predictor, made anew for each grid."""
+    """A predictor, built for each grid."""
 
     subject: Subject
 
     def make(self, grid: Grid, seed: int = 0) -> tuple[Any, SmallEncoder]:
-        """The predictor and the encoder it is made for. Raises UserError where it refuses the grid."""
+        """The predictor and the encoder it is built for. Raises UserError where it refuses the grid."""
         torch.manual_seed(seed)
         encoder = SmallEncoder(SmallEncoder.Config(name="small", sides=grid))
         return self.subject.component(self.subject.config, encoder, TARGET_WIDTH).eval(), encoder
 
     def settings(self) -> Iterator[Setting]:
-        """One for each grid that the predictor takes. Raises the last UserError where it takes none."""
-        refused: UserError | None = None
-        taken = 0
+        """One for each grid that the predictor accepts. Raises the last UserError where it accepts none."""
+        refusal: UserError | None = None
+        accepted = 0
         for grid in GRIDS:
             try:
                 predictor, encoder = self.make(grid)
             except UserError as error:
-                refused = error
+                refusal = error
                 continue
-            taken += 1
+            accepted += 1
             if not list(predictor.parameters()):
                 raise NotAsked("it has no parameters, and passes contexts on")
             plan = ragged(grid, BATCH)
             views = torch.randn(BATCH, *encoder.view_shape(), generator=torch.Generator().manual_seed(0))
-            yield Setting(predictor, tuple(encoder(views, kept) for kept in plan.contexts), plan, grid)
-        if refused and not taken:
-            raise refused
+            yield Setting(predictor, tuple(encoder(views, context) for context in plan.contexts), plan, grid)
+        if refusal and not accepted:
+            raise refusal
 
 
 @torch.no_grad()
 def a_prediction_a_pair(case: PredictorCase) -> None:
     """Each pair of the plan gets features [S, target width] at its target's places, sets ragged."""
     for setting in case.settings():
-        found = setting.predict()
-        _require_count(found, setting.plan)
-        for tokens, (i, j) in zip(found, setting.plan.pairs, strict=True):
+        predictions = setting.predict()
+        _require_count(predictions, setting.plan)
+        for tokens, (i, j) in zip(predictions, setting.plan.pairs, strict=True):
             target = setting.plan.targets[j]
-            size, came = (target.total, TARGET_WIDTH), tuple(tokens.values.shape)
-            require(came == size, f"on a grid {setting.grid}, pair {(i, j)}: {size} expected, got {came}")
-            same = torch.equal(tokens.at.index, target.index)
-            require(same, f"on a grid {setting.grid}, pair {(i, j)} stands at other places than its target")
+            size, shape = (target.total, TARGET_WIDTH), tuple(tokens.values.shape)
+            require(shape == size, f"on a grid {setting.grid}, pair {(i, j)}: {size} expected, got {shape}")
+            equal = torch.equal(tokens.at.index, target.index)
+            require(equal, f"on a grid {setting.grid}, pair {(i, j)} stands at other places than its target")
 
 
 @torch.no_grad()
@@ -96,10 +95,10 @@ def order_of_pairs(case: PredictorCase) -> None:
         plan = setting.plan
         expected = dict(zip(plan.pairs, setting.predict(), strict=True))
         for pairs in (plan.pairs[::-1], plan.pairs[1:3]):
-            asked = MaskPlan(plan.contexts, plan.targets, pairs)
-            found = setting.predictor(setting.contexts, asked, setting.grid)
-            _require_count(found, asked)
-            for pair, tokens in zip(pairs, found, strict=True):
+            fewer = MaskPlan(plan.contexts, plan.targets, pairs)
+            predictions = setting.predictor(setting.contexts, fewer, setting.grid)
+            _require_count(predictions, fewer)
+            for pair, tokens in zip(pairs, predictions, strict=True):
                 require_equal(tokens.values, expected[pair].values, f"pair {pair} among {pairs}", CLOSE)
 
 
@@ -110,29 +109,29 @@ def batch_mates(case: PredictorCase) -> None:
         together = setting.predict()
         for order in ([1], [2, 0]):
             plan = MaskPlan(
-                tuple(pick(kept, order) for kept in setting.plan.contexts),
-                tuple(pick(kept, order) for kept in setting.plan.targets),
+                tuple(pick(index_set, order) for index_set in setting.plan.contexts),
+                tuple(pick(index_set, order) for index_set in setting.plan.targets),
                 setting.plan.pairs,
             )
             contexts = [pick_tokens(tokens, order) for tokens in setting.contexts]
-            for one, other in zip(setting.predictor(contexts, plan, setting.grid), together, strict=True):
-                expected = pick_tokens(other, order).values
-                require_equal(one.values, expected, f"samples {order} without their batch-mates", CLOSE)
+            for actual, whole in zip(setting.predictor(contexts, plan, setting.grid), together, strict=True):
+                expected = pick_tokens(whole, order).values
+                require_equal(actual.values, expected, f"samples {order} without their batch-mates", CLOSE)
 
 
 @torch.no_grad()
 def fillers(case: PredictorCase) -> None:
     """Sequences that pad a batch to a fixed size (`train.cuda_graph`) change no sample's predictions."""
     for setting in case.settings():
-        plan = setting.plan.map(partial(with_fillers, tokens=grid_size(setting.grid)))
+        plan = setting.plan.map(partial(with_padding, tokens=grid_size(setting.grid)))
         contexts = [
-            Tokens(torch.cat([tokens.values, tokens.values[:3]]), kept, tokens.grid)
-            for tokens, kept in zip(setting.contexts, plan.contexts, strict=True)
+            Tokens(torch.cat([tokens.values, tokens.values[:3]]), context, tokens.grid)
+            for tokens, context in zip(setting.contexts, plan.contexts, strict=True)
         ]
-        found = setting.predictor(contexts, plan, setting.grid)
-        for one, other in zip(found, setting.predict(), strict=True):
-            rows = one.values[: other.at.total]
-            require_equal(rows, other.values, f"on a grid {setting.grid}, with fillers", CLOSE)
+        predictions = setting.predictor(contexts, plan, setting.grid)
+        for actual, expected in zip(predictions, setting.predict(), strict=True):
+            rows = actual.values[: expected.at.total]
+            require_equal(rows, expected.values, f"on a grid {setting.grid}, with fillers", CLOSE)
 
 
 @torch.no_grad()
@@ -148,15 +147,15 @@ def places_matter(case: PredictorCase) -> None:
 def context_matters(case: PredictorCase) -> None:
     """The predictions of a sample depend on its context's features."""
     for setting in case.settings():
-        seen = [tokens.values.detach().requires_grad_() for tokens in setting.contexts]
+        leaves = [tokens.values.detach().requires_grad_() for tokens in setting.contexts]
         contexts = [
             Tokens(values, tokens.at, tokens.grid)
-            for values, tokens in zip(seen, setting.contexts, strict=True)
+            for values, tokens in zip(leaves, setting.contexts, strict=True)
         ]
-        found = setting.predictor(contexts, setting.plan, setting.grid)
+        predictions = setting.predictor(contexts, setting.plan, setting.grid)
         weights = torch.Generator().manual_seed(0)
-        total = sum((t.values * torch.randn(t.values.shape, generator=weights)).sum() for t in found)
-        gradients = torch.autograd.grad(total, seen, allow_unused=True)
+        total = sum((t.values * torch.randn(t.values.shape, generator=weights)).sum() for t in predictions)
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
         require(all(_moves(g) for g in gradients), f"on a grid {setting.grid} a context is not looked at")
 
 
@@ -166,8 +165,8 @@ def repeatable(case: PredictorCase) -> None:
     for setting in case.settings():
         with untouched_randomness():
             first, second = setting.predict(), setting.predict()
-        for one, other in zip(first, second, strict=True):
-            require_equal(other.values, one.values, "the second time")
+        for expected, actual in zip(first, second, strict=True):
+            require_equal(actual.values, expected.values, "the second time")
 
 
 @torch.no_grad()
@@ -177,12 +176,12 @@ def empty_plan(case: PredictorCase) -> None:
     if list(predictor.parameters()):
         raise NotAsked("it has parameters; the plans with masks are its own")
     context = encoder(torch.randn(BATCH, *encoder.view_shape()))
-    (found,) = predictor((context,), MaskPlan(), (3, 5))
-    require_equal(found.values, context.values, "the context passed on")
+    (prediction,) = predictor((context,), MaskPlan(), (3, 5))
+    require_equal(prediction.values, context.values, "the context passed on")
 
 
-def _require_count(found: Sequence[Tokens], plan: MaskPlan) -> None:
-    require(len(found) == len(plan.pairs), f"{len(plan.pairs)} pairs, {len(found)} predictions")
+def _require_count(predictions: Sequence[Tokens], plan: MaskPlan) -> None:
+    require(len(predictions) == len(plan.pairs), f"{len(plan.pairs)} pairs, {len(predictions)} predictions")
 
 
 def _moves(gradient: Tensor | None) -> bool:

@@ -1,8 +1,7 @@
-"""Two processes joined by gloo, for what must not depend on how many train: `on_both(job, arguments)`.
+"""Two processes in one gloo process group, which run jobs for checks: `on_both(job, arguments)`.
 
-What is unusual: they are started when first needed and then wait for further jobs, for starting takes
-seconds. They are plain interpreters that are sent pickles, so the main module of whoever asks is not
-imported again.
+What is unusual: they start when first needed and then wait for further jobs, since starting takes seconds.
+They are plain interpreters that receive pickles, so the caller's main module is not imported again.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import torch
 from torch import distributed as dist
 
 from jepa_core.runtime.distributed import Ranks
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 from jepa_core.testing.outcomes import Failed, NotAsked
 
 Argument = TypeVar("Argument")
@@ -32,11 +32,11 @@ PROCESSES = 2
 SECONDS = 120
 """How long a job may take; the first one's time includes that of starting."""
 GRACE = 5
-"""How much longer one may take when the other has failed."""
+"""How many seconds longer one may take when the other has failed."""
 
 
 def on_both(job: Callable[[Ranks, Argument], Result], arguments: Sequence[Argument]) -> list[Result]:
-    """What `job(ranks, argument)` returns in each of two joined processes; a function at the top of a module.
+    """What `job(ranks, argument)` returns in each of two processes; `job` is a function of a module.
 
     Raises Failed with what a process raised, and NotAsked where job or argument cannot be sent to another.
     """
@@ -65,20 +65,22 @@ class Pair:
     def run(self, packed: Sequence[bytes]) -> list[Any]:
         """The results of one pickled (job, argument) for each process. Raises Failed."""
         with ThreadPoolExecutor(PROCESSES) as threads:
-            for process, each in zip(self._processes, packed, strict=True):
-                self._send(process, pickle.dumps(each))
+            for process, job in zip(self._processes, packed, strict=True):
+                self._send(process, pickle.dumps(job))
             replies = [threads.submit(_reply, process) for process in self._processes]
-            late = wait(replies, SECONDS, FIRST_EXCEPTION).not_done
-            late = wait(late, GRACE).not_done  # it may wait for the one that failed, and then never answers
-            if late:
+            unanswered = wait(replies, SECONDS, FIRST_EXCEPTION).not_done
+            unanswered = wait(unanswered, GRACE).not_done  # one that waits for the failed one never answers
+            if unanswered:
                 self.close()
-        for reply in sorted(replies, key=late.__contains__):
+        for reply in sorted(replies, key=unanswered.__contains__):
             if error := reply.exception():
-                raise Failed(f"no answer within {SECONDS} seconds" if late == set(replies) else str(error))
+                raise Failed(
+                    f"no answer within {SECONDS} seconds" if unanswered == set(replies) else str(error)
+                )
         return [reply.result() for reply in replies]
 
     def close(self) -> None:
-        """Ends both."""
+        """Kills both processes."""
         self.alive = False
         for process in self._processes:
             process.kill()
@@ -96,7 +98,7 @@ _running: dict[tuple[str, ...], Pair] = {}
 
 
 def _pair() -> Pair:
-    """The pair that runs; another one where it has ended, or modules are looked for elsewhere by now."""
+    """The running pair; a new one where it has ended, or where sys.path has changed since."""
     path = tuple(sys.path)
     if path not in _running or not _running[path].alive:
         while _running:
@@ -118,9 +120,9 @@ def _reply(process: Popen[bytes]) -> Any:
 
 
 def serve() -> None:
-    """One of the two: joins the other, then answers jobs until nobody sends any more."""
+    """Main function of each process: joins the group, then answers jobs until its input ends."""
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what gloo prints is no answer
+    os.dup2(2, 1)  # gloo prints to standard output, which carries the answers
     rank, store = pickle.load(jobs)
     torch.set_num_threads(1)
     timeout = timedelta(seconds=SECONDS)
@@ -131,13 +133,13 @@ def serve() -> None:
 
 
 def _answer(jobs: IO[bytes], ranks: Ranks) -> tuple[Any, str] | None:
-    """(result, what went wrong) of the next job; None where there is none."""
+    """(result, error text) of the next job; None at the end of the input."""
     try:
         packed = pickle.load(jobs)
     except EOFError:
         return None
     try:
-        job, argument = pickle.loads(packed)
-        return job(ranks, argument), ""
-    except Exception as error:  # a component may fail in any way; it is told where it was asked
-        return None, f"in one of two processes, {type(error).__name__}: {error}"
+        job, argument = call_plugin(pickle.loads, packed)
+        return call_plugin(job, ranks, argument), ""
+    except PluginError as error:
+        return None, f"in one of two processes, {error}"

@@ -1,6 +1,6 @@
-"""What is asked of a recipe: it says what it is, resolves, and its parts fit each other.
+"""Checks of a recipe: it says what it is, it resolves, and its parts fit each other.
 
-Parts are made without storage for this, so that the largest recipe is asked as quickly as a small one.
+Parts are built on the meta device, so the check of a large recipe takes no longer than that of a small one.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class RecipeCase:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """It, resolved; what it leaves to the user to say of the data (a path) is made up: none are read."""
-        return load_recipe(self.name, *self._unsaid(), *self.overrides)
+        """The resolved recipe. Data settings that it leaves to the user (a path) get a placeholder."""
+        return load_recipe(self.name, *self._missing_data_settings(), *self.overrides)
 
-    def _unsaid(self) -> list[str]:
+    def _missing_data_settings(self) -> list[str]:
         table = with_overrides(read(self.name), self.overrides)
-        given = table.get("data")
-        if not isinstance(given, dict) or "name" not in given:
+        data = table.get("data")
+        if not isinstance(data, dict) or "name" not in data:
             return []
-        source = plugins.registry().catalogue("data").find(str(given["name"]))
-        wanted = [s.name for s in describe(source.Config) if s.required and s.name not in given]
-        return [f"data.{name}=unsaid" for name in wanted]
+        source = plugins.registry().catalogue("data").find(str(data["name"]))
+        missing = [s.name for s in describe(source.Config) if s.required and s.name not in data]
+        return [f"data.{name}=unsaid" for name in missing]
 
     @cached_property
     def parameters(self) -> int:
-        """How many parameters encoder and predictor have."""
+        """Number of parameters of encoder and predictor."""
         with torch.device("meta"):
             encoder = build("encoder", self.recipe.encoder)
             predictor = build("predictor", self.recipe.predictor, encoder, encoder.width)
@@ -57,7 +57,7 @@ class RecipeCase:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The recipe's file."""
         return find(self.name)
 
 

@@ -1,6 +1,6 @@
-"""Small whole parts for checks: an encoder, a predictor and a masker for token grids of any rank.
+"""A small encoder, predictor and masker for token grids of any rank.
 
-They are what stands around the component that is checked. A view is [B, 3, *grid]: one cell of it is a token.
+Checks build a model of them around the component that is checked. A view is [B, 3, *grid], one token a cell.
 
 Axes: B samples, S packed tokens, N tokens of the grid, C channels, D width.
 """
@@ -28,7 +28,7 @@ CHANNELS = 3
 
 
 class SmallEncoder(nn.Module):
-    """Blocks in which each token reads itself and the mean of its sample's kept tokens."""
+    """Blocks whose input is each token and the mean of its sample's kept tokens."""
 
     class Config(ComponentSettings):
         """Settings of the encoder."""
@@ -63,16 +63,16 @@ class SmallEncoder(nn.Module):
         at = IndexSet.full(len(view), grid_size(grid)) if keep is None else keep
         cells = rearrange(view, "b c ... -> (b ...) c").index_select(0, at.flat(grid_size(grid)))
         x = self.embed(cells) + sincos(grid, self.width).index_select(0, at.index)
-        taken = {}
+        outputs = {}
         for number, block in enumerate(self.blocks, 1):
             mean = Tokens(x, at, grid).mean().index_select(0, at.samples)
             x = x + F.gelu(block(torch.cat([x, mean], dim=1)))
-            taken[number] = x
-        return Tokens(self.norm(x), at, grid, tuple(taken[layer] for layer in layers))
+            outputs[number] = x
+        return Tokens(self.norm(x), at, grid, tuple(outputs[layer] for layer in layers))
 
 
 class SmallPredictor(nn.Module):
-    """A hidden token is guessed from its position and the mean of its sample's context."""
+    """Predicts a hidden token from its position and the mean of its sample's context."""
 
     class Config(ComponentSettings):
         """It has no settings."""
@@ -94,7 +94,7 @@ class SmallPredictor(nn.Module):
 
 
 class SmallMasker:
-    """Each sample shows a random number of random tokens and hides the others: ragged sets."""
+    """Keeps a random number of random tokens of each sample and hides the others: ragged sets."""
 
     class Config(MaskerSettings):
         """It has no settings of its own."""
@@ -111,25 +111,26 @@ class SmallMasker:
         """One context and one target, which together are the grid."""
         tokens = grid_size(grid)
         rank = torch.rand(batch_size, tokens, generator=generator).argsort(1).argsort(1)
-        kept = torch.randint(1, tokens, (batch_size, 1), generator=generator)
-        return MaskPlan((IndexSet.from_mask(rank < kept),), (IndexSet.from_mask(rank >= kept),))
+        sizes = torch.randint(1, tokens, (batch_size, 1), generator=generator)
+        return MaskPlan((IndexSet.from_mask(rank < sizes),), (IndexSet.from_mask(rank >= sizes),))
 
 
 def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
-    """Two contexts and two targets of every sample, all of other lengths, with all four pairs."""
+    """Two contexts and two targets of every sample, of random lengths, with all four pairs."""
     masker = SmallMasker(SmallMasker.Config(name="small"))
     plans = [masker(grid, batch_size, torch.Generator().manual_seed(seed + n)) for n in range(2)]
     return MaskPlan(tuple(plan.contexts[0] for plan in plans), tuple(plan.targets[0] for plan in plans))
 
 
-def with_fillers(kept: IndexSet, tokens: int) -> IndexSet:
-    """The set as a step of fixed shapes gets it: two sequences more, which stand for no sample."""
-    return SetBuckets((kept.total + 3,), max(3, kept.max_length), 2).pad(kept, kept.total + 3, tokens)
+def with_padding(index_set: IndexSet, tokens: int) -> IndexSet:
+    """The set with two padding sequences after the samples, as a step of fixed shapes has it."""
+    rows = index_set.total + 3
+    return SetBuckets((rows,), max(3, index_set.max_length), 2).pad(index_set, rows, tokens)
 
 
-def pick(kept: IndexSet, samples: Sequence[int]) -> IndexSet:
-    """The set of a batch that holds these samples only, in this order."""
-    rows = kept.split()
+def pick(index_set: IndexSet, samples: Sequence[int]) -> IndexSet:
+    """The set with these samples only, in this order."""
+    rows = index_set.split()
     return IndexSet.from_lists([rows[sample].tolist() for sample in samples])
 
 

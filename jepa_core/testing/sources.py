@@ -1,6 +1,6 @@
-"""What is asked of data sources (`protocols.Source`, `Samples`): a step's samples depend on its number alone.
+"""Checks of data sources (`protocols.Source`, `Samples`).
 
-These checks read data, those that the settings name: up to `LOOK` samples of a split, evenly spread.
+They read the data that the settings name: up to `CHECKED` samples of each split, evenly spaced.
 
 Axes: C channels, h, w pixels.
 """
@@ -24,14 +24,14 @@ from jepa_core.protocols import Recording, Samples
 from jepa_core.testing.outcomes import NotAsked, require, untouched_randomness
 from jepa_core.testing.subject import Subject
 
-LOOK = 16
+CHECKED = 16
 FRAMES = 2
-"""Of a recording that are looked at."""
+"""Frames that are read of a recording."""
 FEW = 1000
-"""Training samples up to which all are compared with those held out."""
+"""Training samples up to which all of them are compared with the held-out ones."""
 
-Seen = tuple[bytes, tuple[int, ...], int] | str
-"""A sample as it was seen: pixels, shape and label; of a corrupt one, why it cannot be read."""
+SampleReading = tuple[bytes, tuple[int, ...], int] | str
+"""A sample in comparable form: (pixels, shape, label); of a corrupt one, why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -41,41 +41,41 @@ class SourceCase:
     subject: Subject
 
     def make(self) -> Any:
-        """A fresh one."""
+        """A new one."""
         return self.subject.component(self.subject.config)
 
     @cached_property
     def splits(self) -> dict[str, Samples]:
-        """Those of train, val and test that there are. Raises UserError where the training split is not."""
-        source, found = self.make(), {}
+        """The splits among train, val and test that exist. Raises UserError without a training split."""
+        source, splits = self.make(), {}
         for name in ("train", "val", "test"):
             try:
-                found[name] = source.split(name)
+                splits[name] = source.split(name)
             except UserError:
                 if name == "train":
                     raise
-        return found
+        return splits
 
     def spread(self) -> Iterator[tuple[str, Samples, list[int]]]:
-        """(split, samples, indices to look at) of each split."""
+        """(split, samples, indices to check) of each split."""
         for name, samples in self.splits.items():
-            count = len(samples)
-            yield name, samples, sorted({round(i * (count - 1) / (LOOK - 1)) for i in range(LOOK)})
+            size = len(samples)
+            yield name, samples, sorted({round(i * (size - 1) / (CHECKED - 1)) for i in range(CHECKED)})
 
 
-def seen(samples: Samples, index: int) -> Seen:
-    """A sample, so that it can be compared with another."""
+def read_sample(samples: Samples, index: int) -> SampleReading:
+    """Reads a sample into a form that can be compared."""
     try:
         value, label = samples[index]
-        value = _opened(value)
+        value = _open(value)
     except CorruptSample as corrupt:
         return f"{corrupt.record.kind}: {corrupt.record}"
     pixels = np.asarray(value) if isinstance(value, Image) else value.numpy()
     return pixels.tobytes(), tuple(pixels.shape), int(label)
 
 
-def _opened(value: Image | Tensor | Recording) -> Image | Tensor:
-    """What can be looked at; of a recording its first window of two frames."""
+def _open(value: Image | Tensor | Recording) -> Image | Tensor:
+    """The image or tensor itself; of a recording its first window of `FRAMES` frames."""
     if isinstance(value, Image | Tensor):
         return value
     return value.window(value.starts(FRAMES)[0], FRAMES)
@@ -87,10 +87,10 @@ def splits(case: SourceCase) -> None:
     require(not empty, f"splits without samples: {', '.join(empty)}")
     for name in ("val", "test", "tset"):
         if name not in case.splits:
-            _refuses(case, name)
+            _require_refusal(case, name)
 
 
-def _refuses(case: SourceCase, name: str) -> None:
+def _require_refusal(case: SourceCase, name: str) -> None:
     try:
         case.make().split(name)
     except UserError as error:
@@ -101,63 +101,74 @@ def _refuses(case: SourceCase, name: str) -> None:
 
 def samples(case: SourceCase) -> None:
     """Each is an image, a uint8 tensor [C, h, w] of one or three channels, or a recording of such frames."""
-    for split, held, indices in case.spread():
+    for split, samples, indices in case.spread():
         for index in indices:
-            _look(held, index, f"sample {index} of {split}")
+            _require_sample(samples, index, f"sample {index} of {split}")
 
 
-def _look(held: Samples, index: int, where: str) -> None:
+def _require_sample(samples: Samples, index: int, place: str) -> None:
     try:
-        value = _opened(held[index][0])
+        value = _open(samples[index][0])
     except CorruptSample:
         return
     if isinstance(value, Image):
         return
-    require(isinstance(value, Tensor), f"{where} is a {type(value).__name__}; expected an image or a tensor")
+    require(isinstance(value, Tensor), f"{place} is a {type(value).__name__}; expected an image or a tensor")
     shape = list(value.shape)
-    require(value.dtype == torch.uint8, f"{where} is {value.dtype}; expected uint8")
+    require(value.dtype == torch.uint8, f"{place} is {value.dtype}; expected uint8")
     fits = len(shape) >= 3 and shape[-3] in (1, 3) and all(shape)
-    require(fits, f"{where} is {shape}; expected [C, h, w], C of 1 or 3")
+    require(fits, f"{place} is {shape}; expected [C, h, w], C of 1 or 3")
 
 
 def labels(case: SourceCase) -> None:
     """A label is one of the classes, numbered from 0 alike in all splits, or -1 where there is none."""
-    named = {name: held.classes and tuple(held.classes) for name, held in case.splits.items()}
-    require(len(set(named.values())) == 1, f"the splits have other classes: {named}")
-    for split, held, indices in case.spread():
-        most = len(held.classes or ())
-        for sample, index in ((seen(held, index), index) for index in indices):
+    classes = {name: samples.classes and tuple(samples.classes) for name, samples in case.splits.items()}
+    require(len(set(classes.values())) == 1, f"the splits have other classes: {classes}")
+    for split, samples, indices in case.spread():
+        count = len(samples.classes or ())
+        for sample, index in ((read_sample(samples, index), index) for index in indices):
             if not isinstance(sample, str):
                 label = sample[2]
-                said = f"sample {index} of {split} has label {label}; there are {most} classes"
-                require(label == -1 or 0 <= label < most, said)
+                message = f"sample {index} of {split} has label {label}; there are {count} classes"
+                require(label == -1 or 0 <= label < count, message)
 
 
 def by_index(case: SourceCase) -> None:
     """A sample follows from its index: in any order, a second time, from another source of these settings."""
-    again = case.make()
-    for split, held, indices in case.spread():
+    source = case.make()
+    for split, samples, indices in case.spread():
         with untouched_randomness():
-            first = [seen(held, index) for index in indices]
-        second = [seen(held, index) for index in reversed(indices)][::-1]
-        other = again.split(split)
-        require(len(other) == len(held), f"{split} has {len(held)} samples, the second time {len(other)}")
-        _same(first, second, indices, f"of {split} is another the second time")
-        _same(first, [seen(other, i) for i in indices], indices, f"of {split} is another from another source")
+            first = [read_sample(samples, index) for index in indices]
+        second = [read_sample(samples, index) for index in reversed(indices)][::-1]
+        reread = source.split(split)
+        require(
+            len(reread) == len(samples), f"{split} has {len(samples)} samples, the second time {len(reread)}"
+        )
+        _require_same(first, second, indices, f"of {split} is another the second time")
+        _require_same(
+            first,
+            [read_sample(reread, i) for i in indices],
+            indices,
+            f"of {split} is another from another source",
+        )
 
 
 def travels(case: SourceCase) -> None:
     """A split can be sent to a worker process, and has the same samples there."""
-    for split, held, indices in case.spread():
-        sent = pickle.loads(pickle.dumps(held))
-        require(len(sent) == len(held), f"{split} arrives with {len(sent)} of {len(held)} samples")
-        found, expected = ([seen(each, index) for index in indices] for each in (sent, held))
-        _same(expected, found, indices, f"of {split} is another in a worker")
+    for split, samples, indices in case.spread():
+        received = pickle.loads(pickle.dumps(samples))
+        require(
+            len(received) == len(samples), f"{split} arrives with {len(received)} of {len(samples)} samples"
+        )
+        actual, expected = ([read_sample(part, index) for index in indices] for part in (received, samples))
+        _require_same(expected, actual, indices, f"of {split} is another in a worker")
 
 
-def _same(expected: list[Seen], found: list[Seen], indices: list[int], said: str) -> None:
-    other = [i for i, one, two in zip(indices, expected, found, strict=True) if one != two]
-    require(not other, f"sample {other[0] if other else ''} {said}")
+def _require_same(
+    expected: list[SampleReading], actual: list[SampleReading], indices: list[int], message: str
+) -> None:
+    different = [i for i, left, right in zip(indices, expected, actual, strict=True) if left != right]
+    require(not different, f"sample {different[0] if different else ''} {message}")
 
 
 def held_out(case: SourceCase) -> None:
@@ -165,38 +176,38 @@ def held_out(case: SourceCase) -> None:
     train = case.splits["train"]
     if len(case.splits) == 1 or len(train) > FEW:
         raise NotAsked("there is one split" if len(case.splits) == 1 else f"{len(train)} training samples")
-    known = {_pixels(seen(train, index)): index for index in range(len(train))}
-    for split, held, indices in case.spread():
+    trained = {_pixels(read_sample(train, index)): index for index in range(len(train))}
+    for split, samples, indices in case.spread():
         for index in indices if split != "train" else ():
-            sample = seen(held, index)
-            twin = None if isinstance(sample, str) else known.get(_pixels(sample))
-            require(twin is None, f"sample {index} of {split} is sample {twin} of train")
+            sample = read_sample(samples, index)
+            duplicate = None if isinstance(sample, str) else trained.get(_pixels(sample))
+            require(duplicate is None, f"sample {index} of {split} is sample {duplicate} of train")
 
 
-def _pixels(sample: Seen) -> Seen | tuple[bytes, tuple[int, ...]]:
+def _pixels(sample: SampleReading) -> SampleReading | tuple[bytes, tuple[int, ...]]:
     return sample if isinstance(sample, str) else sample[:2]
 
 
 def corrupt(case: SourceCase) -> None:
     """A sample that cannot be read raises CorruptSample with its place and the reason, each time."""
-    found = [
-        (split, held, index)
-        for split, held, indices in case.spread()
-        for index in (range(len(held)) if len(held) <= FEW else indices)
-        if isinstance(seen(held, index), str)
+    corrupt_samples = [
+        (split, samples, index)
+        for split, samples, indices in case.spread()
+        for index in (range(len(samples)) if len(samples) <= FEW else indices)
+        if isinstance(read_sample(samples, index), str)
     ]
-    if not found:
+    if not corrupt_samples:
         raise NotAsked("every sample that was looked at can be read; give data with a damaged one")
-    for split, held, index in found:
-        first, second = seen(held, index), seen(held, index)
+    for split, samples, index in corrupt_samples:
+        first, second = read_sample(samples, index), read_sample(samples, index)
         require(first == second, f"sample {index} of {split}: {first}, the second time {second}")
-        record = _record(held, index)
+        record = _record(samples, index)
         require(bool(record.path and record.reason), f"sample {index} of {split}: place or reason is missing")
 
 
-def _record(held: Samples, index: int) -> Any:
+def _record(samples: Samples, index: int) -> Any:
     try:
-        held[index]
+        samples[index]
     except CorruptSample as error:
         return error.record
     raise AssertionError("it was corrupt a moment ago")

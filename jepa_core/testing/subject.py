@@ -1,4 +1,4 @@
-"""What is asked of every component, whatever its kind: its settings explain themselves."""
+"""`Subject`, the component that is checked, and the checks that hold for every kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Subject:
 
     @classmethod
     def of(cls, kind: str, component: type | str, values: Mapping[str, Any]) -> Subject:
-        """From a class, or the name it is registered under. Raises UserError for an unknown name."""
+        """From a class or a registered name. Raises UserError for an unknown name."""
         if isinstance(component, str):
             return cls(kind, plugins.registry().catalogue(kind).find(component), component, values)
         return cls(kind, component, component.__name__, values)
@@ -42,8 +42,8 @@ class Subject:
 def documented(subject: Subject) -> None:
     """The class and each of its settings say what they are."""
     require(bool(summary(subject.component)), f"the class {subject.component.__name__} has no docstring")
-    silent = [setting.name for setting in describe(subject.component.Config) if not setting.means]
-    require(not silent, f"without a docstring under the field: {', '.join(silent)}")
+    undocumented = [setting.name for setting in describe(subject.component.Config) if not setting.means]
+    require(not undocumented, f"without a docstring under the field: {', '.join(undocumented)}")
 
 
 def strict(subject: Subject) -> None:

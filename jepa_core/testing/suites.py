@@ -1,4 +1,4 @@
-"""The suites: what is asked of which kind, as outcomes (`examine`) and as `check_*` for tests."""
+"""The suites of checks by kind of component, as outcomes (`examine`) and as `check_*` for tests."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SUITES: dict[str, Suite] = {
     "probe": (probes.ProbeCase, probes.CHECKS),
     "variant": (model_case.of_variant, models.CHECKS),
 }
-"""What a case of each kind is made of, and what is asked of it; other kinds are asked for their settings."""
+"""(how to make the case, the properties) of each kind; of other kinds only the settings are checked."""
 
 
 def examine(kind: str, component: type | str, **settings: Any) -> list[Outcome]:
-    """Every property of a component, a class or a registered name, with these settings.
+    """Every property of a component (a class or a registered name) built with these settings.
 
-    Of a data source, this reads the data. Raises UserError for an unknown kind or name, and for settings that
+    For a data source this reads the data. Raises UserError for an unknown kind or name, and for settings that
     do not fit.
     """
     if kind not in KINDS:
@@ -52,12 +52,12 @@ def examine(kind: str, component: type | str, **settings: Any) -> list[Outcome]:
 
 
 def settings_outcomes(subject: Subject) -> Iterator[Outcome]:
-    """What is asked of every kind."""
+    """The outcomes of the checks that hold for every kind."""
     return outcomes(subject.kind, subject.name, common.CHECKS, subject)
 
 
 def behaviour(subject: Subject) -> Iterator[Outcome]:
-    """What its suite asks; nothing for kinds without one. Raises UserError for settings that do not fit."""
+    """The outcomes of its kind's suite, none without one. Raises UserError for settings that do not fit."""
     if subject.kind in SUITES:
         make, properties = SUITES[subject.kind]
         subject.config.check()
@@ -72,13 +72,16 @@ def examine_recipe(name: str, *overrides: str, batches: Batches | None = None) -
     """
     case = recipes.RecipeCase(name, overrides)
     recipes.find(name)
-    found = list(outcomes("recipe", name, recipes.CHECKS, case))
-    if any(outcome.state == "fails" and outcome.property != "told" for outcome in found):
-        return found
+    outcomes_of_recipe = list(outcomes("recipe", name, recipes.CHECKS, case))
+    if any(outcome.state == "fails" and outcome.property != "told" for outcome in outcomes_of_recipe):
+        return outcomes_of_recipe
     if case.parameters > recipes.SMALL:
-        said = f"{case.parameters / 1e6:.0f} million parameters; small recipes are trained"
-        return [*found, Outcome("recipe", name, "training", "not asked", said)]
-    return [*found, *outcomes("recipe", name, models.CHECKS, model_case.of_recipe(case.recipe, batches))]
+        reason = f"{case.parameters / 1e6:.0f} million parameters; small recipes are trained"
+        return [*outcomes_of_recipe, Outcome("recipe", name, "training", "not asked", reason)]
+    return [
+        *outcomes_of_recipe,
+        *outcomes("recipe", name, models.CHECKS, model_case.of_recipe(case.recipe, batches)),
+    ]
 
 
 def check_encoder(component: type | str, **settings: Any) -> None:
@@ -150,6 +153,6 @@ def check_recipe(name: str, *overrides: str, batches: Batches | None = None) -> 
     demand(examine_recipe(name, *overrides, batches=batches))
 
 
-def not_asked(subject: Subject, why: str) -> Outcome:
-    """A component whose behaviour could not, or should not, be asked."""
-    return Outcome(subject.kind, subject.name, "behaviour", "not asked", why)
+def not_asked(subject: Subject, reason: str) -> Outcome:
+    """The outcome for a component whose behaviour cannot, or should not, be checked."""
+    return Outcome(subject.kind, subject.name, "behaviour", "not asked", reason)

@@ -1,4 +1,4 @@
-"""What is asked of target updates (`protocols.TargetUpdate`)."""
+"""Checks of target updates (`protocols.TargetUpdate`)."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ STEPS = 6
 
 @dataclass(frozen=True)
 class TargetUpdateCase:
-    """A way to make and move targets, and an online encoder that moves at every step."""
+    """A target update, and an online encoder with other weights at every step."""
 
     subject: Subject
 
     def make(self) -> Any:
-        """A fresh one."""
+        """A new one."""
         return self.subject.component(self.subject.config)
 
     def online(self, step: int = 0) -> SmallEncoder:
-        """The online encoder as it is after so many steps."""
+        """The online encoder after `step` steps."""
         torch.manual_seed(step)
         encoder = SmallEncoder(SmallEncoder.Config(name="small"))
         encoder.register_buffer("count", torch.tensor(float(step)))
         return encoder
 
     def target(self, update: Any) -> nn.Module:
-        """The target it makes. Raises NotAsked where the online encoder is its own."""
-        made: nn.Module | None = update.make_target(self.online())
-        if made is None:
+        """The target encoder. Raises NotAsked where the online encoder is its own target."""
+        target: nn.Module | None = update.make_target(self.online())
+        if target is None:
             raise NotAsked("the online encoder is its own target")
-        return made
+        return target
 
 
 def made_apart(case: TargetUpdateCase) -> None:
@@ -51,8 +51,8 @@ def made_apart(case: TargetUpdateCase) -> None:
         raise NotAsked("the online encoder is its own target")
     shared = {t.data_ptr() for t in _tensors(online)} & {t.data_ptr() for t in _tensors(target)}
     require(not shared, f"{len(shared)} tensors of the target are those of the online encoder")
-    trained = [name for name, p in target.named_parameters() if p.requires_grad]
-    require(not trained, f"the target's parameters take gradients: {', '.join(trained[:3])}")
+    trainable = [name for name, p in target.named_parameters() if p.requires_grad]
+    require(not trainable, f"the target's parameters take gradients: {', '.join(trainable[:3])}")
 
 
 def online_untouched(case: TargetUpdateCase) -> None:
@@ -67,12 +67,12 @@ def online_untouched(case: TargetUpdateCase) -> None:
 
 def remembers_nothing(case: TargetUpdateCase) -> None:
     """Where training stops and goes on with a fresh one, the target moves as if it had not."""
-    through, first = case.make(), case.make()
-    expected, target = case.target(through), case.target(first)
+    uninterrupted, first = case.make(), case.make()
+    expected, target = case.target(uninterrupted), case.target(first)
     for step in range(STEPS):
-        through.update(expected, case.online(step + 1), step, STEPS)
-        again = case.make() if step >= STEPS // 2 else first
-        again.update(target, case.online(step + 1), step, STEPS)
+        uninterrupted.update(expected, case.online(step + 1), step, STEPS)
+        update = case.make() if step >= STEPS // 2 else first
+        update.update(target, case.online(step + 1), step, STEPS)
         require_same(
             _tensors(target), _tensors(expected), f"step {step}: the target depends on what came before"
         )
@@ -84,8 +84,8 @@ def stays_finite(case: TargetUpdateCase) -> None:
     target = case.target(update)
     for step in range(STEPS):
         logged = update.update(target, case.online(step + 1), step, STEPS)
-        right = all(isinstance(value, int | float) and math.isfinite(value) for value in logged.values())
-        require(right, f"step {step} of {STEPS} logs {logged}")
+        plain = all(isinstance(value, int | float) and math.isfinite(value) for value in logged.values())
+        require(plain, f"step {step} of {STEPS} logs {logged}")
         finite = all(bool(t.isfinite().all()) for t in _tensors(target))
         require(finite, f"step {step} of {STEPS}: the target is not finite")
 

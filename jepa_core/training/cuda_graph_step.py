@@ -1,23 +1,28 @@
 """The training step as CUDA graphs: recorded once, replayed from then on (`train.cuda_graph`).
 
-    accumulate(parts)     for each micro-batch: inputs into their places, replay forward and backward;
-                          replay clip and optimizer; target update
+    each micro-batch: inputs copied into their places, forward and backward replayed
+    each step:        clip and optimizer replayed; target update
 
 What is unusual:
-- nothing is warmed up on made-up inputs: the first steps are real ones, run as they are; the next is recorded
-- ragged sets are padded to a room that the masker's own draws tell (`capacity.py`); a batch that does not fit
-  runs as it is
+- nothing is warmed up on made-up inputs: the first steps are real ones and run without a graph; the next is
+  recorded
+- ragged sets are padded to buckets measured on the masker's own draws (`plan_buckets.py`); a batch that does
+  not fit runs without a graph
 - the host reads nothing back. A step that is not finite is stopped on the device, where the optimizer sees
   `found_inf`; the host learns of it when a line is logged, or a checkpoint is made
 - learning rate, weight decay and gradient limit are device scalars. The decay is a product of its own before
   AdamW, which keeps its as a plain number
-- the target update is no part of the graph: it is one launch, and plugins' updates may do what they like
+- the features that a graph hands on are copied to places that all graphs share: left where they are, they
+  would take memory of their own in each graph, of which there is one for each combination of bucket sizes
+- the target update is no part of the graph: it is one launch, and plugins' updates may do anything
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -28,43 +33,46 @@ from jepa_core.jepa import JEPA, Output
 from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.recipe import Recipe
-from jepa_core.training.cuda_graphs import CudaRecorder, Recorded, Recorder
+from jepa_core.training.cuda_graphs import CudaRecorder, Recorded, Recorder, SharedPlaces
+from jepa_core.training.graph_inputs import GraphInputs, use_of_step_in_a_line
 from jepa_core.training.plan_buckets import DRAWS, PlanBuckets, sets_of, unpad, without_cache
 from jepa_core.training.step import TrainingStep
 from jepa_core.types.batch import Batch
 from jepa_core.types.index_set import grid_size
 from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.tokens import Tokens
+
+log = logging.getLogger("jepa.cuda_graph")
 
 MAX_GRAPHS = 64
-"""Graphs of forward and backward that are kept, one for each combination of the sets' rooms."""
+"""Graphs of forward and backward that are kept, one for each combination of the sets' buckets."""
 
 
 class MicroBatchGraph:
-    """Forward and backward for sets of one size, on inputs that are copied into their places.
+    """Forward and backward pass for sets of one size, on inputs that are copied into their places.
 
-    `views`: the places of the batch's views, which all sizes share.
+    `inputs`: the places of the batch, which the graphs of all sizes share.
     """
 
-    def __init__(self, views: Mapping[str, Tensor], plan: MaskPlan, work: Any, recorder: Recorder) -> None:
-        device = next(iter(views.values())).device
-        self.views = views
+    def __init__(self, inputs: GraphInputs, plan: MaskPlan, work: Any, recorder: Recorder) -> None:
+        device = next(iter(inputs.batch.views.values())).device
+        self.inputs = inputs
         self.plan = plan.map(
-            lambda one: replace(
-                one,
-                index=torch.empty_like(one.index, device=device),
-                lengths=torch.empty_like(one.lengths, device=device),
+            lambda own: replace(
+                own,
+                index=torch.empty_like(own.index, device=device),
+                lengths=torch.empty_like(own.lengths, device=device),
             )
         )
-        # sets anew each time: what is derived from them belongs to the graph
-        self.recorded = Recorded(lambda: work(Batch(self.views), without_cache(self.plan)), recorder)
+        # sets without cached properties each time: what is derived from them belongs to the graph
+        self.recorded = Recorded(lambda: work(inputs.batch, without_cache(self.plan)), recorder)
 
     def __call__(self, batch: Batch, plan: MaskPlan) -> Output:
         """On a batch and a plan with the shapes of the first; nothing waits for the copies."""
-        for name, place in self.views.items():
-            place.copy_(batch.views[name], non_blocking=True)
-        for kept, given in zip(sets_of(self.plan), sets_of(plan), strict=True):
-            kept.index.copy_(given.index, non_blocking=True)
-            kept.lengths.copy_(given.lengths, non_blocking=True)
+        self.inputs.copy(batch)
+        for place, own in zip(sets_of(self.plan), sets_of(plan), strict=True):
+            place.index.copy_(own.index, non_blocking=True)
+            place.lengths.copy_(own.lengths, non_blocking=True)
         output: Output = self.recorded()
         return output
 
@@ -93,9 +101,9 @@ class CudaGraphStep(TrainingStep):
         self.recipe = recipe
         self.buckets: PlanBuckets | None = None
         self.eager_fallbacks = 0
-        """Micro-batches that did not fit and ran as they are."""
-        self._views: dict[str, Tensor] = {}
-        self._passes: dict[tuple[int, ...], MicroBatchGraph] = {}
+        """Micro-batches that did not fit and ran without a graph."""
+        self._graphs: dict[tuple[int, ...], MicroBatchGraph] = {}
+        self._places = SharedPlaces()
         self._end = Recorded(self._clip_and_step, self.recorder)
         self._share = 1.0
         names = list(model.objectives)
@@ -116,96 +124,109 @@ class CudaGraphStep(TrainingStep):
             on_gpu = self.device.type == "cuda"
             group |= {"lr": self.scalars["lr"], "weight_decay": 0.0, "capturable": on_gpu}
 
-    def accumulate(self, parts: Sequence[tuple[Batch | Tensor, MaskPlan | None]]) -> Output:
-        """One optimizer step over several micro-batches; see `TrainingStep.accumulate`."""
-        self.model.train()
-        self.set_schedules()
+    def zero_gradients(self) -> None:
+        """Sets the gradients and the sums of the losses to zero, where they are."""
         self.optimizer.zero_grad(set_to_none=False)
         self._sums.zero_()
-        self._share = 1 / len(parts)
-        for number, (batch, plan) in enumerate(parts):
-            with self.randomness(number, len(parts)):
-                output = self._one(Batch.of(batch), MaskPlan() if plan is None else plan)
-        self.logged["grad_norm"] = self._end()
-        self.logged.update(self.model.update_target(self.done, self.total_steps))
-        self.done += 1
-        self.skip_reason = None
-        if self._due():
-            self._read_flags()
-        loss, *terms = self._sums.clone()
-        return replace(output, loss=loss, terms=dict(zip(self.model.objectives, terms, strict=True)))
 
-    def _one(self, batch: Batch, plan: MaskPlan) -> Output:
-        """Forward and backward of one micro-batch: replayed where it fits into the places."""
+    def micro_batch(self, batch: Batch, plan: MaskPlan | None, parts: int) -> Output:
+        """Forward and backward pass of one micro-batch: replayed where it fits into the places."""
+        self._share = 1 / parts
+        plan = MaskPlan() if plan is None else plan
         if self.buckets is None:
-            self.buckets = self._measured(batch.batch_size)
+            self.buckets = self._measure_buckets(batch.batch_size)
+            self.inputs = GraphInputs(batch, self.device)
+            ratios = [bucket.sizes[-1] / bucket.sizes[0] for bucket in self.buckets.buckets]
+            self._places.headroom = max(ratios, default=1.0)
         padded = self.buckets.pad(plan)
-        key = () if padded is None else tuple(one.total for one in sets_of(padded))
-        full = key not in self._passes and len(self._passes) >= MAX_GRAPHS
-        if padded is None or full or not self._same_views(batch):
+        key = () if padded is None else tuple(own.total for own in sets_of(padded))
+        full = key not in self._graphs and len(self._graphs) >= MAX_GRAPHS
+        if padded is None or full or not self.inputs.fits(batch):
             self.eager_fallbacks += 1
-            return self._forward_backward(batch, plan)
-        if self.device.type == "cuda" and any(one.index.device.type == "cpu" for one in sets_of(padded)):
+            return self._forward_backward(replace(batch, step=self.done), plan)
+        if self.device.type == "cuda" and any(own.index.device.type == "cpu" for own in sets_of(padded)):
             padded = padded.pin_memory()
-        if key not in self._passes:
-            self._passes[key] = MicroBatchGraph(self._views, padded, self._forward_backward, self.recorder)
-        output = self._passes[key](batch, padded)
-        step = unpad(output.step, plan)
+        if key not in self._graphs:
+            self._graphs[key] = MicroBatchGraph(self.inputs, padded, self._in_shared_places, self.recorder)
+            log.info(
+                "step %d: graph %d is recorded, for sets of %s tokens", self.done, len(self._graphs), key
+            )
+        output = self._graphs[key](batch, padded)
+        step = replace(unpad(output.step, plan), number=self.done)
         return replace(output, step=step, metrics=self.model.metrics(step))
 
-    def _same_views(self, batch: Batch) -> bool:
-        """Whether the views have the shapes of the first batch's, for which places are made."""
-        if batch.condition is not None:
-            raise UserError("train.cuda_graph takes views alone; these batches have a condition as well")
-        if not self._views:
-            self._views = {n: torch.empty_like(v, device=self.device) for n, v in batch.views.items()}
-        shapes = {name: view.shape for name, view in batch.views.items()}
-        return shapes == {name: view.shape for name, view in self._views.items()}
+    def _in_shared_places(self, batch: Batch, plan: MaskPlan) -> Output:
+        """Forward and backward pass, with the features copied to the places that all graphs share."""
+        output, numbers = self._forward_backward(batch, plan), count()
+
+        def move(tokens: Tokens) -> Tokens:
+            features = (tokens.values, *tokens.layers)
+            values, *layers = (self._places(next(numbers), feature) for feature in features)
+            return Tokens(values, tokens.at, tokens.grid, tuple(layers))
+
+        return replace(output, step=output.step.map(move))
 
     def _forward_backward(self, batch: Batch, plan: MaskPlan) -> Output:
-        output = self.forward(batch, plan)
+        with use_of_step_in_a_line():
+            output = self.run_model(batch, plan)
         (output.loss * self._share).backward()
         self._sums += torch.stack([output.loss, *output.terms.values()]).detach() * self._share
         return output.detach()
 
+    def finish(self, output: Output) -> Output:
+        """Clipping and optimizer step, replayed, then the target update; reads flags back where due."""
+        self.log_norms(self._end())
+        self.logged.update(self.model.update_target(self.done, self.total_steps))
+        self.done += 1
+        self.skip_reason = None
+        if self._is_due():
+            self._read_flags()
+        loss, *terms = self._sums.clone()
+        return replace(output, loss=loss, terms=dict(zip(self.model.objectives, terms, strict=True)))
+
     @torch.no_grad()
-    def _clip_and_step(self) -> Tensor:
-        """The gradient's norm, after the optimizer has taken the step unless loss or norm are not finite."""
-        trained = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(trained)
-        torch._foreach_mul_(trained, (self.scalars["limit"] / (norm + 1e-6)).clamp(max=1.0))
-        finite = self._sums[0].isfinite() & norm.isfinite()
+    def _clip_and_step(self) -> dict[str, Tensor]:
+        """The norms of the gradient's parts, after the optimizer has taken the step, unless loss or norms are
+        not finite."""
+        norms, finite = {}, self._sums[0].isfinite()
+        for name, parameters in self.clip_parts.items():
+            grads = [p.grad for p in parameters if p.grad is not None]
+            if not grads:
+                continue
+            norms[name] = nn.utils.get_total_norm(grads)
+            torch._foreach_mul_(grads, (self.scalars["limit"] / (norms[name] + 1e-6)).clamp(max=1.0))
+            finite = finite & norms[name].isfinite()
         torch._foreach_mul_(self._decayed, 1 - self.scalars["lr"] * self.scalars["decay"] * finite)
         # how torch's own loss scaler tells a fused optimizer to leave this step out
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self._flags.index_copy_(0, self._slot, ~finite[None])
         self._slot.add_(1)
-        return norm
+        return norms
 
     def set_schedules(self) -> None:
-        """Learning rate, weight decay and limit of the step that comes, on the device and in `logged`."""
+        """Learning rate, weight decay and limit of the coming step, on the device and in `logged`."""
         self.logged = dict(zip(("lr", "weight_decay"), self.schedules(), strict=True))
         values = (*self.logged.values(), self.limit())
         for scalar, value in zip(self.scalars.values(), values, strict=True):
             scalar.fill_(value)
 
-    def _measured(self, batch_size: int) -> PlanBuckets:
-        """Room for the masks of this batch size, from draws all over the run."""
+    def _measure_buckets(self, batch_size: int) -> PlanBuckets:
+        """Buckets for the masks of this batch size, from draws all over the run."""
         masks = StepMasks(self.model.masker, self.model.grid(), self.total_steps, self.recipe.seed)
         steps = [self.total_steps * n // DRAWS for n in range(DRAWS)]
         return PlanBuckets.measured(
             [masks(step, 0, batch_size) for step in steps], grid_size(self.model.grid())
         )
 
-    def _due(self) -> bool:
+    def _is_due(self) -> bool:
         train = self.recipe.train
         return self.done == self.total_steps or self.done % train.log_every == 0
 
     def _read_flags(self) -> None:
-        """Reads back which steps since the last look were not finite, and does what the recipe says.
+        """Reads back which steps since the last reading were not finite, and does what the recipe says.
 
-        Raises StepRefused as `guards.StepGuard` does.
+        Raises StepRefused as `step_guard.StepGuard` does.
         """
         count = self.done - self._flags_read
         flags, first = self._flags[:count].tolist(), self._flags_read + 1

@@ -27,6 +27,26 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [{"params": groups[0], "decay": True}, {"params": groups[1], "decay": False}]
 
 
+def clip_parts(model: nn.Module, clip: str) -> dict[str, list[nn.Parameter]]:
+    """The trainable parameters whose gradients `optimizer.clip` limits together, by name.
+
+    `joint`: all of them. `by_part`: encoder, predictor, and the others where there are any; a parameter that
+    is tied between two parts counts to the first.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if clip == "joint":
+        return {"all": trainable}
+    owners: dict[int, str] = {}
+    for name in ("encoder", "predictor"):
+        module = getattr(model, name)
+        for parameter in module.parameters() if module is not None else ():
+            owners.setdefault(id(parameter), name)
+    parts: dict[str, list[nn.Parameter]] = {}
+    for parameter in trainable:
+        parts.setdefault(owners.get(id(parameter), "others"), []).append(parameter)
+    return parts
+
+
 def check_coverage(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Raises UserError unless each trainable parameter is in exactly one group of the optimizer."""
     seen: dict[int, int] = {}

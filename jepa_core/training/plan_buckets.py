@@ -54,38 +54,42 @@ class SetBuckets:
     def measured(cls, sets: Sequence[IndexSet], tokens: int) -> SetBuckets:
         """Buckets for the same set of several plans, on a grid of N = `tokens`."""
         first = sets[0]
-        if first.uniform is not None and all(one.uniform == first.uniform for one in sets):
+        if first.uniform is not None and all(index_set.uniform == first.uniform for index_set in sets):
             return cls((first.total,), first.max_length, 0, first.uniform)
-        totals = [one.total for one in sets]
+        totals = [index_set.total for index_set in sets]
         spread = (max(totals) - min(totals)) // 4  # other draws may have more tokens, or fewer
         least, most = max(1, min(totals) - spread), max(totals) + spread
-        sizes = [_up(most)]
-        while sizes[0] / STEP > least and _up(sizes[0] / STEP) < sizes[0]:
-            sizes.insert(0, _up(sizes[0] / STEP))
-        longest = min(tokens, max(one.max_length for one in sets) + tokens // 16)
+        sizes = [_round_up(most)]
+        while sizes[0] / STEP > least and _round_up(sizes[0] / STEP) < sizes[0]:
+            sizes.insert(0, _round_up(sizes[0] / STEP))
+        longest = min(tokens, max(index_set.max_length for index_set in sets) + tokens // 16)
         gap = max(above - below for below, above in pairwise([least, *sizes]))
         return cls(tuple(sizes), longest, math.ceil(gap / longest))
 
-    def bucket_for(self, one: IndexSet) -> int | None:
+    def bucket_for(self, index_set: IndexSet) -> int | None:
         """The size of the bucket for this set, or None where it fits into none."""
         if self.uniform is not None:
-            return self.sizes[0] if one.uniform == self.uniform and one.total == self.sizes[0] else None
-        size = next((size for size in self.sizes if size >= one.total), None)
-        fits = size is not None and size - one.total <= self.num_padding * self.longest
-        return size if fits and one.max_length <= self.longest else None
+            return (
+                self.sizes[0]
+                if index_set.uniform == self.uniform and index_set.total == self.sizes[0]
+                else None
+            )
+        size = next((size for size in self.sizes if size >= index_set.total), None)
+        fits = size is not None and size - index_set.total <= self.num_padding * self.longest
+        return size if fits and index_set.max_length <= self.longest else None
 
-    def pad(self, one: IndexSet, size: int, tokens: int) -> IndexSet:
+    def pad(self, index_set: IndexSet, size: int, tokens: int) -> IndexSet:
         """The set padded to `size` tokens; one of the same length in every batch is returned unchanged."""
         if self.uniform is not None:
-            return one
-        device, free = one.index.device, size - one.total
+            return index_set
+        device, free = index_set.index.device, size - index_set.total
         shares = free - self.longest * torch.arange(self.num_padding, device=device)
-        index = torch.cat([one.index, torch.arange(free, device=device) % tokens])
-        lengths = torch.cat([one.lengths, shares.clamp(0, self.longest)])
+        index = torch.cat([index_set.index, torch.arange(free, device=device) % tokens])
+        lengths = torch.cat([index_set.lengths, shares.clamp(0, self.longest)])
         return PaddedSet(index, lengths, self.longest, None, self.num_padding)
 
 
-def _up(tokens: float) -> int:
+def _round_up(tokens: float) -> int:
     """The next multiple of MULTIPLE."""
     return MULTIPLE * math.ceil(tokens / MULTIPLE)
 
@@ -119,18 +123,18 @@ class PlanBuckets:
         sets = sets_of(plan)
         if len(sets) != len(self.buckets) or plan.pairs != self.pairs:
             return None
-        sizes = [bucket.bucket_for(one) for bucket, one in zip(self.buckets, sets, strict=True)]
+        sizes = [bucket.bucket_for(own) for bucket, own in zip(self.buckets, sets, strict=True)]
         padded = [
-            bucket.pad(one, size, self.tokens)
-            for bucket, one, size in zip(self.buckets, sets, sizes, strict=True)
+            bucket.pad(own, size, self.tokens)
+            for bucket, own, size in zip(self.buckets, sets, sizes, strict=True)
             if size is not None
         ]
-        taken = iter(padded)
-        return plan.map(lambda _: next(taken)) if len(padded) == len(sets) else None
+        in_order = iter(padded)
+        return plan.map(lambda _: next(in_order)) if len(padded) == len(sets) else None
 
 
 def without_cache(plan: MaskPlan) -> MaskPlan:
-    """The plan with its sets made anew, without the properties that they have cached."""
+    """A copy of the plan whose sets have no cached properties."""
     return plan.map(replace)
 
 
@@ -139,20 +143,21 @@ def unpad(step: Step, plan: MaskPlan) -> Step:
 
     Tensors stay on their device, and no value is read from it.
     """
-    real = [
-        replace(given, index=mine.index[: given.total], lengths=mine.lengths[: given.batch_size])
-        for mine, given in zip(sets_of(step.plan), sets_of(plan), strict=True)
+    cut_sets = [
+        replace(own, index=padded.index[: own.total], lengths=padded.lengths[: own.batch_size])
+        for padded, own in zip(sets_of(step.plan), sets_of(plan), strict=True)
     ]
-    own = {id(mine): kept for mine, kept in zip(sets_of(step.plan), real, strict=True)}
-    taken = iter(real)
+    cut_set_of = {id(padded): cut for padded, cut in zip(sets_of(step.plan), cut_sets, strict=True)}
+    in_order = iter(cut_sets)
 
     def cut(tokens: Tokens) -> Tokens:
-        at = own.get(id(tokens.at))
+        at = cut_set_of.get(id(tokens.at))
         if at is None:
             return tokens
-        return Tokens(tokens.values[: at.total], at, tokens.grid, tuple(v[: at.total] for v in tokens.layers))
+        layers = tuple(values[: at.total] for values in tokens.layers)
+        return Tokens(tokens.values[: at.total], at, tokens.grid, layers)
 
-    return replace(step.map(cut), plan=plan.map(lambda _: next(taken)))
+    return replace(step.map(cut), plan=plan.map(lambda _: next(in_order)))
 
 
 def sets_of(plan: MaskPlan) -> tuple[IndexSet, ...]:

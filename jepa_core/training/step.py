@@ -22,7 +22,12 @@ from jepa_core.runtime.json_lines import is_count
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.schedules import between, warmup_cosine
 from jepa_core.settings.recipe import Recipe
-from jepa_core.training.optimizer import check_coverage, load_optimizer_state, parameter_groups
+from jepa_core.training.optimizer import (
+    check_coverage,
+    clip_parts,
+    load_optimizer_state,
+    parameter_groups,
+)
 from jepa_core.training.step_guard import StepGuard
 from jepa_core.types.batch import Batch
 from jepa_core.types.mask_plan import MaskPlan
@@ -31,9 +36,9 @@ from jepa_core.types.mask_plan import MaskPlan
 class TrainingStep:
     """`step(batch, plan) -> Output`: one optimizer step of a model, as the training loop does it.
 
-    Where several processes train together each has one, with its own micro-batches; `ranks` says which.
-    What components draw in their forward pass (dropout, drop path) follows from (seed, micro-batch, step),
-    like samples and masks, so no random state needs saving; the global one stays as it was.
+    Where several processes train together each has a TrainingStep of its own micro-batches; `ranks` says
+    which process this is. What components draw in their forward pass (dropout, drop path) follows from
+    (seed, micro-batch, step), like samples and masks, so no random state needs saving.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class TrainingStep:
         self.bf16 = use_bf16(recipe.train.precision, self.device)
         self.optimizer = self.make_optimizer()
         check_coverage(model, self.optimizer)
+        self.clip_parts = clip_parts(model, self.settings.clip)
         self.done = 0
         """Optimizer steps so far, skipped ones too."""
         self.guard = StepGuard(recipe.train)
@@ -80,16 +86,29 @@ class TrainingStep:
         """
         self.model.train()
         self.set_schedules()
-        self.optimizer.zero_grad(set_to_none=True)
-        values = []
+        self.zero_gradients()
         for number, (batch, plan) in enumerate(parts):
-            with self._last(number == len(parts) - 1), self.randomness(number, len(parts)):
-                output = self.forward(batch, plan)
-                (output.loss / len(parts)).backward()
-            values.append(torch.stack([output.loss, *output.terms.values()]).detach())
-        loss, *means = self.ranks.mean(torch.stack(values).mean(0))
+            with self._sync_on_last(number == len(parts) - 1), self.randomness(number, len(parts)):
+                output = self.micro_batch(Batch.of(batch), plan, len(parts))
+        return self.finish(output)
+
+    def zero_gradients(self) -> None:
+        """Makes the gradients, and the sums of the losses, those of no micro-batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._losses: list[Tensor] = []
+
+    def micro_batch(self, batch: Batch, plan: MaskPlan | None, parts: int) -> Output:
+        """Forward and backward pass of one of `parts` micro-batches, whose gradient is added up."""
+        output = self.forward(batch, plan)
+        (output.loss / parts).backward()
+        self._losses.append(torch.stack([output.loss, *output.terms.values()]).detach())
+        return output
+
+    def finish(self, output: Output) -> Output:
+        """Clipping, optimizer step and target update; the last output with the loss of all micro-batches."""
+        loss, *means = self.ranks.mean(torch.stack(self._losses).mean(0))
         output = replace(output, loss=loss, terms=dict(zip(output.terms, means, strict=True)))
-        norm = self.logged["grad_norm"] = self.clip()
+        norm = self.clip()
         self.skip_reason = self.guard.skip_reason(self.done + 1, loss, output.terms, norm, self.model)
         if self.skip_reason is None:
             self.optimizer.step()
@@ -98,21 +117,39 @@ class TrainingStep:
         return output
 
     def clip(self) -> Tensor:
-        """The norm of the whole gradient, which is then scaled down to the limit."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if (limit := self.limit()) < math.inf:
-            nn.utils.clip_grads_with_norm_(trained, limit, norm)
-        return norm
+        """The norm of the whole gradient, which is then scaled down to the limit, whole or part by part.
+
+        Also logs that norm, and those of the parts.
+        """
+        limit = self.limit()
+        norms = {}
+        for name, parameters in self.clip_parts.items():
+            grads = [p.grad for p in parameters if p.grad is not None]
+            if not grads and len(self.clip_parts) > 1:
+                continue
+            norms[name] = nn.utils.get_total_norm(grads)
+            if limit < math.inf:
+                nn.utils.clip_grads_with_norm_(parameters, limit, norms[name])
+        return self.log_norms(norms)
+
+    def log_norms(self, norms: Mapping[str, Tensor]) -> Tensor:
+        """Logs the norm of each part (before clipping), and that of the whole gradient, which it returns."""
+        if len(norms) == 1:
+            (whole,) = norms.values()
+        else:
+            whole = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+            self.logged |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
+        self.logged["grad_norm"] = whole
+        return whole
 
     def limit(self) -> float:
         """The largest norm that the gradient of this step may have; infinite where it is not clipped."""
-        waits = self.settings.clip_after_warmup and self.done < self.warmup_steps
-        clip = self.settings.clip_grad
-        return math.inf if clip is None or waits else clip
+        settings = self.settings
+        start = self.warmup_steps + settings.clip_delay_steps if settings.clip_after_warmup else 0
+        return math.inf if settings.clip_grad is None or self.done < start else settings.clip_grad
 
     def state_dict(self) -> dict[str, Any]:
-        """What another step needs besides the model's weights in order to go on alike."""
+        """What a resumed run's step needs besides the model's weights."""
         return {
             "step": self.done,
             "optimizer": self.optimizer.state_dict(),
@@ -131,18 +168,21 @@ class TrainingStep:
         self.done = state["step"]
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:
-        """The model's output on the step's device and in its precision."""
+        """The model's output on the step's device and in its precision; the batch serves this step."""
+        return self.run_model(replace(Batch.of(batch), step=self.done), plan)
+
+    def run_model(self, batch: Batch, plan: MaskPlan | None) -> Output:
+        """The model's output on the step's device and in its precision, `batch.step` as it is."""
         plan = plan.to(self.device, non_blocking=True) if plan is not None else None
         with self.autocast():
-            on_device = Batch.of(batch).to(self.device, non_blocking=True)
-            output: Output = self.wrapped(replace(on_device, step=self.done), plan)
+            output: Output = self.wrapped(batch.to(self.device, non_blocking=True), plan)
         return output
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _last(self, last: bool) -> AbstractContextManager[None]:
+    def _sync_on_last(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over the processes once a step, in the last micro-batch's backward pass."""
         if last or not isinstance(self.wrapped, nn.parallel.DistributedDataParallel):
             return nullcontext()
@@ -150,14 +190,14 @@ class TrainingStep:
 
     @contextmanager
     def randomness(self, number: int, parts: int) -> Iterator[None]:
-        """torch's global randomness starts anew for this micro-batch, and is put back after."""
+        """Seeds torch's global random state for this micro-batch, and restores it after."""
         seed = step_generator(self.seed, self.ranks.rank * parts + number, self.done, "model").initial_seed()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             yield
 
     def set_schedules(self) -> None:
-        """Puts learning rate and weight decay of the step that comes into the optimizer and `logged`."""
+        """Puts learning rate and weight decay of the coming step into the optimizer and `logged`."""
         lr, decay = self.schedules()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -165,9 +205,9 @@ class TrainingStep:
         self.logged = {"lr": lr, "weight_decay": decay}
 
     def schedules(self) -> tuple[float, float]:
-        """Learning rate and weight decay of the step that comes."""
-        s = self.settings
-        total = round(s.schedule_scale * self.total_steps)
-        lr = warmup_cosine(self.done, total, self.warmup_steps, s.start_lr, s.lr, s.final_lr)
-        final = s.weight_decay if s.final_weight_decay is None else s.final_weight_decay
-        return lr, between(self.done + 1, total, s.weight_decay, final, "cosine")
+        """Learning rate and weight decay of the coming step."""
+        o = self.settings
+        total = round(o.schedule_scale * self.total_steps)
+        lr = warmup_cosine(self.done, total, self.warmup_steps, o.start_lr, o.lr, o.final_lr)
+        final = o.weight_decay if o.final_weight_decay is None else o.final_weight_decay
+        return lr, between(self.done + 1, total, o.weight_decay, final, "cosine")

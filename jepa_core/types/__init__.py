@@ -21,5 +21,5 @@ __all__ = [
     "Step",
     "Tokens",
     "grid_size",
-    "real_rows",
+    "valid_rows",
 ]

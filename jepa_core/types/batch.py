@@ -1,12 +1,12 @@
-"""What a loader hands to the engine: named views of some samples, and what comes with them.
+"""A batch as a loader makes it: named views of samples, with labels, side information and a condition.
 
 Axes: B samples, V crops of each, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ Device = torch.device | str
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a loader hands to the engine.
+    """The samples of one micro-batch.
 
     `views`: named inputs, `{"image": [B, 3, H, W]}` for the plain case; V crops of each image under one
     name are [B, V, 3, H, W]. `condition`: actions, text, … for the predictor. `side`: per-sample information
@@ -44,14 +44,39 @@ class Batch:
         """B of the first view."""
         return next(iter(self.views.values())).shape[0]
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with each of its tensors changed: views, side, labels, and those in `condition`."""
+        return replace(
+            self,
+            views={name: change(view) for name, view in self.views.items()},
+            condition=map_tensors(self.condition, change),
+            side={name: change(value) for name, value in self.side.items()},
+            labels=None if self.labels is None else change(self.labels),
+        )
+
     def to(self, device: Device, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (`condition` moves where it is a tensor)."""
-        move = {k: v.to(device, non_blocking=non_blocking) for k, v in self.views.items()}
-        side = {k: v.to(device, non_blocking=non_blocking) for k, v in self.side.items()}
-        given = self.condition
-        condition = given.to(device, non_blocking=non_blocking) if isinstance(given, Tensor) else given
-        return replace(self, views=move, condition=condition, side=side)
+        """The batch with all its tensors on another device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; called by torch's DataLoader."""
-        return replace(self, views={k: v.pin_memory() for k, v in self.views.items()})
+        """The batch with all its tensors in page-locked memory; called by torch's DataLoader."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A value with each tensor in it changed: in mappings, lists, tuples and dataclasses, at any depth.
+
+    What else it holds stays as it is.
+    """
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(inner, change) for key, inner in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        return type(value)(*(map_tensors(inner, change) for inner in value))
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(inner, change) for inner in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {entry.name: map_tensors(vars(value)[entry.name], change) for entry in fields(value)}
+        return replace(value, **named)
+    return value

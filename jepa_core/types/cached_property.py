@@ -1,6 +1,6 @@
 """A property that is computed at its first use and kept: `functools.cached_property` without its lock.
 
-Python 3.11's takes a lock, which torch.compile cannot trace. While compiling nothing is kept: the value
+Python 3.11's takes a lock, which torch.compile cannot trace. While compiling nothing is cached: the value
 belongs to the graph.
 """
 
@@ -33,5 +33,5 @@ class cached_property(Generic[T]):  # reads as a decorator
             return self
         value = self.compute(instance)
         if not torch.compiler.is_compiling():
-            instance.__dict__[self.name] = value  # found there first from now on
+            instance.__dict__[self.name] = value  # attribute lookup finds it there before this descriptor
         return value

@@ -2,7 +2,7 @@
 
 What is unusual: index sets stay ragged. A set is *packed*: one flat list of token indices for the
 whole batch plus the length of each sample, so nothing is cut to the smallest set of a batch and
-nothing is padded. Everything but attention is token-wise and does not notice.
+nothing is padded. Everything but attention works token by token and is not affected.
 
 Axes: B samples, S packed tokens (sum of all lengths), N tokens of the whole grid, K tokens kept of
 each sample where all samples keep as many.
@@ -52,9 +52,9 @@ class IndexSet:
                 f"a dense index is whole numbers [B, K]; got {index.dtype} {list(index.shape)}. "
                 "IndexSet.from_mask takes a mask bool [B, N]"
             )
-        batch, kept = index.shape
-        lengths = torch.full((batch,), kept, dtype=torch.long, device=index.device)
-        return cls(index.reshape(-1).long(), lengths, kept, kept)
+        batch, length = index.shape
+        lengths = torch.full((batch,), length, dtype=torch.long, device=index.device)
+        return cls(index.reshape(-1).long(), lengths, length, length)
 
     @classmethod
     def from_mask(cls, keep: Tensor) -> IndexSet:
@@ -103,12 +103,12 @@ class IndexSet:
 
     @property
     def valid(self) -> Tensor | None:
-        """bool [S]: false for a row that stands for no sample (`PaddedSet`); None: all are real."""
+        """bool [S]: false for padding (`padded_set.PaddedSet`); None where there is none."""
         return None
 
     @cached_property
     def segments(self) -> Tensor:
-        """int64 [S]: the sequence each packed token stands in; its sample, but for `PaddedSet`."""
+        """int64 [S]: the sequence of each packed token, which is its sample except in a `PaddedSet`."""
         sequences = torch.arange(self.lengths.numel(), device=self.index.device)
         if self.uniform is not None:
             return sequences.repeat_interleave(self.uniform)
@@ -121,13 +121,14 @@ class IndexSet:
 
     @cached_property
     def layout(self) -> Layout:
-        """The attention layout in which each sample's tokens see each other and nobody else's."""
+        """The attention layout in which each token sees the tokens of its own sample."""
         return Layout.packed(self.offsets, max_len=self.max_length, uniform=self.uniform, total=self.total)
 
     def flat(self, tokens: int) -> Tensor:
         """int64 [S]: rows of a [B·N, …] view that these tokens stand at, N = `tokens`.
 
-        Raises ValueError on the CPU for an index outside 0 … N-1; a look at an accelerator would wait for it.
+        Raises ValueError on the CPU for an index outside 0 … N-1; on an accelerator it is not checked, which
+        would wait for the device.
         """
         if self.total and self.index.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = (int(end) for end in self.index.aminmax())

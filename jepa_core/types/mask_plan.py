@@ -1,4 +1,4 @@
-"""What is visible and what is to be predicted: the sets of one batch, and which is predicted from which."""
+"""A mask plan: the context and target sets of one batch, and which target is predicted from which context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jepa_core.types.index_set import IndexSet
 
 @dataclass(frozen=True, eq=False)
 class MaskPlan:
-    """What is visible and what is to be predicted, for one batch.
+    """The visible (context) and the predicted (target) tokens of one batch.
 
     `pairs` lists (context i, target j) in the order of the predictor's output. Left out, every target
     is predicted from every context, target-major: I-JEPA's order (row = ((j · contexts) + i) · B + b).
@@ -50,11 +50,11 @@ class MaskPlan:
 
     def to(self, device: Device, non_blocking: bool = False) -> MaskPlan:
         """The same plan on another device."""
-        return self.map(lambda one: one.to(device, non_blocking))
+        return self.map(lambda own: own.to(device, non_blocking))
 
     def pin_memory(self) -> MaskPlan:
         """The same plan in page-locked memory; called by torch's DataLoader."""
-        return self.map(lambda one: one.pin_memory())
+        return self.map(lambda own: own.pin_memory())
 
     def map(self, change: Callable[[IndexSet], IndexSet]) -> MaskPlan:
         """The plan with each of its sets changed."""

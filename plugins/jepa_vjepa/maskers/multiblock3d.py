@@ -55,7 +55,7 @@ class Multiblock3d:
         their `first` tokens, which are the earliest (official), or to a `random` choice."""
         rounding: Rounding = "area"
         """`area`: sides are rounded so that the area comes out right, which matters on small grids.
-        `sides`: the area is rounded down, then each side by itself (official)."""
+        `sides`: the area is rounded down, then each side by itself, the length in time down (official)."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -107,7 +107,7 @@ def test_a_hugging_face_folder_that_is_none(answer: Answer, mistakes: Path, path
 def test_more_workers_than_cores_are_told_once_and_work(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workers._say_that_these_are_many.cache_clear()
+    workers._warn_of_too_many.cache_clear()
     monkeypatch.setattr(workers, "cores", lambda: 1)
     with caplog.at_level(logging.WARNING, "jepa"):
         for _ in range(2):
@@ -129,7 +129,7 @@ def test_a_file_out_of_reach_is_named(answer: Answer) -> None:
         (OSError("no file is named"), "unexpected OSError: no file is named"),
         (KeyError("x\x1b[2J"), "unexpected KeyError: 'x\\x1b[2J'"),
         (RecursionError("maximum recursion depth exceeded"), "unexpected RecursionError: maximum …"),
-        (OverflowError("int too large"), "unexpected OverflowError: int too large"),
+        (TypeError("no such argument"), "unexpected TypeError: no such argument"),
     ],
 )
 def test_a_fault_of_the_program_is_a_line_that_says_where_and_a_traceback_with_debug(
@@ -147,7 +147,7 @@ def test_a_fault_of_the_program_is_a_line_that_says_where_and_a_traceback_with_d
 
 
 def test_ctrl_c_ends_any_command_quietly(jepa: Jepa, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pressed(*_: object) -> None:
+    def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "evaluate_run", pressed)

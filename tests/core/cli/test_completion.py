@@ -125,6 +125,42 @@ def test_run_folders(tab: Tab, place: Path) -> None:
     assert tab("eval", f"{place}/tw") == [f"{place}/two"]
 
 
+def test_overrides_behind_a_run_that_is_evaluated(tab: Tab, place: Path) -> None:
+    assert "probes.knn.k=" in tab("eval", "two", "probes.knn.")
+    assert tab("eval", "two", "runs/") == ["runs/one"]
+    assert "masker.ratio=" in tab("eval", "runs/one", "masker.")
+
+
+def test_files_that_cannot_be_read_offer_nothing_and_hang_nothing(tab: Tab, place: Path) -> None:
+    os.mkfifo(place / "pipe.toml")
+    (place / "deep.toml").write_text(f"a = {'[' * 5000}")
+    for recipe in ("pipe.toml", "deep.toml"):
+        assert "masker.name=" in tab("train", recipe, "masker.")
+
+
+def test_without_a_home_nothing_is_offered(jepa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A uid without passwd entry, and no HOME."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(known.subprocess, "run", lambda *_, **__: pytest.fail("nowhere to write to"))
+    monkeypatch.chdir(tmp_path)
+    assert known.known() is None
+    known.write()
+    assert complete.offered("") == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": 1, "known": {}}', "[" * 9999, '{"known": 3}'])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(known.subprocess, "run", lambda *_, **__: known.write())
+    monkeypatch.setattr(known.subprocess, "Popen", lambda *_, **__: pytest.fail("it is not old but damaged"))
+    known.write()
+    (file,) = tmp_path.rglob("*.json")
+    file.write_text(content)
+    assert ("ijepa", "plugin") in complete.offered("")
+
+
 def test_a_run_and_a_file_say_which_components_are_chosen(tab: Tab, place: Path) -> None:
     assert tab("train", "--resume", "runs/one", "masker.") == [
         "masker.name=",
@@ -142,7 +178,11 @@ def test_probes_roles_plugins_and_keys(tab: Tab) -> None:
     assert tab("eval", "--probe", "knn,") == ["knn,attentive", "knn,linear"]
     assert tab("eval", "--role", "c") == tab("report", "--role", "c") == ["context"]
     assert "safetensors" in tab("export", "--to", "")
-    assert {"core", "ijepa", "multiblock"} <= set(tab("plugins", "show", ""))
+    shown = set(tab("plugins", "show", ""))
+    assert {"core", "ijepa", "multiblock", "knn", "timm"} <= shown
+    assert not {"train", "optimizer"} & shown, "sections of the engine are no components"
+    assert "train.steps=" in tab("train", "ijepa/demo", "train.")
+    assert "train.name=" not in tab("train", "ijepa/demo", "train.")
     assert tab("train", "--resume", "auto", "--allow-change", "train.st") == ["train.steps"]
 
 

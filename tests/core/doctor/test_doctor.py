@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from jepa_core import plugins
+from jepa_core import UserError, plugins
 from jepa_core.doctor import examine, extensions, kernels, machine, selftest, storage
 from jepa_core.doctor.check import Check
 from jepa_core.plugins import PluginStatus
+from jepa_core.runtime.machine_load import Load
 from jepa_kernels import EMA_IMPLS, EmaPlan, block_attention, explain_ema
 
 CPU = torch.device("cpu")
@@ -29,7 +30,7 @@ def test_a_sound_machine_is_ok_in_every_topic(jepa, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("JEPA_DATA", str(tmp_path))
     said = jepa("doctor")
     assert said.code == 0, said.out
-    assert all(f"\n{topic}\n" in said.out for topic in examine.LOOKS)
+    assert all(f"\n{topic}\n" in said.out for topic in examine.TOPICS)
     assert "2 steps of ijepa/selftest on " in said.out
     assert "written, and read back bit for bit" in said.out
 
@@ -38,7 +39,7 @@ def test_as_json_it_is_all_there(jepa, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("JEPA_DATA", str(tmp_path))
     told = json.loads(jepa("doctor", "--json").out)
     assert told["ok"] is True
-    assert {check["topic"] for check in told["checks"]} == set(examine.LOOKS)
+    assert {check["topic"] for check in told["checks"]} == set(examine.TOPICS)
     assert told["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     context = next(check for check in told["checks"] if check["name"] == "ViT-S/16 at 224, context")
     assert sum(choice["chosen"] for choice in context["details"]["choices"]) == 1
@@ -46,24 +47,35 @@ def test_as_json_it_is_all_there(jepa, tmp_path: Path, monkeypatch: pytest.Monke
     assert len(trained["details"]["losses"]) == 2
 
 
-def failing() -> Iterator[Check]:
-    yield Check("disk", "first", "ok", "is said before it fails")
-    raise RuntimeError("the disk is on fire")
+@pytest.mark.parametrize(
+    ("error", "described"),
+    [
+        (RuntimeError("the disk is on fire"), "RuntimeError: the disk is on fire"),
+        (SystemExit(0), "SystemExit: 0"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit"),
+        (UserError("no disk"), "no disk"),
+    ],
+)
+def test_a_look_that_fails_is_a_problem_and_the_others_go_on(
+    jepa, monkeypatch: pytest.MonkeyPatch, error: BaseException, described: str
+) -> None:
+    def failing() -> Iterator[Check]:
+        yield Check("disk", "first", "ok", "is said before it fails")
+        raise error
 
-
-def test_a_look_that_fails_is_a_problem_and_the_others_go_on(jepa, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "disk", failing)
-    monkeypatch.setattr(examine, "LOOKS", {key: examine.LOOKS[key] for key in ("disk", "plugins")})
+    monkeypatch.setattr(examine, "TOPICS", {key: examine.TOPICS[key] for key in ("disk", "plugins")})
     said = jepa("doctor")
     assert said.code == 1
     assert "is said before it fails" in said.out
-    assert "RuntimeError: the disk is on fire" in said.out
+    assert described in said.out
     assert "jepa_ijepa" in said.out
     assert said.out.endswith("1 problem; see → above.\n")
 
 
 def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "LOOKS", {"kernels": ("nowhere", "choices")})
+    monkeypatch.setattr(examine, "TOPICS", {"kernels": ("nowhere", "choices")})
     (check,) = examine.examine()
     assert (check.state, check.topic) == ("problem", "kernels")
     assert check.said == "ModuleNotFoundError: No module named 'jepa_core.doctor.nowhere'"
@@ -153,15 +165,45 @@ def test_plugins_in_trouble_are_problems(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "names 'ijep', which is not installed" in only(iter(checks), "disabled").said
 
 
-def test_a_clash_of_names_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    def catalogue(self: plugins.Plugins, kind: str) -> plugins.Catalogue:
-        if kind == "masker":
-            raise plugins.UserError("two plugins offer the masker 'random'")
-        return plugins.Catalogue(kind, {}, {})
+def test_a_component_that_is_set_aside_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "the masker 'random' of plugin 'mine' is set aside"
+    status = PluginStatus("mine", "mine (mine 0.1)", "loaded", notes=[text])
+    monkeypatch.setattr(plugins.registry(), "statuses", [*plugins.registry().statuses, status])
+    checks = list(extensions.installed())
+    assert only(iter(checks), "mine").state == "ok"
+    check = only(iter(checks), "names")
+    assert (check.state, check.said) == ("warning", text)
 
-    monkeypatch.setattr(plugins.Plugins, "catalogue", catalogue)
-    check = only(extensions.installed(), "names")
-    assert (check.state, check.said) == ("problem", "two plugins offer the masker 'random'")
+
+@pytest.mark.parametrize(
+    ("load", "state", "said"),
+    [
+        (Load(0.1, 2), "ok", "other processes use 0.1 of 2 cores"),
+        (
+            Load(1.5, 2),
+            "warning",
+            "the machine is busy: other processes use 1.5 of 2 cores, and torch computes with 2 threads",
+        ),
+    ],
+)
+def test_a_busy_machine_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, load: Load, state: str, said: str
+) -> None:
+    monkeypatch.setattr(machine, "environment", lambda: {"cpu": TWO_CORES, "memory_gib": 4.0})
+    monkeypatch.setattr(machine, "measure_load", lambda cores: load)
+    check = only(machine.devices(), "load")
+    assert (check.state, check.said) == (state, said)
+    assert check.advice.endswith("train with OMP_NUM_THREADS=1") is (state == "warning")
+    assert check.details == {"others": load.others, "cores": 2}
+
+
+def test_without_counters_the_average_of_the_system_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "LOAD_SECONDS", 0)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (5.5, 1.0, 1.0))
+    assert machine.measure_load(4) == Load(4.0, 4)
+    monkeypatch.delattr(machine.os, "getloadavg")
+    assert machine.measure_load(4) is None
+    assert not list(machine._load(4, 4))
 
 
 def test_the_data_folder_is_looked_at_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +220,8 @@ def test_what_is_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "cifar10.npz").write_bytes(b"half a file")
     folder, cifar = storage.data()
     assert folder.said == f"{tmp_path} (JEPA_DATA) holds cifar10.npz (11 bytes), sets/"
+    (tmp_path / "zz\x1b[31m").symlink_to("nowhere")
+    assert next(storage.data()).said.endswith(r"sets/, zz\x1b[31m")
     assert (cifar.state, cifar.advice) == ("problem", "delete it, and it is made anew")
     with zipfile.ZipFile(tmp_path / "cifar10.npz", "w") as arrays:
         arrays.writestr("train_images.npy", "")
@@ -213,23 +257,36 @@ def test_attention_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> No
         exact = block_attention(qkv, layout, impl="reference")  # type: ignore[arg-type]
         return exact if impl == "reference" else exact * 1.1
 
-    assert selftest._attention(CPU).state == "ok"
+    assert selftest._check_attention(CPU).state == "ok"
     monkeypatch.setattr(selftest, "block_attention", off)
-    check = selftest._attention(CPU)
+    check = selftest._check_attention(CPU)
     assert (check.state, "is expected" in check.said) == ("problem", True)
 
 
 def test_a_loss_that_is_not_finite_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "train", lambda *_: [0.5, float("nan")])
-    checks = list(selftest._recipe("ijepa/selftest", CPU))
+    checks = list(selftest._check_recipe("ijepa/selftest", CPU))
     assert [(check.name, check.state) for check in checks] == [("training", "problem")]
     assert json.dumps(checks[0].facts(), allow_nan=False)
 
 
 def test_a_checkpoint_that_comes_back_different_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest.checkpoints, "load_weights", lambda *_: None)
-    checks = list(selftest._recipe("ijepa/selftest", CPU))
+    checks = list(selftest._check_recipe("ijepa/selftest", CPU))
     assert [(check.name, check.state) for check in checks] == [("training", "ok"), ("checkpoint", "problem")]
+
+
+def test_a_recipe_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(name: str, device: torch.device) -> list[Check]:
+        if name == "a/selftest":
+            raise SystemExit(0)
+        return [Check("self-test", "training", "ok", name)]
+
+    monkeypatch.setattr(selftest, "names", lambda: {"a/selftest": Path(), "b/selftest": Path()})
+    monkeypatch.setattr(selftest, "_check_recipe", check)
+    bad, good = list(selftest.run())[1:]
+    assert (bad.state, bad.said, good.state) == ("problem", "a/selftest: SystemExit: 0", "ok")
+    assert bad.advice.endswith("JEPA_DISABLE_PLUGINS=a")
 
 
 def test_without_a_recipe_of_that_name_it_says_that_nothing_was_trained(

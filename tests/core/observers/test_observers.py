@@ -8,18 +8,24 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+import torch
 from rich.console import Console
 
 from jepa_core import hookimpl, load_recipe, plugins, train
+from jepa_core.errors import printable
+from jepa_core.evaluate import collapse
+from jepa_core.observers import progress_bar
 from jepa_core.observers.standard import CollapseAlarm, Journal, MetricsWriter, Terminal, standard
 from jepa_core.recipes import names
 from jepa_core.runs.events_file import read_events
 from jepa_core.runs.metrics_file import METRICS, read_metrics, to_line
 from jepa_core.runs.run import Run
+from jepa_core.runtime.machine_load import Load
 
 
 class StopsAt:
@@ -34,13 +40,14 @@ class StopsAt:
             raise RuntimeError("the cat stepped on the switch")
 
 
-def kinds(folder: Path) -> list[tuple[str, int]]:
-    return [(event["kind"], event["step"]) for event in read_events(folder)]
+def journal(folder: Path) -> list[dict[str, Any]]:
+    """The events that `Journal` writes; the run itself writes others."""
+    return [event for event in read_events(folder) if event["kind"] in ("started", "stopped")]
 
 
 def test_a_run_is_journalled_from_start_to_stop(tiny_recipe: Path, tmp_path: Path) -> None:
     train(load_recipe(tiny_recipe), tmp_path, watch=[Journal()])
-    started, stopped = read_events(tmp_path)
+    started, stopped = journal(tmp_path)
     assert (started["kind"], started["step"], started["resumed"]) == ("started", 0, False)
     assert started["environment"]["versions"]["torch"]
     assert (started["total_steps"], started["device"], started["precision"]) == (6, "cpu", "fp32")
@@ -55,7 +62,8 @@ def test_an_error_and_the_way_on_are_journalled(tiny_recipe: Path, tmp_path: Pat
     with pytest.raises(RuntimeError, match="the cat"):
         train(recipe, tmp_path, watch=[Journal(), StopsAt(3)])
     train(recipe, tmp_path, resume=True, watch=[Journal()])
-    assert kinds(tmp_path) == [("started", 0), ("stopped", 3), ("started", 2), ("stopped", 6)]
+    steps = [(event["kind"], event["step"]) for event in journal(tmp_path)]
+    assert steps == [("started", 0), ("stopped", 3), ("started", 2), ("stopped", 6)]
     assert [event["resumed"] for event in read_events(tmp_path, "started")] == [False, True]
     assert read_events(tmp_path, "stopped")[0]["why"] == "error RuntimeError: the cat stepped on the switch"
 
@@ -172,3 +180,65 @@ def test_features_that_are_not_finite_are_an_alarm_also_from_the_log(
     (tmp_path / METRICS).write_text(to_line(1, {"rankme": math.nan}))
     alarmed([math.nan], before=[None])
     assert "not finite" in read_events(tmp_path, "alarm")[0]["text"]
+
+
+def fake_run(name: str = "mine", note: str = "", total: int = 4, device: str = "cpu") -> Any:
+    """What the terminal reads of a run."""
+    model = torch.nn.Linear(2, 2)
+    model.grid = lambda: (4, 4)  # type: ignore[assignment]
+    training = SimpleNamespace(bf16=False, device=torch.device(device), ranks=SimpleNamespace(world_size=1))
+    samples = MagicMock(note=note, classes=())
+    samples.__len__.return_value = 8
+    recipe = SimpleNamespace(name=name, train=SimpleNamespace(eval_every=0))
+    return SimpleNamespace(
+        model=model, training=training, samples=samples, recipe=recipe, notes={}, step=0, total_steps=total
+    )
+
+
+def shown(run: Any, steps: int = 4, terminal: bool = False) -> str:
+    """What the terminal prints of a run."""
+    file = io.StringIO()
+    observer = Terminal(Console(file=file, width=200, force_terminal=terminal, no_color=True))
+    observer.jepa_run_started(run)
+    for step in range(1, steps + 1):
+        observer.jepa_step_ended(run, step, {"loss": 1.0})
+    observer.jepa_run_ended(run)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "\x9b2J", "a\u202eb", "[/b] [red]x[/] [link=http://a]"])
+def test_names_do_not_steer_the_terminal(text: str) -> None:
+    printed = shown(fake_run(name=text, note=f"images of {text}"))
+    assert f"{printable(text)}: 0.00 M" in printed
+    assert f"images of {printable(text)}" in printed
+    assert printable(printed, keep="\n") == printed
+    file = io.StringIO()
+    progress = Terminal(Console(file=file, width=200))
+    progress.begin(f"features of {text}", 2)
+    progress.advance(2)
+    assert f"features of {printable(text)}: 2 of 2" in file.getvalue()
+    bar = Terminal(Console(file=file, width=200, force_terminal=True))
+    with bar:
+        bar.begin(f"features of {text}", 2)
+        bar.advance(2)
+    assert "\x1b[31mred" not in file.getvalue()
+
+
+def test_an_alarm_does_not_steer_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapse, "collapse_warning", lambda *_: "[/b] \x1b[31m")
+    run: Any = FakeRun(tmp_path)
+    file = io.StringIO()
+    CollapseAlarm(Console(file=file, width=200)).jepa_step_ended(run, 1, {"loss": 1.0})
+    assert file.getvalue() == "alarm [/b] \\x1b[31m\n"
+
+
+def test_a_busy_machine_is_said_in_the_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_bar.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(progress_bar.LoadMeter, "read", lambda self: Load(1.5, 2))
+    line = shown(fake_run()).splitlines()[-1]
+    assert line.endswith("loss 1.0000  busy machine: other processes use 1.5 of 2 cores")
+    assert "busy" not in shown(fake_run(device="cuda")), "its steps do not need the cores"
+    monkeypatch.setattr(progress_bar.LoadMeter, "read", lambda self: Load(0.1, 2))
+    assert "busy" not in shown(fake_run())
+    monkeypatch.setattr(progress_bar.LoadMeter, "read", lambda self: None)
+    assert "busy" not in shown(fake_run())

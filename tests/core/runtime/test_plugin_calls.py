@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +17,13 @@ import pytest
 
 from jepa_core.errors import UserError
 from jepa_core.runtime import plugin_calls
-from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
+from jepa_core.runtime.plugin_calls import (
+    PluginError,
+    call_plugin,
+    process_state_kept,
+    refuse_exit,
+    warn_if_slow,
+)
 
 
 def raising(error: BaseException) -> None:
@@ -110,6 +117,29 @@ def test_in_another_thread_it_works_too() -> None:
     thread.start()
     thread.join()
     assert [type(error) for error in seen] == [PluginError]
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit(), GeneratorExit(), asyncio.CancelledError()])
+def test_a_program_is_not_ended_by_a_component(error: BaseException) -> None:
+    with pytest.raises(UserError) as raised:
+        refuse_exit(raising, error)
+    place = rf"{type(error).__name__}.* was raised in {__name__} \(test_plugin_calls\.py:\d+\)"
+    assert re.fullmatch(f"{place}; a component must not end the program", str(raised.value))
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), UserError("y"), KeyboardInterrupt()])
+def test_a_program_is_ended_by_all_else(error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised:
+        refuse_exit(raising, error)
+    assert raised.value is error
+
+
+def test_the_parser_of_the_command_line_may_exit() -> None:
+    import typer
+
+    with pytest.raises(SystemExit):
+        refuse_exit(typer.Typer(callback=lambda: None, invoke_without_command=True), ["--help"])
+    assert refuse_exit(divmod, 7, 2) == (3, 1)
 
 
 def test_what_takes_long_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from jepa_core import UserError, build_model, load_recipe, sample_masks, training_step
 from jepa_core.training.cuda_graph_step import CudaGraphStep
-from jepa_core.training.cuda_graphs import WARM
+from jepa_core.training.cuda_graphs import WARM, SharedPlaces
 from jepa_core.training.step import TrainingStep
 from jepa_core.training.step_guard import StepRefused
-from jepa_core.types import MaskPlan
+from jepa_core.types import Batch, MaskPlan
 
 
 class Again:
@@ -31,7 +31,7 @@ class Again:
     def __init__(self) -> None:
         self.recorded = self.replayed = 0
 
-    def aside(self, work: Callable[[], Any]) -> Any:
+    def run(self, work: Callable[[], Any]) -> Any:
         return work()
 
     def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
@@ -81,9 +81,10 @@ def weights(step: TrainingStep) -> dict[str, Tensor]:
         (("terms.spread.name=variance_covariance", "terms.spread.on=tokens"), 1),
         (("terms.spread.name=variance_covariance", "objective.name=cosine", "variant.target_norm=batch"), 1),
         (("optimizer.clip_grad=0.1", "optimizer.clip_after_warmup=true"), 2),
+        (("optimizer.clip_grad=0.05", "optimizer.clip=by_part", "optimizer.clip_after_warmup=true"), 1),
         (("masker.name=random", "objective.name=mse", "optimizer.weight_decay=0.4"), 1),
     ],
-    ids=["clip", "shared-pairs", "tokens", "cosine", "micro", "random"],
+    ids=["clip", "shared-pairs", "tokens", "cosine", "micro", "by part", "random"],
 )
 def test_it_learns_what_the_plain_step_learns(
     tiny_recipe: Path, overrides: tuple[str, ...], micros: int
@@ -129,6 +130,33 @@ def test_what_is_handed_on_has_no_filler(tiny_recipe: Path) -> None:
     assert [t.at.valid for t in (*output.step.predictions, *output.step.contexts)] == [None] * 5
     expected = sum(s.total for s in plan.contexts) / 8 / len(plan.contexts)
     assert output.metrics["context_tokens"] == expected
+
+
+def test_features_are_handed_on_in_the_same_memory_and_new_graphs_are_logged(
+    tiny_recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "jepa.cuda_graph")
+    step, _ = stepper(tiny_recipe, True)
+    seen = set()
+    while step.done < STEPS:
+        output = step.accumulate([batch(step)])
+        features = (*output.step.predictions, *output.step.contexts)
+        seen.add(tuple(tokens.values.data_ptr() for tokens in features))
+    assert len(seen) == 1
+    said = [record.getMessage() for record in caplog.records if record.name == "jepa.cuda_graph"]
+    assert len(said) == len(step._graphs)
+    assert said[0].startswith("step 0: graph 1 is recorded, for sets of (")
+
+
+def test_a_shared_place_holds_what_was_handed_on_last() -> None:
+    places = SharedPlaces(headroom=2.0)
+    first = places(0, torch.ones(4, 3))
+    larger = places(0, torch.arange(18.0).view(6, 3))
+    assert first.data_ptr() == larger.data_ptr() != places(1, torch.ones(2)).data_ptr()
+    assert torch.equal(larger, torch.arange(18.0).view(6, 3))
+    beyond = places(0, torch.zeros(9, 3))
+    assert beyond.data_ptr() != larger.data_ptr(), "graphs that are there still write to the first"
+    assert torch.equal(larger, torch.arange(18.0).view(6, 3))
 
 
 def test_a_step_that_is_not_finite_changes_no_weight_and_is_found_when_a_line_is_logged(
@@ -203,13 +231,95 @@ def test_what_needs_the_host_at_each_step_is_refused(
     assert message in str(error.value)
 
 
-def test_conditions_are_refused(tiny_recipe: Path) -> None:
-    from jepa_core.types import Batch
+def with_all(images: Tensor, number: int, condition: Any = None) -> Batch:
+    """A batch with everything that a batch can carry, another in each step."""
+    generator = torch.Generator().manual_seed(number)
+    draw = torch.randn(8, generator=generator)
+    condition = {"action": draw, "others": [draw + 1, None]} if condition is None else condition
+    return Batch({"image": images}, condition, {"weight": draw.abs()}, torch.arange(8) + number, step=99)
 
+
+def keep_batches(step: TrainingStep, uses: Callable[[Batch], Tensor]) -> None:
+    """Has the model's first stage add what `uses` makes of the batch to the images."""
+    views = step.model.views
+
+    def changed(batch: Batch) -> Any:
+        image = batch.views["image"] + uses(batch).view(-1, 1, 1, 1)
+        return views(Batch({"image": image}, None, {}, None, batch.step))
+
+    step.model.views = changed  # type: ignore[method-assign]
+
+
+USES: dict[str, Callable[[Batch], Tensor]] = {
+    "labels": lambda batch: batch.labels.float(),  # type: ignore[union-attr]
+    "side": lambda batch: batch.side["weight"],
+    "condition": lambda batch: batch.condition["action"] + batch.condition["others"][0],
+}
+
+
+@pytest.mark.parametrize("part", USES)
+def test_a_replayed_step_has_all_of_its_own_batch(tiny_recipe: Path, part: str) -> None:
+    steps = [stepper(tiny_recipe, captured)[0] for captured in (False, True)]
+    losses: list[list[float]] = [[], []]
+    for step, of_step in zip(steps, losses, strict=True):
+        keep_batches(step, USES[part])
+        while step.done < STEPS:
+            images, plan = batch(step)
+            output = step.accumulate([(with_all(images, step.done), plan)])
+            assert output.step.number == step.done - 1
+            of_step.append(output.loss.item())
+    assert steps[1].eager_fallbacks == 0
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert len(set(losses[0])) == STEPS
+
+
+def test_a_batch_that_carries_other_tensors_than_the_first_runs_without_a_graph(tiny_recipe: Path) -> None:
+    step = stepper(tiny_recipe, True)[0]
+    keep_batches(step, lambda batch: torch.zeros(8))
+    for number in range(5):
+        images, plan = batch(step)
+        step.accumulate([(with_all(images, number), plan)])
+    assert step.eager_fallbacks == 0
+    images, plan = batch(step)
+    for other in (Batch({"image": images}), with_all(images, 0, {"action": torch.zeros(8)})):
+        before = step.eager_fallbacks
+        step.accumulate([(other, plan)])
+        assert step.eager_fallbacks == before + 1
+
+
+@pytest.mark.parametrize(
+    "condition", ["push the cup", {"deep": [1.5]}, [object()]], ids=["text", "number", "other"]
+)
+def test_a_condition_that_is_no_tensor_is_refused(tiny_recipe: Path, condition: Any) -> None:
     step = stepper(tiny_recipe, True)[0]
     images, plan = batch(step)
-    with pytest.raises(UserError, match="these batches have a condition as well"):
-        step.accumulate([(Batch({"image": images}, condition=torch.zeros(8, 2)), plan)])
+    with pytest.raises(
+        UserError, match=r"carries tensors alone, and batch\.condition holds a (str|float|object);"
+    ):
+        step.accumulate([(with_all(images, 0, condition), plan)])
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        lambda step: torch.full((8,), float(step)),
+        lambda step: torch.zeros(8) + step,
+        lambda step: torch.zeros(8) if step > 3 else torch.ones(8),
+        lambda step: torch.zeros(8) if step == 0 else torch.ones(8),
+        lambda step: torch.randn(8, generator=torch.Generator().manual_seed(step)),
+        lambda step: torch.full((8,), len(f"seed {step}")),
+    ],
+    ids=["float", "sum", "order", "equality", "seed", "text"],
+)
+def test_a_model_that_uses_the_number_of_the_step_is_refused(
+    tiny_recipe: Path, uses: Callable[[int], Tensor]
+) -> None:
+    plain, captured = stepper(tiny_recipe, False)[0], stepper(tiny_recipe, True)[0]
+    for step in (plain, captured):
+        keep_batches(step, lambda batch: uses(batch.step))
+    plain.accumulate([batch(plain)])
+    with pytest.raises(UserError, match="uses the number of the step, which a CUDA graph cannot follow"):
+        captured.accumulate([batch(captured)])
 
 
 FAKE = """
@@ -258,7 +368,7 @@ with FakeTensorMode(allow_non_fake_inputs=True):
     step.optimizer.step = lambda: None  # fused AdamW has no rule for tensors that only claim something
     step._clip_and_step()
     with NoTransfers():
-        assert step._clip_and_step().device.type == "cuda"
+        assert step._clip_and_step()["all"].device.type == "cuda"
 print("no transfer")
 """
 

@@ -119,5 +119,5 @@ def test_fillers_reach_neither_features_nor_guesses_nor_gradients(
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         rows = [t.values[: s.total] for t, s in zip(output.step.predictions, plans[0].targets, strict=True)]
         found.append((output.loss.detach(), torch.cat(rows).detach(), gradient))
-    for plain, with_fillers in zip(*found, strict=True):
-        torch.testing.assert_close(with_fillers, plain, rtol=1e-4, atol=1e-6)
+    for plain, with_padding in zip(*found, strict=True):
+        torch.testing.assert_close(with_padding, plain, rtol=1e-4, atol=1e-6)

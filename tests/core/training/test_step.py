@@ -21,7 +21,7 @@ from jepa_core import (
     training_step,
 )
 from jepa_core.recipes.duration import steps_of
-from jepa_core.training.optimizer import check_coverage, parameter_groups
+from jepa_core.training.optimizer import check_coverage, clip_parts, parameter_groups
 from jepa_core.training.step import TrainingStep
 
 
@@ -117,13 +117,63 @@ def test_schedules_can_be_made_for_a_longer_run_which_is_cut_off(tiny_recipe: Pa
 
 def test_clipping_can_wait_for_the_end_of_the_warm_up(tiny_recipe: Path) -> None:
     given = ("train.steps=8", "optimizer.warmup_steps=2", "optimizer.clip_grad=0.01")
-    step = training(tiny_recipe, *given, "optimizer.clip_after_warmup=true")
-    norms = []
-    for _ in range(3):
-        step(images(), plan_for(step))
-        norms.append(torch.cat([g.flatten() for g in gradients(step.model).values()]).norm().item())
-    assert min(norms[:2]) > 0.02
-    assert norms[2] == pytest.approx(0.01, rel=1e-4)
+    for delay in (0, 2):
+        more = ("optimizer.clip_after_warmup=true", f"optimizer.clip_delay_steps={delay}")
+        step, norms = training(tiny_recipe, *given, *more), []
+        for _ in range(3 + delay):
+            step(images(), plan_for(step))
+            norms.append(torch.cat([g.flatten() for g in gradients(step.model).values()]).norm().item())
+        assert min(norms[: 2 + delay]) > 0.02
+        assert norms[2 + delay] == pytest.approx(0.01, rel=1e-4)
+
+
+def clip_as_released(
+    step: TrainingStep, epoch: int, warmup: int, clip_grad: float
+) -> dict[str, torch.Tensor]:
+    """V-JEPA's released training loop (app/vjepa/train.py), on the gradients of a step that clips nothing."""
+    encoder, predictor = step.model.encoder, step.model.predictor
+    if (epoch > warmup) and (clip_grad is not None):
+        nn.utils.clip_grad_norm_(encoder.parameters(), clip_grad)
+        nn.utils.clip_grad_norm_(predictor.parameters(), clip_grad)
+    return gradients(step.model)
+
+
+@pytest.mark.parametrize("clip_grad", [0.005, 0.02, 0.05, 10.0])
+def test_clipping_by_part_is_the_release_s(tiny_recipe: Path, clip_grad: float) -> None:
+    """Two epochs of two steps, one of them warm-up: the release clips from the third epoch on, step 4."""
+    lengths = ("train.steps=8", "optimizer.warmup_steps=2", "masker=random")
+    settings = ("clip=by_part", "clip_after_warmup=true", "clip_delay_steps=2", f"clip_grad={clip_grad}")
+    ours = training(tiny_recipe, *lengths, *(f"optimizer.{setting}" for setting in settings))
+    free = training(tiny_recipe, *lengths)
+    for number in range(6):
+        free.model.load_state_dict(ours.model.state_dict())
+        free.done = ours.done
+        for step in (ours, free):
+            step(images(), plan_for(step))
+        released = clip_as_released(free, epoch=number // 2, warmup=1, clip_grad=clip_grad)
+        torch.testing.assert_close(gradients(ours.model), released, rtol=1e-5, atol=1e-8)
+        whole = math.hypot(float(ours.logged["grad_norm/encoder"]), float(ours.logged["grad_norm/predictor"]))
+        assert float(ours.logged["grad_norm"]) == pytest.approx(whole, rel=1e-5)
+
+
+def test_the_published_recipes_clip_as_released() -> None:
+    for name in ("vjepa/vitl16", "vjepa/vith16"):
+        optimizer = load_recipe(name).optimizer
+        assert (optimizer.clip, optimizer.clip_grad, optimizer.clip_after_warmup) == ("by_part", 10.0, True)
+        assert optimizer.clip_delay_steps == 300
+    assert load_recipe("ijepa/demo").optimizer.clip == "joint"
+
+
+def test_other_parameters_are_a_part_of_their_own(tiny_recipe: Path) -> None:
+    step = training(tiny_recipe, "optimizer.clip=by_part", "optimizer.clip_grad=0.01")
+    assert list(step.clip_parts) == ["encoder", "predictor"]
+    step.model.extra = nn.Linear(2, 2)
+    step.model.predictor.tied = step.model.encoder.blocks[0]
+    parts = clip_parts(step.model, "by_part")
+    assert list(parts) == ["encoder", "predictor", "others"]
+    trainable = [p for p in step.model.parameters() if p.requires_grad]
+    assert sorted(id(p) for part in parts.values() for p in part) == sorted(map(id, trainable)), "each once"
+    assert all(any(p is q for q in parts["encoder"]) for p in step.model.encoder.blocks[0].parameters())
 
 
 def test_the_first_step_is_adamws_in_float64(tiny_recipe: Path) -> None:

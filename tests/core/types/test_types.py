@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from jepa_core import Batch, IndexSet, MaskPlan, Tokens
 from jepa_core.types import grid_size
@@ -195,6 +199,43 @@ def test_a_batch_moves_with_its_condition_and_side_information() -> None:
         "meta"
     }
     assert Batch({"clip": torch.zeros(1)}, condition="push the cup").to("meta").condition == "push the cup"
+
+
+class Action(NamedTuple):
+    move: Tensor
+    name: str
+
+
+@dataclass(frozen=True)
+class Instruction:
+    text: str
+    actions: list[Action]
+
+
+def full_batch() -> Batch:
+    condition = {
+        "a": (torch.zeros(1), [torch.zeros(2)]),
+        "b": Instruction("push", [Action(torch.ones(3), "x")]),
+    }
+    side = {"when": torch.zeros(4)}
+    return Batch({"clip": torch.zeros(1, 5)}, condition, side, torch.tensor([6]), step=7)
+
+
+def test_all_tensors_of_a_batch_move() -> None:
+    moved = full_batch().to("meta")
+    inner = moved.condition["b"].actions[0]
+    held = [moved.views["clip"], moved.side["when"], moved.labels, inner.move, moved.condition["a"][0]]
+    assert all(tensor.device.type == "meta" for tensor in [*held, moved.condition["a"][1][0]])
+    assert (moved.condition["b"].text, inner.name, moved.step) == ("push", "x", 7)
+    assert isinstance(inner, Action)
+
+
+def test_all_tensors_of_a_batch_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[tuple[int, ...]] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: (pinned.append(tuple(self.shape)), self)[1])
+    batch = full_batch().pin_memory()
+    assert sorted(pinned) == [(1,), (1,), (1, 5), (2,), (3,), (4,)]
+    assert torch.equal(batch.labels, torch.tensor([6]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("grid", "tokens"), [((7,), 7), ((3, 4), 12), ((2, 3, 4), 24)])

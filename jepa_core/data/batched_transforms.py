@@ -55,16 +55,16 @@ def augment(
     mean, std = (rearrange(torch.tensor(values), "c -> c 1 1") for values in (settings.mean, settings.std))
     views = resized_crop(images, boxes, flip, size, settings.interpolation)
     if settings.colour_jitter or settings.blur:
-        views = _coloured(views.mul_(1 / 255).clamp_(0, 1), settings, generator).mul_(255)
+        views = _colour(views.mul_(1 / 255).clamp_(0, 1), settings, generator).mul_(255)
     return views.mul_(1 / (255 * std)).sub_(mean / std)
 
 
-def _coloured(views: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
+def _colour(views: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
     """Colour distortion and blur, where they are on, of [B, 3, H, W] of 0 to 1."""
     if settings.colour_jitter:
         jitter = colours.random_jitter(len(views), settings.colour_jitter, generator)
-        views = colours.jittered(views, jitter)
-    return colours.blurred(views, settings, generator) if settings.blur else views
+        views = colours.apply_jitter(views, jitter)
+    return colours.random_blur(views, settings, generator) if settings.blur else views
 
 
 def random_boxes(
@@ -80,11 +80,11 @@ def random_boxes(
     extent = torch.stack([area / ratio, area * ratio]).sqrt().round()  # rows, columns: [2, B, A]
     fits = ((extent > 0) & (extent <= limit[..., None])).all(0)
     first = fits.int().argmax(1).expand(2, -1)[..., None]
-    found = fits.any(1)
+    has_fit = fits.any(1)
     central = torch.tensor(_central(*size, settings.crop_ratio), dtype=torch.float64)
-    extent = torch.where(found, extent.gather(2, first)[..., 0], central[:, None])
-    room = limit - extent
-    start = torch.where(found, draws[2:].gather(2, first)[..., 0] * (room + 1), room / 2).floor()
+    extent = torch.where(has_fit, extent.gather(2, first)[..., 0], central[:, None])
+    places = limit - extent
+    start = torch.where(has_fit, draws[2:].gather(2, first)[..., 0] * (places + 1), places / 2).floor()
     return Boxes(*start, *extent)
 
 

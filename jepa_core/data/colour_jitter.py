@@ -58,7 +58,7 @@ def random_jitter(count: int, strength: float, generator: Generator) -> Jitter:
     return Jitter(chances[0] < JITTERED, factors, order, chances[1] < GREY)
 
 
-def jittered(images: Tensor, jitter: Jitter) -> Tensor:
+def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
     """Images [B, 3, H, W] of 0 to 1, distorted; they are overwritten."""
     for place in range(4):
         for part, change in enumerate(PARTS):
@@ -82,12 +82,12 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Between the image's mean grey (0) and the image (1), and beyond."""
-    return _between(grey(images).mean((1, 2, 3), keepdim=True), images, factor)
+    return _blend(grey(images).mean((1, 2, 3), keepdim=True), images, factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Between each pixel's grey (0) and the image (1), and beyond."""
-    return _between(grey(images), images, factor)
+    return _blend(grey(images), images, factor)
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
 PARTS = (brightness, contrast, saturation, hue)
 
 
-def _between(other: Tensor, images: Tensor, factor: Tensor) -> Tensor:
+def _blend(other: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     return (images * factor).add_(other * (1 - factor)).clamp_(0, 1)
 
 
@@ -119,7 +119,7 @@ def kernel_size(height: int, width: int) -> int:
     return max(3, min(height, width) // 10 // 2 * 2 + 1)
 
 
-def blurred(images: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
+def random_blur(images: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
     """A share `settings.blur` of [B, 3, H, W] blurred, each by a Gaussian of its own width."""
     count, _, height, width = images.shape
     on, share = torch.rand(2, count, generator=generator)

@@ -22,7 +22,7 @@ class Crops:
     count: int | None = None
 
     @property
-    def each(self) -> int:
+    def per_sample(self) -> int:
         """V."""
         return self.count or 1
 
@@ -30,7 +30,7 @@ class Crops:
         """Shape of the views of B samples."""
         return (samples, *self.shape) if self.count is None else (samples, self.count, *self.shape)
 
-    def grouped(self, views: Tensor) -> Tensor:
+    def group(self, views: Tensor) -> Tensor:
         """The views [B·V, ...], one sample's after the other's, with V as an axis where it is one."""
         return views if self.count is None else rearrange(views, "(b v) ... -> b v ...", v=self.count)
 

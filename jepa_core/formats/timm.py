@@ -66,7 +66,7 @@ class Timm:
     def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
         """The encoder `timm_vit`, with the model's preprocessing where it is known."""
         if source.path is None:
-            model, arguments, about, tensors = _pretrained(source.name)
+            model, arguments, about, tensors = _load_pretrained(source.name)
         else:
             model, arguments, about = _architecture(source, given)
             tensors = _flat(source.content)
@@ -125,7 +125,7 @@ def _flat(content: Any) -> dict[str, Tensor]:
     return {}
 
 
-def _pretrained(name: str) -> tuple[str, dict[str, Any], Mapping[str, Any], dict[str, Tensor]]:
+def _load_pretrained(name: str) -> tuple[str, dict[str, Any], Mapping[str, Any], dict[str, Tensor]]:
     """A named model's pretrained weights, from timm's cache or from where timm gets them."""
     import timm
 

@@ -52,7 +52,7 @@ class Packing:
 
 def pack(plan: MaskPlan, mode: Mode) -> Packing:
     """The sequences for the pairs of a plan, which has at least one."""
-    return _repeat(plan) if mode == "repeat" else _shared(plan)
+    return _repeat(plan) if mode == "repeat" else _shared_packing(plan)
 
 
 def _repeat(plan: MaskPlan) -> Packing:
@@ -68,7 +68,7 @@ def _repeat(plan: MaskPlan) -> Packing:
     return Packing(tuple(sources), rows, tuple(hidden for _, hidden in placed), layout)
 
 
-def _shared(plan: MaskPlan) -> Packing:
+def _shared_packing(plan: MaskPlan) -> Packing:
     targets_of: dict[int, list[int]] = {}
     for i, j in plan.pairs:
         targets_of.setdefault(i, []).append(j)

@@ -100,7 +100,7 @@ class ClipsSource(FolderSource):
         """What would give the labels away without seeing motion, and with nothing but it (`labels`)."""
         return controls(model, role, tokens)
 
-    def opened(
+    def make_samples(
         self, root: Path, files: Sequence[str], labels: Sequence[int], classes: Sequence[str] | None
     ) -> WholeFiles:
         """The files below `root`, each a sample."""

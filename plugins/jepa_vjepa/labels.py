@@ -48,9 +48,9 @@ class Windows(BaseSamples):
         reach = frames // 2 * max(map(abs, self.paces))
         whole = [whole_file(files, index)[0] for index in range(len(files))]
         places = [_places(file, share, frames, reach, every) for file in whole]
-        self.index = np.repeat(np.arange(len(files)), [len(found) for found in places])
-        self.middle = np.array([place for found in places for place in found], dtype=np.int64)
-        short = sum(not len(found) for found in places)
+        self.index = np.repeat(np.arange(len(files)), [len(middles) for middles in places])
+        self.middle = np.array([middle for middles in places for middle in middles], dtype=np.int64)
+        short = sum(not len(middles) for middles in places)
         self.note = f"{files.note}; {len(self.index)} places, a window of each label"
         if short:
             self.note += f" ({short} of {len(files)} files are too short)"
@@ -112,8 +112,8 @@ def amounts(view: Tensor) -> Tensor:
 
     A lag longer than the window is cut to it.
     """
-    found = []
+    areas = []
     for lag in (min(lag, view.shape[2] - 1) for lag in LAGS):
         change = (view[:, :, lag:] - view[:, :, : view.shape[2] - lag]).abs().mean((1, 2))
-        found.append(F.adaptive_avg_pool2d(change[:, None], SIDE).flatten(1))
-    return (torch.cat(found, 1) + 1e-3).log()
+        areas.append(F.adaptive_avg_pool2d(change[:, None], SIDE).flatten(1))
+    return (torch.cat(areas, 1) + 1e-3).log()

@@ -64,9 +64,9 @@ class FolderSource(SplitSource):
         if not files:
             raise UserError(self._nothing_in(folders[name]))
         labels = _labels(files, classes, folders[name])
-        return self.opened(folders[name], files, labels, classes and list(map(_text, classes)))
+        return self.make_samples(folders[name], files, labels, classes and list(map(_text, classes)))
 
-    def opened(
+    def make_samples(
         self, root: Path, files: Sequence[str], labels: Sequence[int], classes: Sequence[str] | None
     ) -> BaseSamples:
         """The samples of these files below `root`."""

@@ -59,7 +59,7 @@ class NpzSource(SplitSource):
         images = channels_first(read_array(self.path, f"{prefix}images"), f"array '{prefix}images'{of}")
         labels = read_array(self.path, key) if key in names else np.full(len(images), -1)
         numbers = label_numbers(labels, len(images), f"array {key!r}{of}")
-        return ArraySamples(images, numbers, numbered(numbers), f"{prefix}images of {self.path}")
+        return ArraySamples(images, numbers, class_numbers(numbers), f"{prefix}images of {self.path}")
 
     def _names(self) -> list[str]:
         """Names of the arrays in the file."""
@@ -111,7 +111,7 @@ def label_numbers(labels: Array, count: int, name: str) -> Tensor:
     return torch.from_numpy(labels.reshape(-1).astype(np.int64))
 
 
-def numbered(labels: Tensor) -> list[str] | None:
+def class_numbers(labels: Tensor) -> list[str] | None:
     """Class names "0", "1", …; None where there are no labels."""
     most = int(labels.max())
     return None if most < 0 else [str(number) for number in range(most + 1)]

@@ -21,7 +21,7 @@ from torch import Tensor
 from jepa_core.data.cache import cache_folder
 from jepa_core.data.images import CorruptSample, pillow_limits, to_rgb
 from jepa_core.data.samples import ArraySamples, BaseSamples, class_number
-from jepa_core.data.sources.npz import channels_first, label_numbers, numbered
+from jepa_core.data.sources.npz import channels_first, class_numbers, label_numbers
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError, unknown
 
@@ -107,11 +107,11 @@ class TorchvisionSource(SplitSource):
                 f"torchvision {self.config.dataset}: {error} (data.download, data.options)"
             ) from None
         except (OSError, RuntimeError, ValueError, ImportError) as error:
-            said = " ".join(str(error).split()).removesuffix(_ITS_HINT).rstrip(". ")
+            reason = " ".join(str(error).split()).removesuffix(_ITS_HINT).rstrip(". ")
             fetches = "download" in inspect.signature(offered).parameters and not self.config.download
             hint = "; data.download=true fetches it" if fetches else ""
             raise UserError(
-                f"torchvision {self.config.dataset} in {arguments.get('root')}: {said}{hint}"
+                f"torchvision {self.config.dataset} in {arguments.get('root')}: {reason}{hint}"
             ) from None
 
     def _root(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _in_memory(data: Any, note: str) -> ArraySamples | None:
     else:
         return None
     numbers = label_numbers(labels, len(images), f"labels of {note}")
-    classes = _class_names(data) or numbered(numbers)
+    classes = _class_names(data) or class_numbers(numbers)
     return ArraySamples(
         channels_first(np.ascontiguousarray(images), f"images of {note}"), numbers, classes, note
     )

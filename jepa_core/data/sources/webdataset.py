@@ -29,7 +29,7 @@ from jepa_core.data.cache import Arrays, cached_arrays
 from jepa_core.data.images import EXTENSIONS, MAX_PIXELS, CorruptSample, read_image, unreadable_sample
 from jepa_core.data.packed_names import PackedNames
 from jepa_core.data.samples import BaseSamples
-from jepa_core.data.sources.npz import MOST_CLASSES, numbered
+from jepa_core.data.sources.npz import MOST_CLASSES, class_numbers
 from jepa_core.data.sources.tar_headers import FAULTS, DamagedTar, Member, TarHeaders
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError
@@ -128,7 +128,7 @@ class ShardSamples(BaseSamples):
             np.concatenate([getattr(shard, number) for shard in shards]) for number in NUMBERS
         )
         self.names = PackedNames.concatenate(shard.names for shard in shards)
-        self.classes = numbered(torch.from_numpy(self.label))
+        self.classes = class_numbers(torch.from_numpy(self.label))
 
     def __len__(self) -> int:
         return len(self.start)

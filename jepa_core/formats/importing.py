@@ -125,6 +125,7 @@ def find_format(source: Source, name: str | None) -> str:
         return name
     if source.path is None and source.looks_like_a_path:
         raise UserError(f"no file or folder {source.name!r}")
+    source.check_kind()
     known = sorted(catalogue.classes)
     matching = [name for name in known if _recognises(name, source)]
     if len(matching) > 1:

@@ -43,6 +43,12 @@ class Source:
         """Whether a name that is not there was meant as a file."""
         return "/" in self.name or Path(self.name).suffix in (".safetensors", ".pth", ".bin", ".tar", ".pt")
 
+    def check_kind(self) -> None:
+        """Raises UserError for a pipe, a socket or a device."""
+        kind = None if self.path is None else irregularity(self.path)
+        if kind not in (None, "a folder"):
+            raise UserError(f"{self.name!r} is {kind}; expected a file or a folder of weights")
+
     @cached_property
     def file(self) -> Path | None:
         """The file that holds the tensors: the path itself, or the one of that name in the folder."""
@@ -97,9 +103,7 @@ class Source:
 
         Raises UserError for a file that is not there, damaged, or holds more than tensors and plain values.
         """
-        kind = None if self.path is None else irregularity(self.path)
-        if kind not in (None, "a folder"):
-            raise UserError(f"{self.name!r} is {kind}; expected a file or a folder of weights")
+        self.check_kind()
         if self.file is None:
             where = f"no {' or '.join(FOLDER_WEIGHTS)} in folder" if self.path else "no file or folder"
             raise UserError(f"{where} {self.name!r}")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from jepa_core.data.cache import expand_home
 from jepa_core.data.images import EXTENSIONS
 from jepa_core.data.samples import BaseSamples, ImageFiles
 from jepa_core.data.splits import ImageFileSettings, SplitSource
@@ -48,7 +49,7 @@ class FolderSource(SplitSource):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.path, self.max_pixels = config.path.expanduser(), config.max_pixels
+        self.path, self.max_pixels = expand_home(config.path), config.max_pixels
 
     def own_splits(self) -> Collection[str]:
         """Those with a folder of their own; `train` alone where the classes lie directly in `path`."""

@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from jepa_core.data.cache import expand_home
 from jepa_core.data.npz_file import array_names, list_names, read_array
 from jepa_core.data.samples import ArraySamples
 from jepa_core.data.splits import SPLITS, HeldOutSettings, SplitSource
@@ -39,7 +40,7 @@ class NpzSource(SplitSource):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.path = config.path.expanduser()
+        self.path = expand_home(config.path)
 
     def own_splits(self) -> Collection[str]:
         """Those with arrays of their own."""

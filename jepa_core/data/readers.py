@@ -49,7 +49,7 @@ Reader = Callable[[Iterator[int], int, torch.Generator], ReadResult]
 def reader(
     samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
 ) -> Reader:
-    """Whole batches where the samples are small images in memory, else one by one."""
+    """An `InMemoryReader` for small images in memory, else a `SampleReader`."""
     groups = crops(settings, view_shape)
     if isinstance(samples, InMemory) and len(view_shape) == 3:
         before = read_tensors(samples)[0].shape
@@ -116,7 +116,7 @@ class SampleReader:
         )
 
     def _views(self, name: str, sample: Image | Tensor | Recording) -> list[Tensor]:
-        """A group's views of one sample; a recording is read here."""
+        """The V views that a group takes of one sample; the frames of a recording are read here."""
         return [self.transforms[name](sample) for _ in range(self.groups[name].per_sample)]
 
 

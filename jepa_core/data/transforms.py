@@ -115,7 +115,7 @@ def image_size(view_shape: Sequence[int]) -> tuple[int, int]:
 
 
 def interpolation_mode(settings: TransformSettings) -> v2.InterpolationMode:
-    """torchvision's name of the interpolation."""
+    """The setting as torchvision's enumeration."""
     return v2.InterpolationMode(settings.interpolation)
 
 

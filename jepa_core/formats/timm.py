@@ -164,7 +164,7 @@ def _table(source: Source, config: Mapping[str, Any], key: str) -> Mapping[str, 
 def from_dinov2(
     tensors: Mapping[str, Tensor], model: str, arguments: Mapping[str, Any], name: str
 ) -> dict[str, Tensor]:
-    """Tensors with DINOv2's own names as timm's; the class token takes up its position where timm has none.
+    """Tensors under DINOv2's own names as timm's. With registers the class token's position is added to it.
 
     timm converts them itself when it loads such a file. Raises UserError for positions of another grid, which
     timm would resize.
@@ -189,7 +189,7 @@ def from_dinov2(
 
 
 def _encoder(model: str, arguments: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Settings of `timm_vit`. A table that is the sine-cosine one is computed from now on."""
+    """Settings of `timm_vit`; with `positions = "sincos"` where the stored table is the sine-cosine one."""
     encoder: dict[str, Any] = {
         "name": "timm_vit",
         "model": model,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from functools import cached_property
@@ -40,7 +41,7 @@ class Source:
 
     @property
     def looks_like_a_path(self) -> bool:
-        """Whether a name that is not there was meant as a file."""
+        """Whether a name that is no existing file looks like a path, not like a model's name."""
         return "/" in self.name or Path(self.name).suffix in (".safetensors", ".pth", ".bin", ".tar", ".pt")
 
     def check_kind(self) -> None:
@@ -133,13 +134,15 @@ def _open_safetensors(path: Path) -> Any:
 
 def _load_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of how it validates sparse tensors
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle fails in any way: a KeyError for a file of text
         raise UserError(f"{path} is not read: {_reason(path, error)}") from error
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """What is wrong with a file; torch's own words advise to load it unsafely."""
+    """Why a file was not loaded, in place of torch's message, which advises to load it unsafely."""
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked:
         return f"it asks for {asked[1]}, and only tensors and plain values are loaded"

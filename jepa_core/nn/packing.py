@@ -29,7 +29,7 @@ Mode = Literal["repeat", "shared"]
 
 
 class Source(NamedTuple):
-    """Tokens that stand in a sequence: of a context, or mask tokens of a target, by number in the plan."""
+    """One part of a sequence: a context's tokens, or a target's mask tokens, by its number in the plan."""
 
     kind: Literal["context", "target"]
     number: int
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """Where the tokens of all sequences stand, and who attends to whom.
+    """The rows of all sequences' tokens in the packed tensor, and the layout of their attention.
 
     sources: what is laid out, in the order in which `rows` counts its tokens
     rows: int64 [S], the row of each of these tokens

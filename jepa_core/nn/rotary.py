@@ -28,7 +28,7 @@ from jepa_kernels import Layout
 
 @dataclass(frozen=True, eq=False)
 class Rotary:
-    """Who attends to whom, and by how much each packed token's queries and keys are turned.
+    """An attention layout, and the angles by which packed tokens' queries and keys are rotated.
 
     `cos`, `sin`: [S, 1, 1, R/2], one angle for each pair of dimensions.
     """

@@ -2,9 +2,9 @@
 
     arrow   forward, reversed            speed   1×, 2×, 4×
 
-What is unusual: all windows of a place show the same frame in their middle, and each label has exactly one
-window at each place. So the labels are balanced, and whoever looks at a single frame cannot tell them apart,
-by construction; a control in the probe table shows it.
+What is unusual: all windows of a place have the same middle frame, and each label has exactly one window at
+each place. So the labels are balanced and cannot be told from a single frame, by construction; a control in
+the probe table confirms it.
 
 Axes: n windows, B samples of a batch, C channels, T frames of a window, h, w pixels.
 """
@@ -82,7 +82,7 @@ def _places(whole: Stretch, share: Share, frames: int, reach: int, every: int) -
 
 
 def controls(model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
-    """The encoder that sees one frame; and without an encoder what changes between frames, and how much."""
+    """Controls of the probes: the encoder on one frame, frame differences, and their size."""
     seen = model_features(model, "one frame", role, tokens)
     description = f"the trained {role} encoder, the window's middle frame in place of all"
     alone = replace(seen, description=description, encode=lambda view: seen.encode(one_frame(view)))

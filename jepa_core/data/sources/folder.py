@@ -164,7 +164,7 @@ class Walk:
             self.broken.append(path)
 
     def warn_of_broken_entries(self) -> None:
-        """One line, where there are some."""
+        """Logs one warning with the number of entries that were left out, if there are any."""
         if self.broken:
             log.warning(
                 "data: left out of %s, as they lead to no file: %d entries, such as %r",

@@ -143,7 +143,7 @@ class TorchvisionSamples(BaseSamples):
 
 
 def _class_names(data: Any) -> list[str] | None:
-    """torchvision keeps them under three names, or not at all; then the classes are numbered."""
+    """Names of a set's classes, from the attribute that its class has for them; numbers where it has none."""
     if isinstance(data, sets.FakeData):
         return [str(number) for number in range(data.num_classes)]
     if isinstance(data, sets.Caltech101 | sets.Caltech256):
@@ -156,7 +156,7 @@ def _class_names(data: Any) -> list[str] | None:
 
 
 def _in_memory(data: Any, note: str) -> ArraySamples | None:
-    """Sets that are one array already; None for those that are files."""
+    """Samples in memory of a set that torchvision holds as one array; None for sets of files."""
     if isinstance(data, sets.CIFAR10 | sets.USPS):
         images, labels = np.asarray(data.data), np.asarray(data.targets)
     elif isinstance(data, sets.MNIST):

@@ -100,14 +100,14 @@ class ShardIndex:
     """Headers of the file that are damaged, so that nobody knows what they stood for."""
 
     def arrays(self) -> Arrays:
-        """The index as arrays, to keep it."""
+        """The index as arrays by name, for the cache."""
         numbers = {name: getattr(self, name) for name in NUMBERS}
         unreadable = np.array([self.unreadable], dtype=np.int64)
         return {**numbers, "names": self.names.content, "ends": self.names.ends, "unreadable": unreadable}
 
     @classmethod
     def of_arrays(cls, arrays: Arrays) -> ShardIndex:
-        """What `arrays` gave."""
+        """The index whose `arrays` these are."""
         names = PackedNames(arrays["names"], arrays["ends"])
         numbers = {name: arrays[name] for name in NUMBERS}
         return cls(**numbers, names=names, unreadable=int(arrays["unreadable"][0]))

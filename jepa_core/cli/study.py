@@ -1,0 +1,148 @@
+"""`jepa study`: arms compared on the same seeds at an equal budget, from one file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jepa_core.cli.console import AsJson, err, out, rows
+from jepa_core.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from jepa_core.study.plan import Study
+    from jepa_core.study.worker import CellStatus
+
+app = typer.Typer(no_args_is_help=True)
+
+StudyFile = Annotated[Path, typer.Argument(help="A STUDY.toml", metavar="STUDY.toml")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The study's folder; by default the file's name without suffix, beside it"),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Go on where the study has more than 10,000 cells")]
+Retry = Annotated[bool, typer.Option("--retry", help="Try cells and arms again that failed")]
+
+
+@app.callback()
+def study() -> None:
+    """Compare arms on the same seeds, at an equal budget, with error bars."""
+
+
+@app.command("run")
+def run(
+    file: StudyFile,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes on this machine")] = 1,
+    folder: Folder = None,
+    retry: Retry = False,
+    report: Annotated[bool, typer.Option(help="Write the report at the end")] = True,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do every cell of a study that is not done yet, then write the report.
+
+    A study that was stopped goes on where it was. Exit code 0: every cell has a result; 1: some failed; 75:
+    stopped by a signal, start it again.
+
+    jepa study run masks.toml --workers 2
+    """
+    from jepa_core.study.launch import exit_code, run_workers
+    from jepa_core.study.plan import load_study
+    from jepa_core.study.worker import forget_failures, prepare, read_status, work
+
+    loaded = load_study(file, folder, yes=yes)
+    say = _say if not as_json else _say_on_error
+    with _stops():
+        if workers == 1:
+            statuses = work(loaded, say=say, observers=_observers, retry=retry)
+        else:
+            resolved, cells, ledger = prepare(loaded)
+            if retry:
+                forget_failures(resolved, cells, ledger)
+            run_workers(resolved, cells, _words(file, loaded, yes), workers, say)
+            statuses = read_status(resolved, cells, ledger)
+    _write_report(loaded, report)
+    _show_states(statuses, as_json)
+    raise typer.Exit(exit_code(statuses))
+
+
+@app.command("work")
+def work_command(
+    file: StudyFile,
+    folder: Folder = None,
+    wait: Annotated[bool, typer.Option(help="Stay until the cells of other workers are done too")] = True,
+    retry: Retry = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Be a worker of a study: do cells until nothing is left. Start as many as you wish, anywhere."""
+    from jepa_core.study.launch import end_with_parent, exit_code
+    from jepa_core.study.plan import load_study
+    from jepa_core.study.worker import work
+
+    end_with_parent()
+    loaded = load_study(file, folder, yes=yes)
+    with _stops():
+        statuses = work(loaded, say=_say if not as_json else _say_on_error, wait=wait, retry=retry)
+    _show_states(statuses, as_json)
+    raise typer.Exit(exit_code(statuses))
+
+
+@app.command("status")
+def status(file: StudyFile, folder: Folder = None, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Say how far a study is; only reads."""
+    from jepa_core.study.launch import exit_code
+    from jepa_core.study.worker import read_study
+
+    loaded, statuses = read_study(_load(file, folder, yes))
+    if as_json:
+        _show_states(statuses, as_json)
+    else:
+        rows(("cell", "state", loaded.settings.metric, "seconds", ""), [_row(s, loaded) for s in statuses])
+        _show_states(statuses, as_json)
+    raise typer.Exit(exit_code(statuses) if as_json else 0)
+
+
+def _load(file: Path, folder: Path | None, yes: bool) -> Study:
+    from jepa_core.study.plan import load_study
+
+    return load_study(file, folder, yes=yes)
+
+
+def _row(status: CellStatus, study: Study) -> tuple[str, ...]:
+    score = status.outcome.get("scores", {}).get(study.settings.metric)
+    seconds = status.outcome.get("train_seconds")
+    return (
+        status.cell.id,
+        status.state,
+        "" if score is None else f"{score:.4g}",
+        "" if seconds is None else f"{seconds:.0f}",
+        printable(status.error or status.outcome.get("note", "")),
+    )
+
+
+def _show_states(statuses: list[CellStatus], as_json: bool) -> None:
+    counts = Counter(status.state for status in statuses)
+    if as_json:
+        cells = {status.cell.id: _facts(status) for status in statuses}
+        print(json.dumps({"cells": cells, "states": dict(counts)}, indent=2, ensure_ascii=False))
+        return
+    out.print(", ".join(f"{count} {state}" for state, count in counts.items()), highlight=False)
+    for arm, error in dict.fromkeys((s.cell.arm, s.error) for s in statuses if s.error):
+        err.print(printable(f"arm {arm}: {error}; --retry tries again"), soft_wrap=True, markup=False, highlight=False)
+
+
+def _facts(status: CellStatus) -> dict[str, Any]:
+    return {"state": status.state, "identity": status.cell.identity, "error": status.error, **status.outcome}
+
+
+def _say(text: str) -> None:
+    out.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_on_error(text: str) -> None:
+    print(printable(text), file=sys.stderr)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jepa_core.cli.console import AsJson, err, out, rows
-from jepa_core.errors import UserError, printable
+from jepa_core.errors import printable
 
 if TYPE_CHECKING:
     from jepa_core.study.plan import Study
@@ -22,7 +24,9 @@ app = typer.Typer(no_args_is_help=True)
 StudyFile = Annotated[Path, typer.Argument(help="A STUDY.toml", metavar="STUDY.toml")]
 Folder = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The study's folder; by default the file's name without suffix, beside it"),
+    typer.Option(
+        metavar="DIR", help="The study's folder; by default the file's name without suffix, beside it"
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on where the study has more than 10,000 cells")]
 Retry = Annotated[bool, typer.Option("--retry", help="Try cells and arms again that failed")]
@@ -107,6 +111,37 @@ def status(file: StudyFile, folder: Folder = None, yes: Yes = False, as_json: As
     raise typer.Exit(exit_code(statuses) if as_json else 0)
 
 
+@contextmanager
+def _stops() -> Iterator[None]:
+    """A signal ends the command with exit code 75: what was begun is gone on with by the same command."""
+    from jepa_core.runtime.stop_signals import REQUEUE, Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        err.print(f"stopped by {stopped}; the same command goes on", highlight=False, markup=False)
+        raise typer.Exit(REQUEUE) from None
+
+
+def _observers() -> list[object]:
+    """Core's observers, the progress on the terminal among them."""
+    from jepa_core.observers.standard import standard
+
+    return standard()
+
+
+def _words(file: Path, study: Study, yes: bool) -> list[str]:
+    """The words of `jepa study work` for the workers of this command."""
+    return [str(file), "--folder", str(study.folder), *(["--yes"] if yes else [])]
+
+
+def _write_report(study: Study, report: bool) -> None:
+    from jepa_core.study.results import summarise, write_results
+    from jepa_core.study.worker import read_study
+
+    write_results(summarise(*read_study(study)))
+
+
 def _load(file: Path, folder: Path | None, yes: bool) -> Study:
     from jepa_core.study.plan import load_study
 
@@ -133,7 +168,12 @@ def _show_states(statuses: list[CellStatus], as_json: bool) -> None:
         return
     out.print(", ".join(f"{count} {state}" for state, count in counts.items()), highlight=False)
     for arm, error in dict.fromkeys((s.cell.arm, s.error) for s in statuses if s.error):
-        err.print(printable(f"arm {arm}: {error}; --retry tries again"), soft_wrap=True, markup=False, highlight=False)
+        err.print(
+            printable(f"arm {arm}: {error}; --retry tries again"),
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
 
 
 def _facts(status: CellStatus) -> dict[str, Any]:

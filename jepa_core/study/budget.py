@@ -15,11 +15,11 @@ from jepa_core.study.measure import flops_per_image, measured_seconds, steps_of_
 from jepa_core.study.plan import Arm, Study, arm_key
 
 
-def with_budget(study: Study, ledger: Ledger) -> Study:
+def with_budget(study: Study, ledger: Ledger, measure: bool = True) -> Study:
     """The study with the steps of each arm set, measured where that is needed.
 
-    Raises UserError where arms that should be equal in steps or images are not, and for a budget that does
-    not allow a single step.
+    Raises UserError where arms that should be equal in steps are not, for a budget that does not allow a
+    single step, and where steps were not measured yet and `measure` is false.
     """
     budget = study.settings.budget
     if budget.equal is None and budget.per_cell is None:
@@ -31,7 +31,7 @@ def with_budget(study: Study, ledger: Ledger) -> Study:
             _check_equal_steps(recipes)
             continue
         for arm in study.arms:
-            count = _steps(study, arm, dataset, recipes, ledger)
+            count = _steps(study, arm, dataset, recipes, ledger, measure)
             if count < 1:
                 raise UserError(f"arm {arm.name!r}: the budget does not allow a single step; raise it")
             steps[arm_key(arm, dataset)] = count
@@ -50,36 +50,30 @@ def _reference(study: Study, recipes: dict[str, Recipe]) -> Arm:
     return next(arm for arm in study.arms if study.baseline_of(arm) is None and arm.name in recipes)
 
 
-def _steps(study: Study, arm: Arm, dataset: str | None, recipes: dict[str, Recipe], ledger: Ledger) -> int:
-    budget, recipe = study.settings.budget, recipes[arm.name]
+def _steps(
+    study: Study, arm: Arm, dataset: str | None, recipes: dict[str, Recipe], ledger: Ledger, measure: bool
+) -> int:
+    """Steps of one arm: what every arm may cost, in the budget's unit, over what its step costs."""
+    budget = study.settings.budget
     reference = _reference(study, recipes)
 
     def seconds(of: Arm) -> float:
-        return measured_seconds(study, of, dataset, ledger)
+        return measured_seconds(study, of, dataset, ledger, measure)
 
-    def images(of: Arm) -> int:
-        return recipes[of.name].train.batch_size
+    def unit(of: Arm) -> float:
+        if budget.equal == "time":
+            return seconds(of)
+        if budget.equal == "flops":
+            return _step_flops(recipes[of.name], ledger)
+        return recipes[of.name].train.batch_size if budget.equal == "images" else 1.0
 
-    if budget.equal == "time":
-        total = budget.per_cell or steps_of_recipe(recipes[reference.name]) * seconds(reference)
-        return round(total / seconds(arm))
-    if budget.equal == "flops":
-        cost, own = (_step_flops(recipes[name], ledger) for name in (reference.name, arm.name))
-        reference_steps = (
-            budget.per_cell / seconds(reference)
-            if budget.per_cell
-            else steps_of_recipe(recipes[reference.name])
-        )
-        return round(reference_steps * cost / own)
-    if budget.equal == "images":
-        count = (
-            min(budget.per_cell / seconds(other) * images(other) for other in study.arms)
-            if budget.per_cell
-            else steps_of_recipe(recipes[reference.name]) * images(reference)
-        )
-        return round(count / recipe.train.batch_size)
-    assert budget.per_cell is not None
-    return int(budget.per_cell / max(seconds(other) for other in study.arms))
+    if budget.per_cell is None:
+        total = steps_of_recipe(recipes[reference.name]) * unit(reference)
+    elif budget.equal in ("time", "flops"):
+        total = budget.per_cell / seconds(reference) * unit(reference)
+    else:  # what the slowest arm can do
+        total = min(budget.per_cell / seconds(other) * unit(other) for other in study.arms)
+    return int(total / unit(arm) + 1e-6)
 
 
 def _step_flops(recipe: Recipe, ledger: Ledger) -> float:

@@ -54,6 +54,11 @@ class StepWatch:
         self.started, self.cpu = time.monotonic(), cpu_time()
 
     @hookimpl
+    def jepa_run_started(self, run: Run) -> None:
+        """Time counts from here: the data are loaded and the model is built."""
+        self.started, self.cpu = time.monotonic(), cpu_time()
+
+    @hookimpl
     def jepa_step_ended(self, run: Run, step: int, metrics: Mapping[str, Any]) -> None:
         self.note(step)
         self.heartbeat.check()

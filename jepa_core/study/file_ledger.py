@@ -138,14 +138,13 @@ class FileLedger:
         return self.folder / "claims" / cell / f"{generation:06d}.json"
 
     def _is_owner(self, claim: Claim) -> bool:
-        """Whether this claim is there and the newest; asked by exact names, which no listing's cache hides."""
+        """Whether this claim is there and the newest; asked by exact names, not by a listing's cache."""
         if self._file(claim.cell, claim.generation + 1).exists():
             return False
         own = _read(self._file(claim.cell, claim.generation), claim.generation)
-        damaged = own is not None and own.attempt is None  # cut short by a full disk: it is still ours
-        return damaged or (
-            own is not None and own.attempt is not None and own.attempt.nonce == claim.attempt.nonce
-        )
+        if own is None or own.attempt is None:
+            return own is not None  # cut short by a full disk: it is still ours
+        return own.attempt.nonce == claim.attempt.nonce
 
     def _write(self, claim: Claim, attempt: Attempt) -> None:
         atomic_write(self._file(claim.cell, claim.generation), json.dumps(attempt.to_json()) + "\n")

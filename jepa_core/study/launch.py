@@ -24,6 +24,8 @@ from jepa_core.study.worker import FINISHED, CellStatus, Say, describe_outcome, 
 
 PARENT = "JEPA_STUDY_PARENT"
 """Environment variable with the process that a worker ends with."""
+MAIN = "import sys; sys.argv[0] = 'jepa'; from jepa_core.cli import main; main()"
+"""The `jepa` command, run by this Python, wherever the command itself may lie."""
 LOOK_EVERY = 2.0
 """Seconds between two looks at the cells."""
 
@@ -35,7 +37,7 @@ def run_workers(study: Study, cells: Sequence[Cell], words: Sequence[str], count
     """
     threads = study.settings.threads or max(1, _cores() // count)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
-    command = [sys.executable, "-m", "jepa_core.study.work_command", *words]
+    command = [sys.executable, "-c", MAIN, "study", "work", *words]
     logs = study.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

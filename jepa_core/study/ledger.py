@@ -120,7 +120,7 @@ class Ledger(Protocol):
     def close(
         self, claim: Claim, ended: Ended, error: str = "", outcome: Mapping[str, Any] | None = None
     ) -> None:
-        """Ends a claim, and publishes what came of the cell. Raises ClaimLost where it is another worker's."""
+        """Ends a claim and publishes what came of it. Raises ClaimLost where it is another worker's."""
         ...
 
     def forget(self, cell: str, identity: str) -> None:

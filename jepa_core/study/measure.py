@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -60,11 +61,8 @@ def step_seconds(recipe: Recipe) -> float:
     optimizer = recipe.optimizer.model_copy(update={"warmup_steps": 0})
     short = replace(recipe, train=recipe.train.model_copy(update=changes), optimizer=optimizer)
     clock = StepClock()
-    with tempfile.TemporaryDirectory(prefix="jepa-study-") as folder:
-        try:
-            train(short, Path(folder) / "run", watch=[clock])
-        except EnoughMeasured:
-            pass
+    with tempfile.TemporaryDirectory(prefix="jepa-study-") as folder, suppress(EnoughMeasured):
+        train(short, Path(folder) / "run", watch=[clock])
     return clock.seconds()
 
 
@@ -85,12 +83,19 @@ def flops_per_image(recipe: Recipe, ledger: Ledger | None = None) -> float | Non
     return flops
 
 
-def measured_seconds(study: Study, arm: Arm, dataset: str | None, ledger: Ledger) -> float:
-    """Seconds of an arm's step: as measured when the study first asked, or measured now."""
+def measured_seconds(
+    study: Study, arm: Arm, dataset: str | None, ledger: Ledger, measure: bool = True
+) -> float:
+    """Seconds of an arm's step: as measured when the study first asked, or measured now.
+
+    Raises UserError where it was not measured yet and `measure` is false.
+    """
     recipe = replace(replace(study, steps={}).recipe_of(arm, dataset), seed=0)
     table = {"identity": identity_of(replace(recipe, train=recipe.train.model_copy(update={"steps": 1})))}
     key = f"step-{digest(table)}"
     known = ledger.shared(key)
+    if known is None and not measure:
+        raise UserError("the steps of the budget are not measured yet; `jepa study run` or `plan` does that")
     if known is None:
         known = ledger.share(key, {"arm": arm_key(arm, dataset), "seconds": step_seconds(recipe)})
     seconds: float = known["seconds"]

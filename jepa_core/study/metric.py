@@ -50,14 +50,8 @@ def check_metric(metric: str, recipe: Recipe, probes: tuple[str, ...]) -> None:
         if name not in recipe.probes:
             raise unknown("probe", name, recipe.probes)
     fitted = probes or tuple(recipe.probes)
-    known = [
-        *(
-            f"{name}.{score}"
-            for name in fitted
-            for score in KNOWN_SCORES.get(recipe.probes[name].name, ("…",))
-        ),
-        *ROW_SCORES,
-    ]
+    by_probe = {name: KNOWN_SCORES.get(recipe.probes[name].name, ("…",)) for name in fitted}
+    known = [*(f"{name}.{score}" for name, scores in by_probe.items() for score in scores), *ROW_SCORES]
     name = metric.rpartition("/")[2]
     probe, dot, _ = name.partition(".")
     of_a_plugin = dot and probe in fitted and recipe.probes[probe].name not in KNOWN_SCORES

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jepa_core.errors import UserError, printable
 from jepa_core.recipes.load import load_recipe
@@ -41,6 +41,10 @@ class Arm:
     """The grid's values by setting."""
     overrides: tuple[str, ...] = ()
     """All that differs from the study's recipe, as `section.setting=value`."""
+    seeds: tuple[int, ...] | None = None
+    """Its own seeds; None: the study's."""
+    origin: Literal["file", "trial", "winner"] = "file"
+    """Where it comes from: the study's file, or a search."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Study:
         """
         for other in self.arms:
             same = other.base == self.baseline and other.factors == arm.factors
-            if other.name == self.baseline or same:
+            if (other.name == self.baseline or same) and other.seeds == arm.seeds:
                 return None if other.name == arm.name else other
         return None
 
@@ -118,11 +122,17 @@ class Study:
             (arm, dataset, self.recipe_of(arm, dataset)) for dataset in self.datasets for arm in self.arms
         ]
         _check_distinct(resolved)
-        return [
-            Cell(arm.name, dataset, seed, replace(recipe, seed=seed), identity_of(replace(recipe, seed=seed)))
-            for seed in self.settings.seeds
+        cells = [
+            (number, _cell(arm, dataset, recipe, seed))
             for arm, dataset, recipe in resolved
+            for number, seed in enumerate(self.settings.seeds if arm.seeds is None else arm.seeds)
         ]
+        return [cell for _, cell in sorted(cells, key=lambda numbered: numbered[0])]
+
+
+def _cell(arm: Arm, dataset: str | None, recipe: Recipe, seed: int) -> Cell:
+    recipe = replace(recipe, seed=seed)
+    return Cell(arm.name, dataset, seed, recipe, identity_of(recipe))
 
 
 def arm_key(arm: Arm, dataset: str | None) -> str:
@@ -242,6 +252,8 @@ def _check_distinct(resolved: Sequence[tuple[Arm, str | None, Recipe]]) -> None:
     """Raises UserError where two arms would train the same recipe on the same data."""
     first: dict[tuple[str | None, str], Arm] = {}
     for arm, dataset, recipe in resolved:
+        if arm.origin != "file":  # a search may draw values that it had before, or the baseline's
+            continue
         table = recipe.to_table() | {"name": ""}
         other = first.setdefault((dataset, digest(table)), arm)
         if other.name != arm.name:

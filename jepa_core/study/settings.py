@@ -125,14 +125,12 @@ class StudySettings(Settings):
     """CPU threads of a worker; by default the cores divided by the number of workers."""
 
     def check(self) -> None:
-        """Raises UserError for repeated seeds, names that cannot be folders, an unknown baseline, empty lists."""
+        """Raises UserError for repeated seeds, names that cannot be folders, and empty or repeated lists."""
         _check_seeds("seeds", self.seeds)
         for kind, names in (("arm", self.arms), ("data set", self.datasets)):
             _check_names(kind, list(names))
         if not self.arms and not self.grid and self.search is None:
-            raise UserError(
-                "the study has nothing to compare: give [arms.NAME] tables, a [grid] or a [search]"
-            )
+            raise UserError("nothing to compare: give [arms.NAME] tables, a [grid] or a [search]")
         for key, values in self.grid.items():
             _check_values(key, values)
         if self.search is not None:
@@ -141,13 +139,9 @@ class StudySettings(Settings):
     def _check_search(self, search: SearchSettings) -> None:
         _check_seeds("search.fresh_seeds", search.fresh_seeds)
         if self.grid:
-            raise UserError(
-                "a study has either a [grid] or a [search]; put the grid's settings into search.space"
-            )
+            raise UserError("a study has a [grid] or a [search]; put the grid's settings into search.space")
         if both := sorted({*search.fresh_seeds} & {*self.seeds}):
-            raise UserError(
-                f"search.fresh_seeds has {both[0]}, which is in seeds as well; fresh seeds are others"
-            )
+            raise UserError(f"search.fresh_seeds has {both[0]}, which is in seeds as well; choose others")
         if not search.space:
             raise UserError("search.space is empty; give it settings with a range or a list of values")
         for key, entry in search.space.items():

@@ -40,9 +40,12 @@ def check_study(study: Study) -> None:
     study.cells()
 
 
-def resolve_study(study: Study, ledger: Ledger) -> tuple[Study, list[Cell]]:
-    """The study with the steps of its budget, and its cells; `study` is known to be right."""
-    study = with_budget(study, ledger)
+def resolve_study(study: Study, ledger: Ledger, *, measure: bool = True) -> tuple[Study, list[Cell]]:
+    """The study with the steps of its budget, and its cells; `study` is known to be right.
+
+    Where steps must be measured first and `measure` is false, raises UserError.
+    """
+    study = with_budget(study, ledger, measure)
     return study, study.cells()
 
 
@@ -52,6 +55,7 @@ def fingerprint(study: Study) -> str:
     recipes = [
         [arm.name, dataset, identity_of(plain.recipe_of(arm, dataset))]
         for arm in study.arms
+        if arm.origin == "file"
         for dataset in study.datasets
     ]
     settings = study.settings.model_dump(mode="json", exclude={"claims", "lease", "threads", "retries"})
@@ -108,9 +112,8 @@ def write_plan(study: Study, cells: list[Cell]) -> None:
         if read_plan(study.folder) != plan:
             atomic_write(study.folder / PLAN, json.dumps(plan, indent=2) + "\n")
     except OSError as error:
-        raise UserError(
-            f"the study's folder {str(study.folder)!r} cannot be written: {error.strerror}"
-        ) from None
+        text = f"the study's folder {str(study.folder)!r} cannot be written: {error.strerror}"
+        raise UserError(text) from None
 
 
 def read_plan(folder: Path) -> Mapping[str, Any] | None:

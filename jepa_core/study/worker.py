@@ -79,9 +79,8 @@ def _status(study: Study, cell: Cell, record: Record) -> CellStatus:
     if len(record.errors) > study.settings.retries:
         return CellStatus(cell, record, "failed", record.errors[-1])
     if record.vanished >= VANISHED:
-        return CellStatus(
-            cell, record, "failed", f"its worker vanished {record.vanished} times at the same step"
-        )
+        error = f"its worker vanished {record.vanished} times at the same step"
+        return CellStatus(cell, record, "failed", error)
     return CellStatus(cell, record, "waiting")
 
 
@@ -219,6 +218,16 @@ def work(
     with stop_on_signals():
         Worker(study, cells, ledger, say, observers).work(wait)
     return read_status(study, cells, ledger)
+
+
+def read_study(study: Study) -> tuple[Study, list[CellStatus]]:
+    """A study and the state of its cells; only reads. Raises UserError for a study that cannot be, and for
+    one whose budget was not measured yet."""
+    check_study(study)
+    check_folder(study, study.cells())
+    ledger = open_ledger(study)
+    study, cells = resolve_study(study, ledger, measure=False)
+    return study, read_status(study, cells, ledger)
 
 
 def forget_failures(study: Study, cells: Sequence[Cell], ledger: Ledger) -> None:

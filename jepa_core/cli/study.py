@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,7 +69,7 @@ def run(
                 forget_failures(resolved, cells, ledger)
             run_workers(resolved, cells, _words(file, loaded, yes), workers, say)
             statuses = read_status(resolved, cells, ledger)
-    _write_report(loaded, report)
+    _write_report(loaded, report, say)
     _show_states(statuses, as_json)
     raise typer.Exit(exit_code(statuses))
 
@@ -135,11 +135,37 @@ def _words(file: Path, study: Study, yes: bool) -> list[str]:
     return [str(file), "--folder", str(study.folder), *(["--yes"] if yes else [])]
 
 
-def _write_report(study: Study, report: bool) -> None:
+def _write_report(study: Study, report: bool, say: Callable[[str], None]) -> None:
     from jepa_core.study.results import summarise, write_results
     from jepa_core.study.worker import read_study
 
-    write_results(summarise(*read_study(study)))
+    if not report:
+        write_results(summarise(*read_study(study)))
+        return
+    from jepa_core.study.write import write_study_report
+
+    say(f"the report is {write_study_report(study)}")
+
+
+@app.command("report")
+def report_command(
+    file: StudyFile,
+    folder: Folder = None,
+    page: Annotated[
+        Path | None, typer.Option("--out", help="The page; by default report.html in the study's folder")
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a study as it is now: a page, its pictures, tables, cells.csv, study.json."""
+    from jepa_core.study.write import write_study_report
+
+    loaded = _load(file, folder, yes)
+    written = write_study_report(loaded, page)
+    if as_json:
+        print((loaded.folder / "study.json").read_text(encoding="utf-8"), end="")
+    else:
+        _say(f"the report is {written}, its pictures and tables are in {written.with_suffix('')}")
 
 
 def _load(file: Path, folder: Path | None, yes: bool) -> Study:

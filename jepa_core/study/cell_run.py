@@ -16,7 +16,9 @@ import math
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,12 +115,21 @@ def run_cell(
             raise BrokenCell("user_error", printable(error)) from error
         except Exception as error:  # anything may fail in a cell, and the study goes on with the others
             heartbeat.check()
+            _keep_traceback(study, cell)
             ledger.close(claim, "error", describe_error(error))
             raise BrokenCell("error", describe_error(error)) from error
         heartbeat.check()
     facts = {"attempts": len(record.attempts), **_spent(watch, before)}
     ledger.close(claim, "done", outcome={**outcome, **facts})
     return {**outcome, **facts}
+
+
+def _keep_traceback(study: Study, cell: Cell) -> None:
+    """Appends the error at hand to `logs/errors.txt`, for whoever has to mend it."""
+    with suppress(OSError):
+        (study.folder / "logs").mkdir(parents=True, exist_ok=True)
+        with (study.folder / "logs/errors.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{cell.id}\n{traceback.format_exc()}\n")
 
 
 def _spent(watch: StepWatch, before: Mapping[str, float]) -> dict[str, float]:

@@ -176,10 +176,10 @@ def describe_outcome(study: Study, outcome: Mapping[str, Any]) -> str:
 
 def no_observers() -> list[object]:
     """Core's observers without the progress on the terminal: for workers that nobody watches."""
-    from jepa_core.observers import standard
     from jepa_core.observers.progress_bar import Terminal
+    from jepa_core.observers.standard import standard
 
-    return [observer for observer in standard.standard() if not isinstance(observer, Terminal)]
+    return [observer for observer in standard() if not isinstance(observer, Terminal)]
 
 
 def prepare(study: Study) -> tuple[Study, list[Cell], Ledger]:

@@ -17,6 +17,7 @@ from jepa_core.errors import printable
 
 if TYPE_CHECKING:
     from jepa_core.study.plan import Study
+    from jepa_core.study.predict import ArmPlan
     from jepa_core.study.worker import CellStatus
 
 app = typer.Typer(no_args_is_help=True)
@@ -147,6 +148,56 @@ def _write_report(study: Study, report: bool, say: Callable[[str], None]) -> Non
     say(f"the report is {write_study_report(study)}")
 
 
+@app.command("plan")
+def plan(file: StudyFile, folder: Folder = None, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Resolve every cell, measure a step of each arm, and predict the hours."""
+    from jepa_core.study.predict import plan_study
+    from jepa_core.study.worker import prepare, read_status, set_threads
+
+    loaded = _load(file, folder, yes)
+    set_threads(loaded)
+    with _stops():
+        resolved, cells, ledger = prepare(loaded)
+        planned = plan_study(resolved, read_status(resolved, cells, ledger), ledger)
+    facts = planned.facts()
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    head = ("arm", "steps", "ms a step", "cells to do", "hours", "what differs")
+    names = ("/".join(filter(None, (p.arm.name, p.dataset))) for p in planned.arms)
+    rows(
+        head,
+        [(name, *_costs(p), " ".join(p.arm.overrides)) for name, p in zip(names, planned.arms, strict=True)],
+    )
+    shows = facts["detectable_sd"]
+    _say(f"{len(cells)} cells, {planned.hours:.2g} hours of training on one worker, evaluation on top")
+    from_ = (
+        f"from {shows:.2g} standard deviations of the paired differences on" if shows else "with two seeds"
+    )
+    _say(f"{facts['seeds']} seeds: the smallest p is {facts['smallest_p']:.2g}; a difference shows {from_}")
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="An arm's folder, such as STUDY/cells/ARM", metavar="A")],
+    second: Annotated[Path, typer.Argument(help="The folder of the arm to compare it with", metavar="B")],
+    metric: Annotated[str, typer.Option(help="A score of eval.json")] = "knn.top1",
+    as_json: AsJson = False,
+) -> None:
+    """Compare two arms seed by seed, of one study or of two; unpaired ones are refused.
+
+    jepa study compare masks/cells/random masks/cells/union
+    """
+    from jepa_core.study.pairs import compare_folders
+    from jepa_core.study.words import comparison_text
+
+    paired = compare_folders(first, second, metric)
+    if as_json:
+        print(json.dumps(paired.facts(), indent=2))
+    else:
+        _say(f"{metric}: {comparison_text(paired.comparison, str(second), paired.percent)}")
+
+
 @app.command("report")
 def report_command(
     file: StudyFile,
@@ -166,6 +217,15 @@ def report_command(
         print((loaded.folder / "study.json").read_text(encoding="utf-8"), end="")
     else:
         _say(f"the report is {written}, its pictures and tables are in {written.with_suffix('')}")
+
+
+def _costs(plan: ArmPlan) -> tuple[str, ...]:
+    return (
+        f"{plan.steps:,}",
+        f"{1000 * plan.step_seconds:.1f}",
+        str(plan.to_do),
+        f"{plan.seconds / 3600:.2g}",
+    )
 
 
 def _load(file: Path, folder: Path | None, yes: bool) -> Study:

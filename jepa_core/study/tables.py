@@ -29,7 +29,7 @@ def _row(arm: ArmResult) -> Sequence[str]:
         str(arm.n),
         number(arm.mean),
         number(arm.sd),
-        difference(arm) if comparison else "baseline",
+        difference(comparison) if comparison else "baseline",
         probability(comparison.p_sign_flip) if comparison else NONE,
         probability(comparison.p_holm) if comparison else NONE,
         number(comparison.rho) if comparison else NONE,

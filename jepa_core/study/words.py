@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jepa_core.study.results import ArmResult, StudyResult
-from jepa_core.study.statistics import LEVEL, smallest_p
+from jepa_core.study.statistics import LEVEL, Comparison, smallest_p
 
 NONE = "–"
 
@@ -30,15 +30,24 @@ def probability(p: float | None) -> str:
     return text.removeprefix("0")
 
 
-def difference(arm: ArmResult) -> str:
+def difference(comparison: Comparison | None) -> str:
     """`+1.8 [+.9, +2.7]`."""
-    comparison = arm.comparison
     if comparison is None or comparison.difference is None:
         return NONE
     if comparison.low is None:
         return number(comparison.difference, True)
     low, high = number(comparison.low, True), number(comparison.high, True)
     return f"{number(comparison.difference, True)} [{low}, {high}]"
+
+
+def comparison_text(comparison: Comparison, baseline: str, percent: bool, verdict: str = "") -> str:
+    """`+1.8 [+.9, +2.7] points against BASELINE, better on 6 of 6 seeds, p .03 (Holm .06)`."""
+    points = " points" if percent else ""
+    won = f"{comparison.won} of {_seeds(comparison.pairs)}"
+    p, corrected = probability(comparison.p_sign_flip), probability(comparison.p_holm)
+    holm = f" (Holm {corrected})" if corrected not in (p, NONE) else ""
+    judged = "cannot tell: " if (verdict or comparison.verdict) == "cannot tell" else ""
+    return f"{judged}{difference(comparison)}{points} against {baseline}, better on {won}, p {p}{holm}"
 
 
 def sentence(result: StudyResult, arm: ArmResult) -> str:
@@ -50,12 +59,7 @@ def sentence(result: StudyResult, arm: ArmResult) -> str:
         return ", ".join((mean, *_remarks(arm)))
     if not arm.comparison.pairs:
         return ", ".join((f"{mean}, no pair with {arm.baseline} yet", *_remarks(arm)))
-    points = " points" if result.percent else ""
-    won = f"{arm.comparison.won} of {_seeds(arm.comparison.pairs)}"
-    p, corrected = probability(arm.comparison.p_sign_flip), probability(arm.comparison.p_holm)
-    holm = f" (Holm {corrected})" if corrected not in (p, NONE) else ""
-    judged = "cannot tell: " if arm.verdict == "cannot tell" else ""
-    text = f"{judged}{difference(arm)}{points} against {arm.baseline}, better on {won}, p {p}{holm}"
+    text = comparison_text(arm.comparison, arm.baseline or "", result.percent, arm.verdict)
     return "; ".join((text, *_remarks(arm)))
 
 

@@ -1,4 +1,4 @@
-"""A study whose workers are killed with SIGKILL goes on: every cell once, the results of an undisturbed one."""
+"""A study whose workers are killed with SIGKILL goes on: every cell once, results as if undisturbed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from jepa_core.errors import printable
 if TYPE_CHECKING:
     from jepa_core.study.plan import Study
     from jepa_core.study.predict import ArmPlan
-    from jepa_core.study.worker import CellStatus
+    from jepa_core.study.worker_states import CellStatus
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -57,7 +57,7 @@ def run(
     """
     from jepa_core.study.launch import exit_code, run_workers
     from jepa_core.study.plan import load_study
-    from jepa_core.study.worker import forget_failures, prepare, read_status, work
+    from jepa_core.study.worker import forget_failures, prepare, read_study, work
 
     loaded = load_study(file, folder, yes=yes)
     say = _say if not as_json else _say_on_error
@@ -68,8 +68,8 @@ def run(
             resolved, cells, ledger = prepare(loaded)
             if retry:
                 forget_failures(resolved, cells, ledger)
-            run_workers(resolved, cells, _words(file, loaded, yes), workers, say)
-            statuses = read_status(resolved, cells, ledger)
+            run_workers(loaded, _words(file, loaded, yes), workers, say)
+            statuses = read_study(loaded)[1]
     _write_report(loaded, report, say)
     _show_states(statuses, as_json)
     raise typer.Exit(exit_code(statuses))
@@ -152,7 +152,8 @@ def _write_report(study: Study, report: bool, say: Callable[[str], None]) -> Non
 def plan(file: StudyFile, folder: Folder = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Resolve every cell, measure a step of each arm, and predict the hours."""
     from jepa_core.study.predict import plan_study
-    from jepa_core.study.worker import prepare, read_status, set_threads
+    from jepa_core.study.worker import prepare, set_threads
+    from jepa_core.study.worker_states import read_status
 
     loaded = _load(file, folder, yes)
     set_threads(loaded)
@@ -175,6 +176,47 @@ def plan(file: StudyFile, folder: Folder = None, yes: Yes = False, as_json: AsJs
         f"from {shows:.2g} standard deviations of the paired differences on" if shows else "with two seeds"
     )
     _say(f"{facts['seeds']} seeds: the smallest p is {facts['smallest_p']:.2g}; a difference shows {from_}")
+
+
+@app.command("submit")
+def submit_command(
+    file: StudyFile,
+    tasks: Annotated[int, typer.Option(min=1, help="Workers: tasks of the array")],
+    folder: Folder = None,
+    time: Annotated[str, typer.Option(help="Time limit of a task, such as 4:00:00")] = "",
+    partition: Annotated[str, typer.Option(help="The partition")] = "",
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a task")] = 0,
+    cpus: Annotated[int, typer.Option(min=0, help="CPUs of a task")] = 0,
+    memory: Annotated[str, typer.Option(help="Memory of a task, such as 32G")] = "",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="A further option of sbatch, such as --account=vision; repeatable"),
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="Submit it too, through submitit")] = False,
+    cluster: Annotated[str, typer.Option(help="Where submitit submits: slurm, or local")] = "slurm",
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a SLURM array script whose tasks are workers of the study; --now submits them.
+
+    A task that a signal stops (exit code 75) goes back into the queue.
+
+    jepa study submit masks.toml --tasks 8 --gpus 1 --time 4:00:00
+    """
+    from jepa_core.study.slurm import SlurmOptions, submit, write_script
+    from jepa_core.study.store import check_study
+
+    loaded = _load(file, folder, yes)
+    check_study(loaded)
+    options = SlurmOptions(tasks, time, partition, gpus, cpus, memory, option or ())
+    script = write_script(loaded, options)
+    jobs = submit(loaded, options, cluster) if now else []
+    if as_json:
+        print(json.dumps({"script": str(script), "jobs": jobs}))
+    elif jobs:
+        _say(f"submitted {', '.join(jobs)}; the script is {script} as well")
+    else:
+        _say(f"the script is {script}; submit it with: sbatch {script}")
 
 
 @app.command("compare")

@@ -87,6 +87,15 @@ def probing_of(study: Study, recipe: Recipe) -> str:
     return digest({"split": study.settings.split, "probes": {name: probes.get(name) for name in names}})
 
 
+def is_scored_alike(study: Study, recipe: Recipe, outcome: Mapping[str, Any]) -> bool:
+    """Whether a cell has a result by the study's split and probes; a diverged one is not scored."""
+    if outcome.get("state") == "diverged":
+        return True
+    return outcome.get("state") in ("done", "collapsed") and outcome.get("probing") == probing_of(
+        study, recipe
+    )
+
+
 def run_cell(
     study: Study, cell: Cell, ledger: Ledger, claim: Claim, observers: Callable[[], list[object]]
 ) -> Mapping[str, Any]:
@@ -95,7 +104,11 @@ def run_cell(
     Raises BrokenCell, its claim closed, where there is none; `Stopped` where a signal asked the process to
     end; ClaimLost where another worker has taken the cell over.
     """
+    prepare_folder(study, cell, claim.evict)
     record = ledger.records([(cell.id, cell.identity)])[cell.id]
+    if record.outcome is not None and is_scored_alike(study, cell.recipe, record.outcome):
+        ledger.close(claim, "done")  # finished by another worker meanwhile, or before the recipe changed
+        return record.outcome
     before = {
         "seconds": sum(attempt.seconds for attempt in record.attempts),
         "cpu_seconds": sum(attempt.cpu_seconds for attempt in record.attempts),
@@ -103,7 +116,7 @@ def run_cell(
     with Heartbeat(ledger, claim) as heartbeat:
         watch = StepWatch(heartbeat, before)
         try:
-            outcome = _outcome(study, cell, watch, observers, claim.evict)
+            outcome = _outcome(study, cell, watch, observers)
         except (Stopped, KeyboardInterrupt):
             ledger.close(claim, "stopped")
             raise
@@ -142,11 +155,10 @@ def _spent(watch: StepWatch, before: Mapping[str, float]) -> dict[str, float]:
 
 
 def _outcome(
-    study: Study, cell: Cell, watch: StepWatch, observers: Callable[[], list[object]], evict: bool
+    study: Study, cell: Cell, watch: StepWatch, observers: Callable[[], list[object]]
 ) -> dict[str, Any]:
     """What came of a cell, but for the time it took."""
     folder, ledger = study.folder_of(cell), watch.heartbeat.ledger
-    prepare_folder(study, cell, evict)
     facts = _facts(cell)
     reason = _train(cell, folder, watch, observers)
     step = watch.heartbeat.claim.progress.get("step", 0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -47,6 +48,7 @@ class FileLedger:
         self._seen: dict[Path, tuple[float, float]] = {}
         """Of each claim its file's time, and when this process first saw it so."""
         self._now: tuple[float, float] = (0.0, -1e9)
+        self._clock_file = folder / "claims" / f".clock-{secrets.token_hex(6)}"
 
     def records(self, cells: Iterable[tuple[str, str]]) -> dict[str, Record]:
         """What is known of cells, given as (id, identity)."""
@@ -169,10 +171,9 @@ class FileLedger:
         """The file server's time, asked for once a second."""
         value, asked = self._now
         if time.monotonic() - asked > 1.0:
-            file = self.folder / "claims" / f".clock-{os.getpid()}"
-            file.touch()
-            value = file.stat().st_mtime
-            file.unlink(missing_ok=True)
+            self._clock_file.touch()
+            value = self._clock_file.stat().st_mtime
+            self._clock_file.unlink(missing_ok=True)
             self._now = (value, time.monotonic())
         return value + time.monotonic() - self._now[1]
 
@@ -193,7 +194,7 @@ def _create(file: Path, value: Any) -> bool:
     """Writes a file that must not be there yet: whole, or not at all; False where it is there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value) + "\n"
-    beside = file.with_name(f".{file.name}-{os.getpid()}-{time.monotonic_ns()}")
+    beside = file.with_name(f".{file.name}-{secrets.token_hex(6)}")
     try:
         beside.write_text(text, encoding="utf-8")
         os.link(beside, file)

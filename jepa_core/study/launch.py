@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from jepa_core.runtime.stop_signals import REQUEUE, Stopped
-from jepa_core.study.plan import Cell, Study
-from jepa_core.study.store import open_ledger
-from jepa_core.study.worker import FINISHED, CellStatus, Say, describe_outcome, read_status, stop_on_signals
+from jepa_core.study.plan import Study
+from jepa_core.study.worker import Say, describe_outcome, read_study, stop_on_signals
+from jepa_core.study.worker_states import FINISHED, CellStatus
 
 PARENT = "JEPA_STUDY_PARENT"
 """Environment variable with the process that a worker ends with."""
@@ -30,7 +30,7 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at the cells."""
 
 
-def run_workers(study: Study, cells: Sequence[Cell], words: Sequence[str], count: int, say: Say) -> list[int]:
+def run_workers(study: Study, words: Sequence[str], count: int, say: Say) -> list[int]:
     """Starts `count` processes of `jepa study work WORDS`, waits for them, and returns their exit codes.
 
     Raises Stopped where a signal asks this process to end; the workers are asked first, and save.
@@ -49,24 +49,24 @@ def run_workers(study: Study, cells: Sequence[Cell], words: Sequence[str], count
         say(f"{count} workers of {threads} threads; their logs are {logs}/worker-*.log")
         try:
             with stop_on_signals():
-                _wait(study, cells, workers, say)
+                _wait(study, workers, say)
         except (Stopped, KeyboardInterrupt):
             _end(workers)
             raise
         return [worker.wait() for worker in workers]
 
 
-def _wait(study: Study, cells: Sequence[Cell], workers: Sequence[subprocess.Popen[bytes]], say: Say) -> None:
+def _wait(study: Study, workers: Sequence[subprocess.Popen[bytes]], say: Say) -> None:
     """Says what has ended until all workers have."""
-    ledger = open_ledger(study)
-    known: set[str] = {status.cell.id for status in read_status(study, cells, ledger) if _has_ended(status)}
+    known: set[str] = {status.cell.id for status in read_study(study)[1] if _has_ended(status)}
     while True:
         over = all(worker.poll() is not None for worker in workers)
-        for status in read_status(study, cells, ledger):
+        statuses = read_study(study)[1]
+        for status in statuses:
             if _has_ended(status) and status.cell.id not in known:
                 known.add(status.cell.id)
                 said = describe_outcome(study, status.outcome) if status.outcome else status.error
-                say(f"{status.cell.id}: {said}  ({len(known)} of {len(cells)})")
+                say(f"{status.cell.id}: {said}  ({len(known)} of {len(statuses)})")
         if over:
             return
         time.sleep(LOOK_EVERY)

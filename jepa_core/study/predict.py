@@ -10,7 +10,7 @@ from jepa_core.study.ledger import Ledger
 from jepa_core.study.measure import measured_seconds, steps_of_recipe
 from jepa_core.study.plan import Arm, Cell, Study
 from jepa_core.study.statistics import detectable, smallest_p
-from jepa_core.study.worker import FINISHED, CellStatus
+from jepa_core.study.worker_states import FINISHED, CellStatus
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import json
 import statistics as plain
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jepa_core.errors import UserError
@@ -20,7 +20,7 @@ from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.study.across import FEWEST, Across, across
 from jepa_core.study.plan import Arm, Study
 from jepa_core.study.statistics import Comparison, compare, detectable, holm, smallest_p
-from jepa_core.study.worker import CellStatus
+from jepa_core.study.worker_states import CellStatus
 
 COLUMNS = ("arm", "seed", "state", "metric", "train_seconds", "cpu_seconds", "flops", "images", "folder")
 MORE = ("dataset", "steps", "eval_seconds", "attempts", "host", "commit", "identity", "note")
@@ -147,15 +147,11 @@ def summarise(study: Study, cells: Sequence[CellStatus]) -> StudyResult:
         for arm in study.arms
         if (base := study.baseline_of(arm)) is not None
     }
-    corrected = holm(
-        {name: c.p_sign_flip for name, c in comparisons.items() if _origin(study, name) != "trial"}
-    )
+    for name in (arm.name for arm in study.arms if arm.origin == "trial" and arm.name in comparisons):
+        comparisons[name] = replace(comparisons[name], p_sign_flip=None)  # the best of many is partly luck
+    corrected = holm({name: comparison.p_sign_flip for name, comparison in comparisons.items()})
     arms = [_arm(study, arm, cells, scores, comparisons, corrected) for arm in study.arms]
     return StudyResult(study, cells, arms, percent)
-
-
-def _origin(study: Study, name: str) -> str:
-    return next(arm.origin for arm in study.arms if arm.name == name)
 
 
 def _arm(
@@ -170,8 +166,7 @@ def _arm(
     ended = [status.outcome for status in own if status.outcome]
     base, comparison = study.baseline_of(arm), comparisons.get(arm.name)
     if comparison is not None:
-        facts = vars(comparison) | {"p_holm": corrected.get(arm.name)}
-        comparison = Comparison(**facts)
+        comparison = replace(comparison, p_holm=corrected.get(arm.name))
     values = list(seed_means(scores[arm.name], study.datasets).values())
     steps = {outcome["step"] for outcome in ended if outcome["state"] != "diverged"}
     return ArmResult(

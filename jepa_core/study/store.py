@@ -16,6 +16,7 @@ from jepa_core.study.file_ledger import FileLedger
 from jepa_core.study.ledger import Ledger
 from jepa_core.study.metric import check_metric
 from jepa_core.study.plan import Cell, Study, digest, identity_of
+from jepa_core.study.search import with_trials
 
 PLAN = "plan.json"
 
@@ -41,11 +42,11 @@ def check_study(study: Study) -> None:
 
 
 def resolve_study(study: Study, ledger: Ledger, *, measure: bool = True) -> tuple[Study, list[Cell]]:
-    """The study with the steps of its budget, and its cells; `study` is known to be right.
+    """The study with the arms of its search and the steps of its budget, and its cells.
 
     Where steps must be measured first and `measure` is false, raises UserError.
     """
-    study = with_budget(study, ledger, measure)
+    study = with_budget(with_trials(study, ledger), ledger, measure)
     return study, study.cells()
 
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from jepa_core.errors import UserError
 from jepa_core.runtime.stop_signals import SIGNALS, Stopped
-from jepa_core.study.cell_run import BrokenCell, probing_of, run_cell
-from jepa_core.study.ledger import VANISHED, ClaimLost, Ledger, Record
+from jepa_core.study.cell_run import BrokenCell, run_cell
+from jepa_core.study.ledger import ClaimLost, Ledger
 from jepa_core.study.plan import Cell, Study
+from jepa_core.study.search import advance
 from jepa_core.study.store import (
     check_folder,
     check_study,
@@ -30,78 +31,13 @@ from jepa_core.study.store import (
     resolve_study,
     write_plan,
 )
+from jepa_core.study.worker_states import FINISHED, CellStatus, read_status
 
-State = Literal["done", "collapsed", "diverged", "failed", "stopped", "running", "waiting"]
-"""Of a cell. `stopped`: its arm is, by an error of the user's or by the same error in two cells."""
-
-FINISHED = ("done", "collapsed", "diverged")
 POLL = 2.0
 """Seconds between two looks for a cell while all that are left are other workers'."""
 
 Say = Callable[[str], None]
 Observers = Callable[[], list[object]]
-
-
-@dataclass
-class CellStatus:
-    """What is known of a cell, in the words of `jepa study status`."""
-
-    cell: Cell
-    record: Record
-    state: State
-    error: str = ""
-
-    @property
-    def outcome(self) -> Mapping[str, Any]:
-        """What came of it, or an empty table."""
-        return self.record.outcome or {}
-
-
-def read_status(study: Study, cells: Sequence[Cell], ledger: Ledger) -> list[CellStatus]:
-    """The state of every cell; only reads."""
-    records = ledger.records((cell.id, cell.identity) for cell in cells)
-    found = [_status(study, cell, records[cell.id]) for cell in cells]
-    stopped = _stopped_arms(found)
-    for status in found:
-        if status.state == "waiting" and status.cell.arm in stopped:
-            status.state, status.error = "stopped", stopped[status.cell.arm]
-    return found
-
-
-def _status(study: Study, cell: Cell, record: Record) -> CellStatus:
-    outcome = record.outcome
-    if outcome is not None and outcome["state"] in FINISHED and _is_scored_alike(study, cell, outcome):
-        return CellStatus(cell, record, outcome["state"])
-    if record.running:
-        return CellStatus(cell, record, "running")
-    if record.user_error:
-        return CellStatus(cell, record, "failed", record.user_error)
-    if len(record.errors) > study.settings.retries:
-        return CellStatus(cell, record, "failed", record.errors[-1])
-    if record.vanished >= VANISHED:
-        error = f"its worker vanished {record.vanished} times at the same step"
-        return CellStatus(cell, record, "failed", error)
-    return CellStatus(cell, record, "waiting")
-
-
-def _is_scored_alike(study: Study, cell: Cell, outcome: Mapping[str, Any]) -> bool:
-    """Whether a finished cell was scored on the study's split with its probes; a diverged one is not."""
-    return outcome["state"] == "diverged" or outcome.get("probing") == probing_of(study, cell.recipe)
-
-
-def _stopped_arms(cells: Sequence[CellStatus]) -> dict[str, str]:
-    """Arms in which no further cell is started, and why."""
-    stopped: dict[str, str] = {}
-    seen: dict[tuple[str, str], str] = {}
-    for status in cells:
-        arm = status.cell.arm
-        if status.record.user_error and status.state == "failed":
-            stopped.setdefault(arm, status.record.user_error)
-        for error in status.record.errors if status.state not in FINISHED else ():
-            other = seen.setdefault((arm, error), status.cell.id)
-            if other != status.cell.id:
-                stopped.setdefault(arm, f"the same error in two cells: {error}")
-    return stopped
 
 
 @dataclass
@@ -121,15 +57,24 @@ class Worker:
         own = fingerprint(self.study)
         while True:
             self._check_plan(own)
+            self._grow()
             statuses = read_status(self.study, self.cells, self.ledger)
             waiting = [status.cell for status in statuses if status.state == "waiting"]
             waiting.sort(key=lambda cell: cell.id in self.failed_here)
             if waiting and any(map(self._try, waiting)):
                 continue
+            if not waiting and advance(self.study, self.ledger, statuses):
+                continue
             running = any(status.state == "running" for status in statuses)
             if not waiting and not (running and wait):
                 return
             time.sleep(POLL)
+
+    def _grow(self) -> None:
+        """Takes in the arms that a search has added."""
+        if self.study.settings.search is not None:
+            self.study, self.cells = resolve_study(self.study, self.ledger)
+            write_plan(self.study, self.cells)
 
     def _check_plan(self, own: str) -> None:
         plan = read_plan(self.study.folder)
@@ -143,14 +88,6 @@ class Worker:
         claim = self.ledger.claim(cell.id, cell.identity)
         if claim is None:
             return False
-        status = read_status(self.study, [cell], self.ledger)[0]
-        if (
-            status.outcome
-            and status.outcome["state"] in FINISHED
-            and _is_scored_alike(self.study, cell, status.outcome)
-        ):
-            self.ledger.close(claim, "done")  # another worker finished it between the look and the claim
-            return True
         self.say(f"{cell.id}: started")
         try:
             outcome = run_cell(self.study, cell, self.ledger, claim, self.observers)

@@ -19,7 +19,8 @@ from jepa_core.study.plan import Study
 from jepa_core.study.results import StudyResult, summarise, write_results
 from jepa_core.study.tables import rows, to_csv, to_latex, to_markdown
 from jepa_core.study.words import caveats, sentence
-from jepa_core.study.worker import CellStatus, read_study
+from jepa_core.study.worker import read_study
+from jepa_core.study.worker_states import CellStatus
 
 
 def write_study_report(study: Study, out: Path | None = None) -> Path:

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,8 @@ ELSEWHERE = ProcessIdentity("another-host", "boot 1", 7, 9)
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[FileLedger]:
-    yield FileLedger(tmp_path, lease=0.6)
+def ledger(tmp_path: Path) -> FileLedger:
+    return FileLedger(tmp_path, lease=0.6)
 
 
 def claim(ledger: Ledger, cell: str = "a/seed-0") -> Claim:
@@ -43,10 +42,11 @@ def file_of(ledger: FileLedger, held: Claim) -> Path:
 def test_one_of_many_gets_a_cell(tmp_path: Path) -> None:
     for turn in range(20):
         got: list[Claim | None] = []
-        threads = [
-            threading.Thread(target=lambda: got.append(FileLedger(tmp_path).claim(f"a/seed-{turn}", "id")))
-            for _ in range(8)
-        ]
+
+        def race(cell: str, into: list[Claim | None]) -> None:
+            into.append(FileLedger(tmp_path).claim(cell, "id"))
+
+        threads = [threading.Thread(target=race, args=(f"a/seed-{turn}", got)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -99,7 +99,7 @@ def test_the_owner_of_a_claim_file_cut_short_mends_it(ledger: FileLedger) -> Non
 
 @pytest.mark.parametrize("shift", [-1e5, 1e5])
 def test_clocks_that_differ_neither_steal_nor_hold_a_claim(ledger: FileLedger, shift: float) -> None:
-    """A file's time that the file server's clock does not explain: in the future it expires by being watched."""
+    """A claim from the future, by the file server's clock, expires by being watched."""
     held = claim(ledger)
     as_if_elsewhere(ledger, held)
     now = time.time() + shift

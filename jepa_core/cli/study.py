@@ -210,7 +210,7 @@ def submit_command(
     check_study(loaded)
     options = SlurmOptions(tasks, time, partition, gpus, cpus, memory, option or ())
     script = write_script(loaded, options)
-    jobs = submit(loaded, options, cluster) if now else []
+    jobs = [job.job_id for job in submit(loaded, options, cluster)] if now else []
     if as_json:
         print(json.dumps({"script": str(script), "jobs": jobs}))
     elif jobs:

@@ -17,7 +17,7 @@ FEWEST = 3
 """Data sets from which on there is something to aggregate."""
 DRAWS = 2000
 
-Scores = Mapping[str, Sequence[float]]
+Scores = Mapping[str, Sequence[float] | np.ndarray]
 """For each data set its runs' scores [n]."""
 
 

@@ -60,7 +60,7 @@ def charts(result: StudyResult, logs: Logs) -> list[Chart]:
         lambda: interval_chart(result),
         lambda: seed_chart(result),
         lambda: cost_chart(result),
-        *(lambda key=key: curve_chart(key, logs) for key in CURVES),  # type: ignore[misc]
+        *(lambda key=key: curve_chart(key, logs) for key in CURVES),
     )
     with rc_context(THEMED):
         drawn = [chart for make in draw if (chart := make()) is not None]
@@ -80,7 +80,7 @@ def interval_chart(result: StudyResult) -> Chart | None:
         assert comparison is not None
         if comparison.low is not None and comparison.high is not None:
             axis.plot([comparison.low, comparison.high], [row, row], color=colour, linewidth=2)
-        axis.plot([comparison.difference], [row], "o", color=colour, markersize=6)
+        axis.plot([comparison.difference or 0.0], [row], "o", color=colour, markersize=6)
     axis.set_yticks(range(len(arms)), [_short(arm.arm.name) for arm in arms])
     axis.set_ylim(len(arms) - 0.5, -0.5)
     axis.set_xlabel(f"difference to the baseline{', points' if result.percent else ''}", color=FAINT)
@@ -101,7 +101,7 @@ def seed_chart(result: StudyResult) -> Chart | None:
         colour = SERIES[place % len(SERIES)]
         values = list(arm.by_seed.values())
         axis.plot([place] * len(values), values, "o", color=colour, markersize=5, alpha=0.75, zorder=2)
-        axis.plot([place - 0.25, place + 0.25], [arm.mean, arm.mean], color=colour, linewidth=2, zorder=3)
+        axis.plot([place - 0.25, place + 0.25], [arm.mean or 0.0] * 2, color=colour, linewidth=2, zorder=3)
     names = [_short(arm.arm.name) for arm in arms]
     turn: Any = {"rotation": 30, "ha": "right"} if len(arms) > 6 else {}
     axis.set_xticks(range(len(arms)), names, **turn)

@@ -24,7 +24,7 @@ from jepa_core.runs.start import FREE_TO_CHANGE
 from jepa_core.settings.describe import toml
 from jepa_core.settings.parse import parse
 from jepa_core.settings.recipe import Recipe, flat
-from jepa_core.study.settings import ArmSettings, StudySettings, check_baseline
+from jepa_core.study.settings import ArmSettings, SearchSettings, StudySettings, check_baseline
 
 MANY = 10_000
 """Cells above which a study asks whether it is meant."""
@@ -154,6 +154,8 @@ def load_study(file: Path | str, folder: Path | str | None = None, *, yes: bool 
 
 def study_of(table: Mapping[str, Any], folder: Path, *, file: Path | None = None, yes: bool = False) -> Study:
     """A study from plain values, as a STUDY.toml has them. Raises UserError as `load_study` does."""
+    if isinstance(table.get("search"), Mapping):  # an optional table: its mistakes are found by its own name
+        parse(SearchSettings, table["search"], "study.search")
     settings = parse(StudySettings, table, "study")
     settings.check()
     count = len(settings.seeds) * max(1, len(settings.datasets)) * _arm_count(settings)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_write
@@ -100,8 +101,8 @@ class StudyWorker:
         return submitit.helpers.DelayedSubmission(StudyWorker(self.words))
 
 
-def submit(study: Study, options: SlurmOptions, cluster: str = "slurm") -> list[str]:
-    """Submits the workers through submitit and returns the jobs' ids.
+def submit(study: Study, options: SlurmOptions, cluster: str = "slurm") -> list[Any]:
+    """Submits the workers through submitit and returns its jobs.
 
     Raises UserError where submitit is missing, or the cluster does not take the jobs.
     """
@@ -115,10 +116,10 @@ def submit(study: Study, options: SlurmOptions, cluster: str = "slurm") -> list[
         executor = submitit.AutoExecutor(folder=study.folder / "logs/submitit", cluster=cluster)
         executor.update_parameters(**_parameters(study, options, cluster))
         with executor.batch():
-            jobs = [executor.submit(StudyWorker(words)) for _ in range(options.tasks)]
+            jobs: list[Any] = [executor.submit(StudyWorker(words)) for _ in range(options.tasks)]
     except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
         raise UserError(f"the jobs were not submitted: {' '.join(str(error).split())}") from None
-    return [job.job_id for job in jobs]
+    return jobs
 
 
 def _parameters(study: Study, options: SlurmOptions, cluster: str) -> dict[str, object]:

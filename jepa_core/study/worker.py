@@ -153,8 +153,9 @@ def work(
     if retry:
         forget_failures(study, cells, ledger)
     with stop_on_signals():
-        Worker(study, cells, ledger, say, observers).work(wait)
-    return read_status(study, cells, ledger)
+        worker = Worker(study, cells, ledger, say, observers)
+        worker.work(wait)
+    return read_status(worker.study, worker.cells, ledger)
 
 
 def read_study(study: Study) -> tuple[Study, list[CellStatus]]:

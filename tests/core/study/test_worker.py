@@ -13,7 +13,7 @@ import pytest
 from jepa_core.errors import UserError
 from jepa_core.study import cell_run
 from jepa_core.study.plan import load_study
-from jepa_core.study.worker import prepare, work
+from jepa_core.study.worker import no_observers, prepare, work
 from jepa_core.study.worker_states import CellStatus
 from tests.core.study.conftest import THREE, WriteStudy
 
@@ -23,7 +23,8 @@ TWO_ARMS = ONE + '[arms.a]\n[arms.b]\nset = ["masker.name=random"]\n'
 
 def run(file: Path, **named: Any) -> dict[str, CellStatus]:
     said: list[str] = []
-    return {s.cell.id: s for s in work(load_study(file), say=said.append, observers=list, **named)}
+    settings = {"say": said.append, "observers": list} | named
+    return {s.cell.id: s for s in work(load_study(file), **settings)}
 
 
 def states(cells: dict[str, CellStatus]) -> dict[str, str]:
@@ -163,7 +164,7 @@ def test_a_collapse_is_a_result_with_a_score(
         return real(folder)
 
     monkeypatch.setattr(cell_run, "_final_alarm", alarm)
-    cells = run(write_study(TWO_ARMS))
+    cells = run(write_study(TWO_ARMS), observers=no_observers)
     assert states(cells)["a/seed-0"] == "done"
     assert states(cells)["b/seed-0"] == "collapsed"
     assert "knn.top1" in cells["b/seed-0"].outcome["scores"]

@@ -31,7 +31,7 @@ from jepa_core.runs.run import Run
 from jepa_core.runtime.stop_signals import Stopped
 from jepa_core.settings.recipe import Recipe
 from jepa_core.study.ledger import Claim, Ended, Heartbeat, Ledger
-from jepa_core.study.metric import check_labels, scores_of, shares_of, value_of
+from jepa_core.study.metric import check_labels, failure_of, scores_of, shares_of, value_of
 from jepa_core.study.plan import Cell, Study, digest, identity_of
 
 DIVERGED = "the run has diverged"
@@ -84,7 +84,8 @@ def probing_of(study: Study, recipe: Recipe) -> str:
     """Hash of what the scores depend on besides the training."""
     probes = recipe.to_table()["probes"]
     names = study.settings.probes or tuple(probes)
-    return digest({"split": study.settings.split, "probes": {name: probes.get(name) for name in names}})
+    chosen = {name: probes.get(name) for name in names}
+    return digest({"split": study.settings.split, "images": study.settings.images, "probes": chosen})
 
 
 def is_scored_alike(study: Study, recipe: Recipe, outcome: Mapping[str, Any]) -> bool:
@@ -163,14 +164,15 @@ def _outcome(
     reason = _train(cell, folder, watch, observers)
     step = watch.heartbeat.claim.progress.get("step", 0)
     note = reason or _final_alarm(folder)
+    diverged = {**facts, "state": "diverged", "step": step, **_cost(cell.recipe, step, ledger)}
     if reason is not None or note.endswith(DIVERGED):
-        return {**facts, "state": "diverged", "note": note, "step": step, **_cost(cell.recipe, step, ledger)}
+        return {**diverged, "note": note}
     started = time.monotonic()
     table = _evaluate(study, folder)
     scores = scores_of(table)
-    if "." in study.settings.metric:
-        check_labels(table)
-    value_of(scores, study.settings.metric)
+    if study.settings.metric not in scores:
+        reason = _check_scored(table, study.settings.metric)
+        return {**diverged, "note": reason}
     return {
         **facts,
         "state": "collapsed" if note else "done",
@@ -182,6 +184,18 @@ def _outcome(
         "eval_seconds": round(time.monotonic() - started, 3),
         **_cost(cell.recipe, table["step"], ledger),
     }
+
+
+def _check_scored(table: Mapping[str, Any], metric: str) -> str:
+    """Why the metric is missing where the features are not finite. Raises UserError for any other reason."""
+    if "." in metric:
+        check_labels(table)
+    reason = failure_of(table, metric)
+    if not reason:
+        value_of(scores_of(table), metric)
+    if "not finite" not in reason:
+        raise UserError(f"the metric {metric} has no value: {reason}")
+    return printable(reason)
 
 
 def _facts(cell: Cell) -> dict[str, Any]:
@@ -274,7 +288,8 @@ def _evaluate(study: Study, folder: Path) -> dict[str, Any]:
     """The run's probe table, which is written to eval.json as well, as plain values."""
     from jepa_core.evaluate.run import evaluate_run
 
-    result = evaluate_run(folder, list(study.settings.probes), study.settings.split)
+    settings = study.settings
+    result = evaluate_run(folder, settings.probes, settings.split, images=settings.images)
     table: dict[str, Any] = result.model_dump(mode="json")
     return table
 

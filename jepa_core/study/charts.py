@@ -5,7 +5,6 @@ A figure is drawn once, with matplotlib, for the page (as SVG in the page's own 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jepa_core.plots.curves import SERIES
+from jepa_core.plots.curves import FAINT, GRID, INK, SERIES
 from jepa_core.report.charts import THEMED, png, themed_svg
 from jepa_core.study.results import ArmResult, StudyResult
 from jepa_core.study.words import number
 
-INK, FAINT, GRID = "#1f2329", "#6b7280", "#dfe3e8"
-ROLES = {INK: "ink", FAINT: "faint", GRID: "grid"}
 MOST_ARMS = 40
 """Arms that are drawn; a page with more lists them in its table."""
 CURVES = ("loss", "val_knn", "retrieval", "rankme")
@@ -45,8 +42,6 @@ class Chart:
     def svg(self) -> str:
         """The figure as an `<svg>` element that takes its colours from the page."""
         text = themed_svg(self.figure, self.name)
-        for colour, role in ROLES.items():
-            text = re.sub(rf"\b(fill|stroke): {colour}\b", rf"\1: var(--{role})", text, flags=re.I)
         return text.replace("<svg", f'<svg role="img" aria-label="{self.title}"', 1)
 
     def png(self) -> bytes:

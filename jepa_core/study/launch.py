@@ -24,7 +24,7 @@ from jepa_core.study.worker_states import FINISHED, CellStatus
 
 PARENT = "JEPA_STUDY_PARENT"
 """Environment variable with the process that a worker ends with."""
-MAIN = "import sys; sys.argv[0] = 'jepa'; from jepa_core.cli import main; main()"
+JEPA = (sys.executable, "-m", "jepa_core")
 """The `jepa` command, run by this Python, wherever the command itself may lie."""
 LOOK_EVERY = 2.0
 """Seconds between two looks at the cells."""
@@ -37,7 +37,7 @@ def run_workers(study: Study, words: Sequence[str], count: int, say: Say) -> lis
     """
     threads = study.settings.threads or max(1, _cores() // count)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
-    command = [sys.executable, "-c", MAIN, "study", "work", *words]
+    command = [*JEPA, "study", "work", *words]
     logs = study.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

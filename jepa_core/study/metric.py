@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,15 +20,25 @@ KNOWN_SCORES = {"knn": ("top1", "top1_se"), "linear": ("top1", "top1_se", "l2")}
 
 
 def scores_of(table: Mapping[str, Any]) -> dict[str, float]:
-    """All scores in an eval.json, by name; those of the first task without the task's name."""
-    scores: dict[str, float] = {}
+    """All scores in an eval.json that are numbers, by name; the first task's without the task's name."""
+    scores: dict[str, float | None] = {}
     for number, part in enumerate((table, *table.get("others", ()))):
         row = part["rows"][0]
         prefix = f"{part['task']}/" if number else ""
         scores |= {f"{prefix}{name}": row[name] for name in ROW_SCORES}
         for probe, values in row["scores"].items():
             scores |= {f"{prefix}{probe}.{name}": value for name, value in values.items()}
-    return scores
+    return {name: value for name, value in scores.items() if value is not None and math.isfinite(value)}
+
+
+def failure_of(table: Mapping[str, Any], metric: str) -> str:
+    """Why a score is not a number, as the table says; "" where it does not."""
+    for part in (table, *table.get("others", ())):
+        failures = part["rows"][0].get("failures", {})
+        reason = failures.get(metric.rpartition("/")[2].partition(".")[0]) or failures.get("features")
+        if reason:
+            return str(reason)
+    return ""
 
 
 def shares_of(table: Mapping[str, Any]) -> list[str]:

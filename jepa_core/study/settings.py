@@ -103,6 +103,8 @@ class StudySettings(Settings):
     """The split that the metric is of."""
     probes: tuple[str, ...] = ()
     """Probes of the recipe that are fitted; by default all of them."""
+    images: int | None = Field(None, ge=1)
+    """Samples of each split that scores are made on, a seeded draw; by default all."""
     baseline: str | None = None
     """The arm that the others are compared with; by default the first."""
     arms: dict[str, ArmSettings] = Field(default_factory=dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.stop_signals import REQUEUE
-from jepa_core.study.launch import MAIN
+from jepa_core.study.launch import JEPA
 from jepa_core.study.plan import Study
 
 
@@ -90,7 +89,7 @@ class StudyWorker:
     def __call__(self) -> int:
         """Works, and returns the exit code; again for as long as a signal ended it."""
         while True:
-            code = subprocess.call([sys.executable, "-c", MAIN, "study", "work", *self.words, "--no-wait"])
+            code = subprocess.call([*JEPA, "study", "work", *self.words, "--no-wait"])
             if code != REQUEUE:
                 return code
 

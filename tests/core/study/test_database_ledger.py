@@ -28,7 +28,7 @@ from tests.core.study.conftest import THREE, WriteStudy
 pytest.importorskip("sqlalchemy", reason="claims in a database need jepa-core[study]")
 from jepa_core.study.database_ledger import DatabaseLedger, open_engine
 
-MAIN = "import sys; sys.argv[0] = 'jepa'; from jepa_core.cli import main; main()"
+JEPA = (sys.executable, "-m", "jepa_core")
 ELSEWHERE = ProcessIdentity("another-host", "boot 1", 7, 9)
 
 
@@ -178,7 +178,7 @@ def test_a_study_by_two_workers_without_a_common_disk(
     words = [[str(file), "--folder", str(tmp_path / name)] for name in ("one", "two")]
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", MAIN, "study", "work", *word],
+            [*JEPA, "study", "work", *word],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

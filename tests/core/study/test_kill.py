@@ -15,7 +15,7 @@ import pytest
 
 from tests.core.study.conftest import WriteStudy
 
-MAIN = "import sys; sys.argv[0] = 'jepa'; from jepa_core.cli import main; main()"
+JEPA = (sys.executable, "-m", "jepa_core")
 SAME = ("arm", "seed", "state", "metric", "images", "flops", "steps", "identity", "folder")
 """Columns of cells.csv that no interruption may change."""
 
@@ -35,7 +35,7 @@ set = ["predictor.depth=2"]
 
 def start(file: Path, folder: Path, *words: str) -> subprocess.Popen[bytes]:
     """`jepa study run` with two workers, in a process group of its own."""
-    command = [sys.executable, "-c", MAIN, "study", "run", str(file), "--folder", str(folder), *words]
+    command = [*JEPA, "study", "run", str(file), "--folder", str(folder), *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, env=environment, start_new_session=True, **streams)  # type: ignore[call-overload]
@@ -90,3 +90,30 @@ def test_killed_three_times_and_gone_on_with(write_study: WriteStudy, tmp_path: 
 def sorted_claims(folder: Path, cell: Path) -> list[str]:
     place = folder / "claims" / cell.relative_to(folder / "cells")
     return [file.read_text(encoding="utf-8") for file in sorted(place.glob("*.json"))]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_that_hangs_past_its_lease_loses_its_cell(write_study: WriteStudy, tmp_path: Path) -> None:
+    """Stopped by SIGSTOP in the middle of a cell, woken up once another worker has done it."""
+    text = 'lease = 2\nset = ["train.steps=300"]\nseeds = [0]\nprobes = ["knn"]\n'
+    text += 'recipe = "{recipe}"\n[arms.a]\n'
+    file, folder = write_study(text, "one.toml"), tmp_path / "one"
+    command = [*JEPA, "study", "work", str(file)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    hung = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    wait_for_steps(folder, 60)
+    hung.send_signal(signal.SIGSTOP)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = (folder / "cells/a/seed-0/cell.json").read_bytes()
+    hung.send_signal(signal.SIGCONT)
+    said = hung.communicate()[0]
+    assert hung.returncode == 0
+    assert "another worker has taken it over" in said
+    assert (folder / "cells/a/seed-0/cell.json").read_bytes() == outcome
+    assert len(list((folder / "superseded/a").glob("seed-0-hung*"))) == 1
+    lines = (folder / "cells/a/seed-0/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 301))

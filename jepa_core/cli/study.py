@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jepa_core.cli.console import AsJson, err, out, rows
-from jepa_core.errors import printable
+from jepa_core.cli.console import AsJson, err, rows
+from jepa_core.cli.study_texts import plan_costs, say, say_on_error, show_states, status_row
 
 if TYPE_CHECKING:
     from jepa_core.study.plan import Study
-    from jepa_core.study.predict import ArmPlan
-    from jepa_core.study.worker_states import CellStatus
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -60,18 +56,18 @@ def run(
     from jepa_core.study.worker import forget_failures, prepare, read_study, work
 
     loaded = load_study(file, folder, yes=yes)
-    say = _say if not as_json else _say_on_error
+    tell = say if not as_json else say_on_error
     with _stops():
         if workers == 1:
-            statuses = work(loaded, say=say, observers=_observers, retry=retry)
+            statuses = work(loaded, say=tell, observers=_observers, retry=retry)
         else:
             resolved, cells, ledger = prepare(loaded)
             if retry:
                 forget_failures(resolved, cells, ledger)
-            run_workers(loaded, _words(file, loaded, yes), workers, say)
+            run_workers(loaded, _words(file, loaded, yes), workers, tell)
             statuses = read_study(loaded)[1]
-    _write_report(loaded, report, say)
-    _show_states(statuses, as_json)
+    _write_report(loaded, report, tell)
+    show_states(statuses, as_json)
     raise typer.Exit(exit_code(statuses))
 
 
@@ -92,24 +88,21 @@ def work_command(
     end_with_parent()
     loaded = load_study(file, folder, yes=yes)
     with _stops():
-        statuses = work(loaded, say=_say if not as_json else _say_on_error, wait=wait, retry=retry)
-    _show_states(statuses, as_json)
+        statuses = work(loaded, say=say if not as_json else say_on_error, wait=wait, retry=retry)
+    show_states(statuses, as_json)
     raise typer.Exit(exit_code(statuses))
 
 
 @app.command("status")
 def status(file: StudyFile, folder: Folder = None, yes: Yes = False, as_json: AsJson = False) -> None:
     """Say how far a study is; only reads."""
-    from jepa_core.study.launch import exit_code
     from jepa_core.study.worker import read_study
 
     loaded, statuses = read_study(_load(file, folder, yes))
-    if as_json:
-        _show_states(statuses, as_json)
-    else:
-        rows(("cell", "state", loaded.settings.metric, "seconds", ""), [_row(s, loaded) for s in statuses])
-        _show_states(statuses, as_json)
-    raise typer.Exit(exit_code(statuses) if as_json else 0)
+    if not as_json:
+        head = ("cell", "state", loaded.settings.metric, "seconds", "")
+        rows(head, [status_row(status, loaded) for status in statuses])
+    show_states(statuses, as_json)
 
 
 @contextmanager
@@ -136,7 +129,7 @@ def _words(file: Path, study: Study, yes: bool) -> list[str]:
     return [str(file), "--folder", str(study.folder), *(["--yes"] if yes else [])]
 
 
-def _write_report(study: Study, report: bool, say: Callable[[str], None]) -> None:
+def _write_report(study: Study, report: bool, tell: Callable[[str], None]) -> None:
     from jepa_core.study.results import summarise, write_results
     from jepa_core.study.worker import read_study
 
@@ -145,7 +138,7 @@ def _write_report(study: Study, report: bool, say: Callable[[str], None]) -> Non
         return
     from jepa_core.study.write import write_study_report
 
-    say(f"the report is {write_study_report(study)}")
+    tell(f"the report is {write_study_report(study)}")
 
 
 @app.command("plan")
@@ -168,14 +161,17 @@ def plan(file: StudyFile, folder: Folder = None, yes: Yes = False, as_json: AsJs
     names = ("/".join(filter(None, (p.arm.name, p.dataset))) for p in planned.arms)
     rows(
         head,
-        [(name, *_costs(p), " ".join(p.arm.overrides)) for name, p in zip(names, planned.arms, strict=True)],
+        [
+            (name, *plan_costs(p), " ".join(p.arm.overrides))
+            for name, p in zip(names, planned.arms, strict=True)
+        ],
     )
     shows = facts["detectable_sd"]
-    _say(f"{len(cells)} cells, {planned.hours:.2g} hours of training on one worker, evaluation on top")
+    say(f"{len(cells)} cells, {planned.hours:.2g} hours of training on one worker, evaluation on top")
     from_ = (
         f"from {shows:.2g} standard deviations of the paired differences on" if shows else "with two seeds"
     )
-    _say(f"{facts['seeds']} seeds: the smallest p is {facts['smallest_p']:.2g}; a difference shows {from_}")
+    say(f"{facts['seeds']} seeds: the smallest p is {facts['smallest_p']:.2g}; a difference shows {from_}")
 
 
 @app.command("submit")
@@ -214,9 +210,9 @@ def submit_command(
     if as_json:
         print(json.dumps({"script": str(script), "jobs": jobs}))
     elif jobs:
-        _say(f"submitted {', '.join(jobs)}; the script is {script} as well")
+        say(f"submitted {', '.join(jobs)}; the script is {script} as well")
     else:
-        _say(f"the script is {script}; submit it with: sbatch {script}")
+        say(f"the script is {script}; submit it with: sbatch {script}")
 
 
 @app.command("compare")
@@ -237,7 +233,7 @@ def compare(
     if as_json:
         print(json.dumps(paired.facts(), indent=2))
     else:
-        _say(f"{metric}: {comparison_text(paired.comparison, str(second), paired.percent)}")
+        say(f"{metric}: {comparison_text(paired.comparison, str(second), paired.percent)}")
 
 
 @app.command("report")
@@ -258,59 +254,10 @@ def report_command(
     if as_json:
         print((loaded.folder / "study.json").read_text(encoding="utf-8"), end="")
     else:
-        _say(f"the report is {written}, its pictures and tables are in {written.with_suffix('')}")
-
-
-def _costs(plan: ArmPlan) -> tuple[str, ...]:
-    return (
-        f"{plan.steps:,}",
-        f"{1000 * plan.step_seconds:.1f}",
-        str(plan.to_do),
-        f"{plan.seconds / 3600:.2g}",
-    )
+        say(f"the report is {written}, its pictures and tables are in {written.with_suffix('')}")
 
 
 def _load(file: Path, folder: Path | None, yes: bool) -> Study:
     from jepa_core.study.plan import load_study
 
     return load_study(file, folder, yes=yes)
-
-
-def _row(status: CellStatus, study: Study) -> tuple[str, ...]:
-    score = status.outcome.get("scores", {}).get(study.settings.metric)
-    seconds = status.outcome.get("train_seconds")
-    return (
-        status.cell.id,
-        status.state,
-        "" if score is None else f"{score:.4g}",
-        "" if seconds is None else f"{seconds:.0f}",
-        printable(status.error or status.outcome.get("note", "")),
-    )
-
-
-def _show_states(statuses: list[CellStatus], as_json: bool) -> None:
-    counts = Counter(status.state for status in statuses)
-    if as_json:
-        cells = {status.cell.id: _facts(status) for status in statuses}
-        print(json.dumps({"cells": cells, "states": dict(counts)}, indent=2, ensure_ascii=False))
-        return
-    out.print(", ".join(f"{count} {state}" for state, count in counts.items()), highlight=False)
-    for arm, error in dict.fromkeys((s.cell.arm, s.error) for s in statuses if s.error):
-        err.print(
-            printable(f"arm {arm}: {error}; --retry tries again"),
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
-
-
-def _facts(status: CellStatus) -> dict[str, Any]:
-    return {"state": status.state, "identity": status.cell.identity, "error": status.error, **status.outcome}
-
-
-def _say(text: str) -> None:
-    out.print(printable(text), highlight=False, markup=False, soft_wrap=True)
-
-
-def _say_on_error(text: str) -> None:
-    print(printable(text), file=sys.stderr)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -30,9 +29,10 @@ from jepa_core.runs.lock import RunLocked
 from jepa_core.runs.run import Run
 from jepa_core.runtime.stop_signals import Stopped
 from jepa_core.settings.recipe import Recipe
+from jepa_core.study.cell_folder import prepare_folder
 from jepa_core.study.ledger import Claim, Ended, Heartbeat, Ledger
 from jepa_core.study.metric import check_labels, failure_of, scores_of, shares_of, value_of
-from jepa_core.study.plan import Cell, Study, digest, identity_of
+from jepa_core.study.plan import Cell, Study, digest
 
 DIVERGED = "the run has diverged"
 """How the collapse alarm ends where the features are not finite."""
@@ -211,49 +211,6 @@ def _facts(cell: Cell) -> dict[str, Any]:
         "dirty": bool((where["git"] or {}).get("dirty", False)),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def prepare_folder(study: Study, cell: Cell, evict: bool) -> None:
-    """Makes the cell's folder one of this recipe: a run of another one is kept in `superseded`.
-
-    `evict`: a worker that was given up may still write, so its folder is moved away, and a copy takes its
-    place; what the other one has open then belongs to the folder that was moved.
-    """
-    folder, aside = study.folder_of(cell), study.folder / "superseded"
-    if (folder / "recipe.toml").is_file():
-        written = _identity_in(folder)
-        if written != cell.identity:
-            _move(folder, aside / f"{cell.id}-{written}")
-        elif evict:
-            hung = _move(folder, aside / f"{cell.id}-hung")
-            shutil.copytree(hung, folder, ignore=shutil.ignore_patterns("lock-*.json", "*.partial"))
-    earlier = aside / f"{cell.id}-{cell.identity}"
-    if not (folder / "recipe.toml").is_file() and earlier.is_dir() and _identity_in(earlier) == cell.identity:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.is_dir():
-            _move(folder, aside / f"{cell.id}-empty")
-        earlier.rename(folder)
-
-
-def _identity_in(folder: Path) -> str:
-    """The identity of the run in a folder; "unknown" where its recipe cannot be read any more."""
-    from jepa_core.runs.folder import read_run_recipe
-
-    try:
-        return identity_of(read_run_recipe(folder))
-    except UserError:
-        return "unknown"
-
-
-def _move(folder: Path, target: Path) -> Path:
-    """Renames a folder to `target`, or to that name with a number behind it where it is taken."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    number, place = 1, target
-    while place.exists():
-        number += 1
-        place = target.with_name(f"{target.name}-{number}")
-    folder.rename(place)
-    return place
 
 
 def with_checkpoints(recipe: Recipe) -> Recipe:

@@ -19,6 +19,11 @@ from jepa_core.study.plan import Cell, Study, digest, identity_of
 from jepa_core.study.search import with_trials
 
 PLAN = "plan.json"
+OWN = {
+    *(PLAN, "cells", "claims", "shared", "superseded", "logs", "submit.sh"),
+    *("cells.csv", "study.json", "report", "report.html"),
+}
+"""What a study has in its folder."""
 
 
 def open_ledger(study: Study) -> Ledger:
@@ -74,10 +79,10 @@ def check_folder(study: Study, cells: list[Cell]) -> None:
         raise UserError(f"the study's folder {str(folder)!r} is a file; name another with --folder")
     plan = read_plan(folder)
     if plan is None:
-        entries = sorted(os.listdir(folder)) if folder.is_dir() else []
-        if entries and not {"cells", "claims", "shared"} & {*entries}:
+        foreign = sorted({*os.listdir(folder)} - OWN if folder.is_dir() else ())
+        if foreign:
             raise UserError(
-                f"{str(folder)!r} is not a study's folder, but holds {entries[0]}; name another with --folder"
+                f"{str(folder)!r} is not a study's folder, but holds {foreign[0]}; name another with --folder"
             )
         return
     ours, theirs = {(cell.id, cell.identity) for cell in cells}, {*map(tuple, plan["cells"].items())}

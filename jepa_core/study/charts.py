@@ -5,6 +5,7 @@ A figure is drawn once, with matplotlib, for the page (as SVG in the page's own 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ def interval_chart(result: StudyResult) -> Chart | None:
     arms = arms[:MOST_ARMS]
     if not arms:
         return None
-    figure, axis = _canvas(5.4, 0.55 + 0.32 * len(arms), left=0.3)
+    figure, axis = _canvas(5.4, 0.55 + 0.32 * len(arms), left=0.06 + 0.0135 * _longest(arms))
     axis.axvline(0, color=FAINT, linewidth=1)
     for row, arm in enumerate(arms):
         comparison, colour = arm.comparison, SERIES[0] if arm.verdict != "cannot tell" else FAINT
@@ -88,7 +89,8 @@ def seed_chart(result: StudyResult) -> Chart | None:
     arms = [arm for arm in result.arms if arm.by_seed][:MOST_ARMS]
     if not arms:
         return None
-    figure, axis = _canvas(5.4, 3.0, bottom=0.14 if len(arms) < 7 else 0.36)
+    room = 0.45 if len(arms) < 7 else 0.2 + 0.075 * _longest(arms)
+    figure, axis = _canvas(5.4, 2.5 + room, bottom=room / (2.5 + room))
     for seed in dict.fromkeys(seed for arm in arms for seed in arm.by_seed):
         points = [(place, arm.by_seed[seed]) for place, arm in enumerate(arms) if seed in arm.by_seed]
         axis.plot(*zip(*points, strict=True), color=GRID, linewidth=1, zorder=1)
@@ -98,7 +100,7 @@ def seed_chart(result: StudyResult) -> Chart | None:
         axis.plot([place] * len(values), values, "o", color=colour, markersize=5, alpha=0.75, zorder=2)
         axis.plot([place - 0.25, place + 0.25], [arm.mean or 0.0] * 2, color=colour, linewidth=2, zorder=3)
     names = [_short(arm.arm.name) for arm in arms]
-    turn: Any = {"rotation": 30, "ha": "right"} if len(arms) > 6 else {}
+    turn: Any = {"rotation": 90} if len(arms) > 6 else {}
     axis.set_xticks(range(len(arms)), names, **turn)
     axis.set_xlim(-0.5, len(arms) - 0.5)
     axis.set_ylabel(_metric(result), color=FAINT)
@@ -112,22 +114,19 @@ def cost_chart(result: StudyResult) -> Chart | None:
     arms = [arm for arm in result.arms if arm.mean is not None and arm.train_seconds][:MOST_ARMS]
     if len(arms) < 2:
         return None
-    figure, axis = _canvas(5.4, 3.0)
+    figure, axis = _canvas(5.4, 3.0, right=0.98 if len(arms) <= 8 else 0.64)
     for place, arm in enumerate(arms):
         colour, spread = SERIES[place % len(SERIES)], arm.sd or 0.0
         minutes = (arm.train_seconds or 0.0) / 60
-        axis.errorbar(
-            [minutes], [arm.mean], yerr=[spread], fmt="o", color=colour, markersize=6, linewidth=1.4
-        )
-        axis.annotate(
-            _short(arm.arm.name),
-            (minutes, arm.mean or 0.0),
-            xytext=(6, 4),
-            textcoords="offset points",
-            color=INK,
-        )
+        point: Any = {"x": [minutes], "y": [arm.mean or 0.0], "yerr": [spread], "fmt": "o"}
+        axis.errorbar(**point, color=colour, markersize=6, linewidth=1.4, label=_short(arm.arm.name))
+        if len(arms) <= 8:
+            beside: Any = {"xytext": (6, 4), "textcoords": "offset points", "color": INK}
+            axis.annotate(_short(arm.arm.name), (minutes, arm.mean or 0.0), **beside)
+    if len(arms) > 8:
+        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
     axis.set_xlim(left=0)
-    axis.margins(x=0.18)
+    axis.margins(x=0.18 if len(arms) <= 8 else 0.05)
     axis.set_xlabel("training time of a cell, minutes", color=FAINT)
     axis.set_ylabel(_metric(result), color=FAINT)
     says = "Mean score with one standard deviation over seeds, against the median training time of a cell."
@@ -141,7 +140,7 @@ def curve_chart(key: str, logs: Logs) -> Chart | None:
     series = {arm: found for arm, cells in list(logs.items())[:8] if (found := _series(cells, key))}
     if not series:
         return None
-    figure, axis = _canvas(5.4, 2.8, right=0.74)
+    figure, axis = _canvas(5.4, 2.8, right=0.66)
     for place, (arm, lines) in enumerate(series.items()):
         steps = np.linspace(max(line[0][0] for line in lines), min(line[0][-1] for line in lines), POINTS)
         values = np.array([np.interp(steps, *line) for line in lines])
@@ -150,7 +149,7 @@ def curve_chart(key: str, logs: Logs) -> Chart | None:
             axis.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
         axis.plot(steps, values.mean(0), color=colour, linewidth=1.6, label=_short(arm, 22))
     axis.set_xlabel("optimizer step", color=FAINT)
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
     says = "Mean over seeds; the band reaches from the least to the greatest."
     return Chart(f"curve-{key}", title(key), says, figure)
 
@@ -173,7 +172,7 @@ def _heat_map(result: StudyResult, base: str, across: str, down: str) -> Chart |
             values[row, grid[across].index(arm.arm.factors[across])] = arm.mean
     if np.isnan(values).all():
         return None
-    figure, axis = _canvas(1.6 + 0.8 * values.shape[1], 1.0 + 0.45 * values.shape[0], left=0.28)
+    figure, axis = _canvas(5.4, 0.8 + 0.4 * values.shape[0])
     axis.grid(False)
     axis.imshow(values, cmap="viridis", aspect="auto")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
@@ -218,8 +217,14 @@ def _metric(result: StudyResult) -> str:
     return f"{settings.metric} on {settings.split}{', %' if result.percent else ''}"
 
 
-def _short(name: str, most: int = 30) -> str:
+def _short(name: str, most: int = 26) -> str:
+    """An arm's name without the sections of a grid's settings: `union depth=2`; a long one is cut."""
+    name = re.sub(r"(?:\w+\.)+(\w+=)", r"\1", name).replace(",", " ")
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _longest(arms: Sequence[ArmResult]) -> int:
+    return max(len(_short(arm.arm.name)) for arm in arms)
 
 
 def arm_colour(place: int) -> str:

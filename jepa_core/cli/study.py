@@ -53,7 +53,7 @@ def run(
     """
     from jepa_core.study.launch import exit_code, run_workers
     from jepa_core.study.plan import load_study
-    from jepa_core.study.worker import forget_failures, prepare, read_study, work
+    from jepa_core.study.worker import forget_failures, prepare, read_study, set_threads, work
 
     loaded = load_study(file, folder, yes=yes)
     tell = say if not as_json else say_on_error
@@ -61,10 +61,11 @@ def run(
         if workers == 1:
             statuses = work(loaded, say=tell, observers=_observers, retry=retry)
         else:
+            threads = set_threads(loaded, workers)  # steps are measured as the workers will do them
             resolved, cells, ledger = prepare(loaded)
             if retry:
                 forget_failures(resolved, cells, ledger)
-            run_workers(loaded, _words(file, loaded, yes), workers, tell)
+            run_workers(loaded, _words(file, loaded, yes), workers, threads, tell)
             statuses = read_study(loaded)[1]
     _write_report(loaded, report, tell)
     show_states(statuses, as_json)

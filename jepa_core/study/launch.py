@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import IO
 
 from jepa_core.runtime.stop_signals import REQUEUE, Stopped
@@ -30,12 +29,11 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at the cells."""
 
 
-def run_workers(study: Study, words: Sequence[str], count: int, say: Say) -> list[int]:
+def run_workers(study: Study, words: Sequence[str], count: int, threads: int, say: Say) -> list[int]:
     """Starts `count` processes of `jepa study work WORDS`, waits for them, and returns their exit codes.
 
     Raises Stopped where a signal asks this process to end; the workers are asked first, and save.
     """
-    threads = study.settings.threads or max(1, _cores() // count)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
     command = [*JEPA, "study", "work", *words]
     logs = study.folder / "logs"
@@ -105,14 +103,3 @@ def exit_code(statuses: Sequence[CellStatus]) -> int:
     if states & {"failed", "stopped"}:
         return 1
     return 0 if states <= {*FINISHED} else REQUEUE
-
-
-def log_of(study: Study) -> Path:
-    """The folder of the workers' logs."""
-    return study.folder / "logs"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

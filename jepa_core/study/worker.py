@@ -7,6 +7,7 @@ the arm; the others go on.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -175,12 +176,15 @@ def forget_failures(study: Study, cells: Sequence[Cell], ledger: Ledger) -> None
             ledger.forget(status.cell.id, status.cell.identity)
 
 
-def set_threads(study: Study) -> None:
-    """Gives torch the study's threads, where it names them."""
-    if study.settings.threads is not None:
-        import torch
+def set_threads(study: Study, workers: int = 1) -> int:
+    """Gives torch the threads that each of `workers` processes has, and returns their number."""
+    import torch
 
-        torch.set_num_threads(study.settings.threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = torch.get_num_threads() if workers == 1 else max(1, cores // workers)
+    threads = study.settings.threads or shared
+    torch.set_num_threads(threads)
+    return threads
 
 
 @contextmanager

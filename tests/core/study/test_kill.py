@@ -117,3 +117,37 @@ def test_a_worker_that_hangs_past_its_lease_loses_its_cell(write_study: WriteStu
     assert len(list((folder / "superseded/a").glob("seed-0-hung*"))) == 1
     lines = (folder / "cells/a/seed-0/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 301))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_signal_stops_all_workers_and_the_same_command_goes_on(
+    write_study: WriteStudy, tmp_path: Path
+) -> None:
+    file, folder = write_study(LONGER), tmp_path / "stopped"
+    process = start(file, folder, "--workers", "2")
+    wait_for_steps(folder, 15)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    claims = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("claims/*/*/*.json")]
+    assert {claim["ended"] for claim in claims} <= {"stopped", "done"}
+    assert start(file, folder).wait() == 0
+    assert {row["state"] for row in rows(folder)} == {"done"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_workers_end_when_the_command_that_started_them_is_killed(
+    write_study: WriteStudy, tmp_path: Path
+) -> None:
+    file, folder = write_study(LONGER.replace("40", "4000")), tmp_path / "orphans"
+    process = start(file, folder, "--workers", "2")
+    wait_for_steps(folder, 15)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while any(
+        not json.loads(path.read_text(encoding="utf-8"))["ended"] for path in folder.glob("claims/*/*/*.json")
+    ):
+        assert time.monotonic() < end, "a worker goes on without its parent"
+        time.sleep(0.2)

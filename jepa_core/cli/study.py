@@ -81,7 +81,10 @@ def work_command(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Be a worker of a study: do cells until nothing is left. Start as many as you wish, anywhere."""
+    """Be a worker of a study: do cells until nothing is left. Start as many as you wish, anywhere.
+
+    Exit code 0: nothing is left to do; 1: some cells failed; 75: stopped by a signal.
+    """
     from jepa_core.study.launch import end_with_parent, exit_code
     from jepa_core.study.plan import load_study
     from jepa_core.study.worker import work
@@ -91,7 +94,7 @@ def work_command(
     with _stops():
         statuses = work(loaded, say=say if not as_json else say_on_error, wait=wait, retry=retry)
     show_states(statuses, as_json)
-    raise typer.Exit(exit_code(statuses))
+    raise typer.Exit(int(exit_code(statuses) == 1))  # what others still do is no reason to come again
 
 
 @app.command("status")

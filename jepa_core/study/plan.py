@@ -75,6 +75,8 @@ class Study:
     arms: tuple[Arm, ...]
     steps: Mapping[str, int] = field(default_factory=dict)
     """Optimizer steps by arm (and data set), where a budget sets them."""
+    resolved: dict[tuple[str, ...], Recipe] = field(default_factory=dict, compare=False, repr=False)
+    """Recipes that were resolved already, by their overrides: a large grid is resolved once."""
 
     @property
     def baseline(self) -> str:
@@ -101,17 +103,20 @@ class Study:
         """The run's folder."""
         return self.folder / "cells" / cell.id
 
-    def recipe_of(self, arm: Arm, dataset: str | None, *more: str) -> Recipe:
+    def recipe_of(self, arm: Arm, dataset: str | None) -> Recipe:
         """An arm's resolved recipe on one data set, with the steps of the budget. Raises UserError."""
         settings = self.settings
         chosen = settings.datasets[dataset].set if dataset is not None else ()
         steps = self.steps.get(arm_key(arm, dataset))
         budget = () if steps is None else (f"train.steps={steps}",)
-        path = _recipe_path(settings.recipe, self.file)
-        try:
-            return load_recipe(path, *settings.set, *chosen, *arm.overrides, *budget, *more)
-        except UserError as error:
-            raise UserError(f"arm {arm.name!r}: {error}") from None
+        overrides = (*settings.set, *chosen, *arm.overrides, *budget)
+        if overrides not in self.resolved:
+            try:
+                path = _recipe_path(settings.recipe, self.file)
+                self.resolved[overrides] = load_recipe(path, *overrides)
+            except UserError as error:
+                raise UserError(f"arm {arm.name!r}: {error}") from None
+        return self.resolved[overrides]
 
     def cells(self) -> list[Cell]:
         """Every cell, seed by seed, so that a study that is cut short has whole pairs.

@@ -9,22 +9,23 @@ goes on exactly where it stood.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from jepa_core import observers
 from jepa_core.data.images import Skipped
-from jepa_core.data.loader import make_loader
 from jepa_core.data.step_dataset import StepBatch
 from jepa_core.data.workers import WorkerDied
 from jepa_core.errors import UserError
-from jepa_core.evaluate.online import OnlineKnn, measure
+from jepa_core.evaluate.online import OnlineKnn, SpeedMeter, measure
 from jepa_core.jepa import Output
 from jepa_core.runs import checkpoints
+from jepa_core.runs.batches import draw_first, micro_batches, training_batches
 from jepa_core.runs.checkpoint_writer import CheckpointWriter
 from jepa_core.runs.events_file import record
 from jepa_core.runs.folder import RECIPE
@@ -124,7 +125,7 @@ class Trainer:
         self.settings = run.recipe.train
         self.eval_every = self.settings.eval_every if run.samples.classes else 0
         self.knn = OnlineKnn(run)
-        self._timed = time.monotonic(), run.step
+        self.speed = SpeedMeter(run)
         self._problems: list[tuple[Sequence[Skipped], Sequence[str]]] = []
 
     def train(self, batches: Iterable[Sequence[StepBatch]]) -> None:
@@ -139,6 +140,9 @@ class Trainer:
                     ):
                         self.stop(self._signal_of_all())
             self.writer.wait()
+        except (OSError, UserError):
+            time.sleep(0.3)  # a folder that is being removed loses its files one by one
+            raise
         finally:
             self.lock.check()  # that the folder is gone says more than which file was missed first
 
@@ -172,7 +176,7 @@ class Trainer:
         if saving:
             self.save()
         if logging:
-            self._timed = time.monotonic(), self.run.step
+            self.speed.restart()
 
     def _notify(self, metrics: Mapping[str, Any]) -> None:
         """Tells the observers of the step. Raises UserError where the folder or a checkpoint is lost."""
@@ -184,7 +188,7 @@ class Trainer:
         self.writer.check()
 
     def _measure(self, output: Output) -> dict[str, Any]:
-        metrics = measure(self.run, output) | {"images_per_s": self._speed()} | self.run.inputs.metrics()
+        metrics = measure(self.run, output) | self.speed.read() | self.run.inputs.metrics()
         if self.eval_every and self._is_due(self.eval_every):
             metrics["val_knn"] = self.knn()
         return metrics
@@ -213,12 +217,6 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return self.run.step == self.run.total_steps or (every > 0 and self.run.step % every == 0)
 
-    def _speed(self) -> float:
-        """Images a second since the last logged step."""
-        started, first_step = self._timed
-        images = (self.run.step - first_step) * self.settings.batch_size
-        return images / max(time.monotonic() - started, 1e-9)
-
 
 @contextmanager
 def with_step_in_error(run: Run, kind: type[Exception]) -> Iterator[None]:
@@ -234,7 +232,7 @@ def with_step_in_error(run: Run, kind: type[Exception]) -> Iterator[None]:
             raise error.__context__ from None  # an observer failed at the end, after what had ended the run
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
-            text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+            text = f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else error.strerror
         raise UserError(f"stopped at step {run.step:,}: {text}; {_last_good(run.folder)}") from error
 
 
@@ -244,54 +242,3 @@ def _last_good(folder: Path) -> str:
     except UserError as error:
         return str(error)
     return f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
-
-
-def micro_batches(recipe: Recipe, ranks: Ranks) -> int:
-    """Forward passes of one optimizer step, those of all processes; each does as many as the others.
-
-    Raises UserError where the sizes do not divide.
-    """
-    size = recipe.train.batch_size
-    part = recipe.train.micro_batch or max(1, size // ranks.world_size)
-    if size % part:
-        raise UserError(f"train.micro_batch {part} does not divide train.batch_size {size}")
-    if (size // part) % ranks.world_size:
-        raise UserError(
-            f"{size // part} micro-batches of {part} (train.batch_size {size}) cannot be shared evenly by "
-            f"{ranks.world_size} processes; change train.micro_batch or their number"
-        )
-    return size // part
-
-
-def training_batches(run: Run, parts: int) -> Iterator[list[StepBatch]]:
-    """This process's micro-batches of each step still to do; micro-batch m is drawn as rank m of `parts`."""
-    recipe, model, ranks = run.recipe, run.model, run.training.ranks
-    count = parts // ranks.world_size
-    flat = make_loader(
-        run.samples,
-        recipe.transform,
-        model.encoder.view_shape(),
-        recipe.train.batch_size // parts,
-        steps=range(run.step, run.total_steps),
-        seed=recipe.seed,
-        ranks=range(ranks.rank * count, (ranks.rank + 1) * count),
-        world=parts,
-        workers=recipe.data.workers,
-        masker=model.masker,
-        grid=model.grid(),
-        total_steps=run.total_steps,
-        max_corrupt=recipe.data.max_corrupt,
-        pin_memory=run.training.device.type == "cuda",
-    )
-    return _group(iter(flat), count)
-
-
-def draw_first(batches: Iterator[list[StepBatch]]) -> Iterator[list[StepBatch]]:
-    """All batches, the first drawn already: unusable data raise before anything is written."""
-    first = list(islice(batches, 1))
-    return chain(first, batches)
-
-
-def _group(flat: Iterator[StepBatch], parts: int) -> Iterator[list[StepBatch]]:
-    while group := list(islice(flat, parts)):
-        yield group

@@ -40,7 +40,7 @@ optimizer = {{ lr = 1e-3, warmup_steps = 5 }}
 train = {{ steps = {steps}, batch_size = 8, log_every = 1, checkpoint_every = 2, device = "cpu" }}
 probes = {{ knn = {{ name = "knn", k = 3 }} }}
 """
-SPEED = {"images_per_s"}
+SPEED = {"images_per_s", "cpu_s_per_step", "other_cores"}
 
 
 def write_recipe(folder: Path) -> Path:

@@ -1,1 +1,1 @@
-"""One training step under the magnifying glass: `jepa bench step`."""
+"""Measuring one training step, stage by stage and as a whole: `jepa bench step`."""

@@ -1,8 +1,8 @@
-"""Where the time of a training step goes, stage by stage.
+"""The time of each stage of a training step.
 
-What is unusual: the step is the training loop's own, with a clock put around its stages from outside, so
-that nothing in the engine knows of being measured. At each end of a stage the device is waited for: the
-stages are true, but their sum is more than a step that nobody interrupts.
+What is unusual: the step is the training loop's own. Its methods are wrapped from outside while it is
+measured, so that the engine holds no timing code. The device is synchronised at both ends of each stage, so
+the stages add up to more than an uninterrupted step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STAGES = (
 
 
 class Clock:
-    """Seconds of each stage; what one stage calls counts for the inner one alone."""
+    """Seconds of each stage; the time of a stage that another one calls counts for the inner one only."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -34,22 +34,22 @@ class Clock:
         self._open: list[str] = []
         self._since = 0.0
 
-    def around(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, whose time is added to the stage's."""
+    def wrap(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, with its time added to the stage's."""
 
         def timed(*args: Any, **named: Any) -> Any:
-            self._turn()
+            self._switch()
             self._open.append(stage)
             try:
                 return call(*args, **named)
             finally:
-                self._turn()
+                self._switch()
                 self._open.pop()
 
         return timed
 
-    def _turn(self) -> None:
-        """Gives the time since the last turn to the innermost open stage."""
+    def _switch(self) -> None:
+        """Adds the time since the last switch to the innermost open stage."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
@@ -59,8 +59,8 @@ class Clock:
 
 
 @contextmanager
-def watched(training: TrainingStep, clock: Clock) -> Iterator[None]:
-    """While it is entered, the stages of a training step are timed."""
+def time_stages(training: TrainingStep, clock: Clock) -> Iterator[None]:
+    """While it is entered, the stages of a training step are timed by `clock`."""
     model = training.model
     places: list[tuple[Any, str, str]] = [
         (model, "encode_target", "target forward"),
@@ -72,27 +72,27 @@ def watched(training: TrainingStep, clock: Clock) -> Iterator[None]:
         (training, "forward", "loss"),
         (training, "accumulate", BACKWARD),
     ]
-    before = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
+    originals = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
     for owner, name, stage in places:
-        setattr(owner, name, clock.around(stage, getattr(owner, name)))
+        setattr(owner, name, clock.wrap(stage, getattr(owner, name)))
     try:
         yield
     finally:
-        for owner, name, was in before:
+        for owner, name, original in originals:
             delattr(owner, name)
-            if was is not None:
-                setattr(owner, name, was)
+            if original is not None:
+                setattr(owner, name, original)
 
 
 Draw = Callable[[], tuple[Batch, MaskPlan]]
 
 
-def split(training: TrainingStep, draw: Draw, steps: int) -> dict[str, float]:
-    """Seconds of each stage, the mean of `steps`; `draw` gives a batch on the device, and masks for it."""
+def measure_stages(training: TrainingStep, draw: Draw, steps: int) -> dict[str, float]:
+    """Mean seconds of each stage over `steps` steps; `draw` returns a batch on the device, and its masks."""
     training(*draw())
     clock = Clock(training.device)
-    fetch = clock.around(DATA, draw)
-    with watched(training, clock):
+    fetch = clock.wrap(DATA, draw)
+    with time_stages(training, clock):
         for _ in range(steps):
             training(*fetch())
     return {stage: seconds / steps for stage, seconds in clock.seconds.items()}

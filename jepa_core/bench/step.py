@@ -1,8 +1,8 @@
-"""`jepa bench step`: one training step by stages, as a whole, and beside the same step another way.
+"""`jepa bench step`: the time of one training step, by stages and as a whole, beside other implementations.
 
-What is unusual: a way is judged by model FLOPs utilisation against the matrix product that this machine was
-measured at, not against a data sheet. All ways get the same images and the same masks; images are random and
-lie on the device, since decoding them is the data workers' time and not the step's.
+What is unusual: an implementation is judged by model FLOPs utilisation relative to the matrix product rate
+measured on this machine, not to a data sheet. All implementations get the same images and masks. Images are
+random and already on the device, since decoding them is the data workers' time and not the step's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from jepa_core import plugins
 from jepa_core.assembly import build_model, random_batch, sample_masks
-from jepa_core.bench.stages import split
+from jepa_core.bench.stages import measure_stages
 from jepa_core.errors import UserError
 from jepa_core.evaluate.flops import step_flops
 from jepa_core.jepa import JEPA
@@ -32,13 +32,13 @@ from jepa_core.types.mask_plan import MaskPlan
 from jepa_kernels.bench.ceilings import Ceilings
 
 OFFICIAL = "official"
-"""The peer, of those that plugins offer by `jepa_peers`, that `--official` asks for."""
+"""Name of the implementation, among those of the hook `jepa_peers`, that `--official` selects."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do the step: seconds, images of it, utilisation (0 to 1), and on a GPU the peak bytes above
-    weights and optimizer."""
+    """One implementation of the step: seconds and images of a step, utilisation (0 to 1), and on a GPU the
+    peak memory in bytes above weights and optimizer."""
 
     name: str
     seconds: float
@@ -49,7 +49,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured: seconds of each stage, operations of a step, and the ways, ours first."""
+    """The measurements: seconds of each stage, operations of a step, and the implementations, ours first."""
 
     what: str
     operations: int
@@ -73,7 +73,7 @@ class Inputs:
         self.drawn = 0
 
     def draw(self) -> tuple[Batch, MaskPlan]:
-        """The next batch: masks drawn and moved, images moved."""
+        """The next batch and its masks, moved to the device."""
         plan = sample_masks(self.model, self.size, self.seed, self.drawn)
         self.drawn += 1
         images = self.host.to(self.device, non_blocking=True)
@@ -82,10 +82,10 @@ class Inputs:
 
 def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool = False) -> Report:
     """Measures `steps` training steps of one micro-batch each, on the recipe's device; with
-    `train.cuda_graph` as they are and recorded.
+    `train.cuda_graph` both without and with CUDA graphs.
 
-    Raises UserError where the recipe cannot be trained, and with `official` where no plugin offers that way
-    or the way does not do what the recipe asks for.
+    Raises UserError where the recipe cannot be trained, and with `official` where no plugin offers that
+    implementation or it cannot train this recipe.
     """
     keep_freed_blocks()
     device = pick_device(recipe.train.device)
@@ -96,7 +96,7 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
     batch, plan = inputs.draw()
     peer = _peer(recipe, model, plan) if official else None
     operations = step_flops(model, batch, plan)
-    stages = split(training, inputs.draw, steps)
+    stages = measure_stages(training, inputs.draw, steps)
     calls: dict[str, Callable[[], Any]] = {"jepa-core": lambda: training(batch, without_cache(plan))}
     if captured is not None:
         calls["jepa-core, CUDA graphs"] = lambda: captured(batch, plan)
@@ -104,22 +104,22 @@ def measure_step(recipe: Recipe, ceilings: Ceilings, steps: int, official: bool 
         calls["the released code's way"] = lambda: peer(batch, plan)
     ways = []
     for name, call in calls.items():
-        seconds, peak = _timed(call, device, steps)
-        used = operations / seconds / ceilings.matmul
-        ways.append(Way(name, seconds, inputs.size, used, peak))
-    return Report(_described(recipe, inputs, training), operations, stages, ways)
+        seconds, peak = _measure_call(call, device, steps)
+        utilisation = operations / seconds / ceilings.matmul
+        ways.append(Way(name, seconds, inputs.size, utilisation, peak))
+    return Report(_description(recipe, inputs, training), operations, stages, ways)
 
 
 def _peer(recipe: Recipe, model: JEPA, plan: MaskPlan) -> Callable[[Batch, MaskPlan], Any]:
-    offered = plugins.registry().peers()
-    if OFFICIAL not in offered:
+    peers = plugins.registry().peers()
+    if OFFICIAL not in peers:
         raise UserError("no loaded plugin offers the released code's way of a step (hook jepa_peers)")
-    step: Callable[[Batch, MaskPlan], Any] = offered[OFFICIAL](recipe, model, plan)
+    step: Callable[[Batch, MaskPlan], Any] = peers[OFFICIAL](recipe, model, plan)
     return step
 
 
-def _timed(call: Callable[[], Any], device: torch.device, steps: int) -> tuple[float, int | None]:
-    """(seconds of a call, the mean of `steps` in a row; peak bytes above what was there, on a GPU)."""
+def _measure_call(call: Callable[[], Any], device: torch.device, steps: int) -> tuple[float, int | None]:
+    """(mean seconds of a call over `steps` calls; peak bytes above those allocated before, on a GPU)."""
     for _ in range(WARM + 1):
         call()
     on_gpu = device.type == "cuda"
@@ -136,6 +136,6 @@ def _timed(call: Callable[[], Any], device: torch.device, steps: int) -> tuple[f
     return seconds, torch.cuda.max_memory_allocated(device) - before if on_gpu else None
 
 
-def _described(recipe: Recipe, inputs: Inputs, training: TrainingStep) -> str:
+def _description(recipe: Recipe, inputs: Inputs, training: TrainingStep) -> str:
     precision = "bf16" if training.bf16 else "fp32"
     return f"{recipe.name}, {inputs.size} images a step, {precision}, {inputs.device}"

@@ -156,9 +156,11 @@ def _read(file: Path) -> dict[str, Any] | None:
         index = json.loads(file.read_bytes()) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
-    known_keys = Known.__annotations__.keys()
-    whole = isinstance(index, dict) and index.keys() >= {"state", "known"}
-    return index if whole and (index["known"] is None or index["known"].keys() >= known_keys) else None
+    if not isinstance(index, dict) or not index.keys() >= {"state", "known"}:
+        return None
+    offers = index["known"]
+    complete = isinstance(offers, dict) and offers.keys() >= Known.__annotations__.keys()
+    return index if complete or offers is None else None
 
 
 def _state() -> list[list[str]]:

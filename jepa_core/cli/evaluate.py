@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,23 +55,18 @@ def evaluate(
 
     jepa eval runs/one runs/two probes.knn.k=10 --images 5000
     """
-    from jepa_core.evaluate.run import evaluate_runs
+    from jepa_core.evaluate import run as evaluation
     from jepa_core.observers.progress_bar import Terminal
 
     runs, overrides = split_words(run)
     names = [name.strip() for words in probe or () for name in words.split(",")]
     with Terminal() as progress:
-        results = evaluate_runs(
-            [Path(folder) for folder in runs],
-            list(dict.fromkeys(names)),
-            split,
-            role,
-            progress,
-            overrides=overrides,
-            images=images,
-            out=out,
-            cache=cache,
-        )
+        chosen = (list(dict.fromkeys(names)), split, role, progress)
+        options: Any = {"overrides": overrides, "images": images, "out": out, "cache": cache}
+        if len(runs) == 1:
+            results = [evaluation.evaluate_run(Path(runs[0]), *chosen, **options)]
+        else:
+            results = evaluation.evaluate_runs([Path(folder) for folder in runs], *chosen, **options)
     tables = [json.loads(result.model_dump_json()) for result in results]
     if as_json and len(runs) == 1:
         print_json(tables[0])

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from jepa_core.cli import completion as complete
-from jepa_core.cli.console import Role
-from jepa_core.cli.console import out as console
+from jepa_core.cli.console import AsJson, Role, print_json, say
 from jepa_core.report.defaults import FULL_RUNS, IMAGES
 
 
@@ -43,6 +42,7 @@ def report(
             help=f"Leave out the sections of single runs; by default for more than {FULL_RUNS} runs",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show what runs learned: one page with curves, masks, features, neighbours, probes."""
     from jepa_core.observers.progress_bar import Terminal
@@ -59,4 +59,9 @@ def report(
             comparison_only=comparison_only,
             progress=progress,
         )
-    console.print(f"the report is {page}, its pictures are in {page.with_suffix('')}", soft_wrap=True)
+    if as_json:
+        print_json(
+            {"page": str(page), "pictures": str(page.with_suffix("")), "runs": [str(run) for run in runs]}
+        )
+    else:
+        say(f"the report is {page}, its pictures are in {page.with_suffix('')}")

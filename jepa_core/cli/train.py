@@ -86,13 +86,13 @@ def _train(
     as_json: bool,
 ) -> None:
     """Trains and says how it ended; a signal ends the command with exit code 75, Ctrl-C twice with 130."""
+    from jepa_core import observers
     from jepa_core import trainer as loop
-    from jepa_core.observers.standard import standard
     from jepa_core.runs.status import read_status
     from jepa_core.runtime.distributed import is_main
     from jepa_core.runtime.stop_signals import REQUEUE, Stopped
 
-    watch = [RunStart(labels), *standard()]
+    watch = [RunStart(labels), *observers.standard()]
     try:
         finished = loop.train(
             recipe, folder, resume=resume, watch=watch, overwrite=overwrite, allow_change=allow_change

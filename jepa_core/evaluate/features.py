@@ -1,8 +1,8 @@
 """Frozen features of a data split, for the probes.
 
 What is unusual: every kind of feature (trained encoder, random twin, raw pixels) is a `FeatureMap` with
-a description of its own, and `extract` asks all of them in one pass over the data, so that the rows of a
-probe table have seen the same images and each image is read once. Features are taken under `no_grad`, not
+a description of its own, and `extract` evaluates all of them in one pass over the data, so that the rows of
+a probe table are of the same images and each image is read once. Features are taken under `no_grad`, not
 in inference mode: what a source or an encoder caches at its first use has to serve training afterwards.
 
 Axes: B samples of a batch, n samples of a split, N tokens of the grid, D width.
@@ -35,11 +35,11 @@ class Features:
     values: Tensor
     labels: Tensor
     tokens: Tensor | None = None
-    """Those of every token [n, N, D], where they were asked for."""
+    """Features of every token [n, N, D]; None unless they were asked for."""
 
 
 def model_features(model: FeatureModel, name: str, role: Role = "target", tokens: bool = False) -> FeatureMap:
-    """Mean-pooled features of `model`'s target or context (online) encoder; those of every token if asked.
+    """Features of `model`'s target or context (online) encoder: mean-pooled, or with `tokens` of every token.
 
     The I-JEPA paper (arXiv 2301.08243, App. A.1) evaluates the average-pooled target encoder.
     """
@@ -52,7 +52,7 @@ def model_features(model: FeatureModel, name: str, role: Role = "target", tokens
 
 
 def raw_pixels(view_shape: Sequence[int], name: str = "raw pixels") -> FeatureMap:
-    """The normalised pixels themselves: what a probe gets without any network.
+    """The normalised pixels as features: what a probe scores without any network.
 
     Of images (C, H, W) they are one vector [B, C·h·w], of clips (C, T, H, W) a token a frame, [B, T, C·h·w].
     Sides longer than `PIXEL_SIDE`, of clips than a share of it (all frames together have PIXEL_SIDE²
@@ -131,7 +131,7 @@ def _encode(feature_map: FeatureMap, images: Tensor) -> Tensor:
 
 @contextmanager
 def _evaluation_mode(maps: Sequence[FeatureMap]) -> Iterator[None]:
-    """Every submodule in evaluation mode, and afterwards each as it was."""
+    """While it is entered, every submodule is in evaluation mode; afterwards each is in its former mode."""
     with ExitStack() as after:
         for module in (m.module for m in maps if m.module is not None):
             for part in module.modules():

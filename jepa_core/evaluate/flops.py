@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from jepa_core.assembly import random_batch, sample_masks
@@ -125,8 +126,8 @@ def _flops_of_all(model: JEPA, batch: Batch, plans: Sequence[MaskPlan]) -> Tenso
     weights = torch.linalg.lstsq(terms / scale, counted, driver="gelsd").solution
     error = ((terms / scale) @ weights / counted - 1).abs().max()
     if error > FIT_ERROR:
-        some = parts[:: max(1, len(parts) // UNFITTED)]
-        return torch.tensor([_flops_per_image(model, batch, part) for part in some], dtype=torch.float64)
+        subset = parts[:: max(1, len(parts) // UNFITTED)]
+        return torch.tensor([_flops_per_image(model, batch, part) for part in subset], dtype=torch.float64)
     return torch.stack([_token_terms(plan) for plan in plans]) / scale @ weights
 
 
@@ -203,9 +204,39 @@ class ProductCounter(TorchDispatchMode):
 def _zeros(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Zeros with the shapes and strides that the operation's results would have."""
     first = next(value for value in args if isinstance(value, Tensor))
-    empty_args, empty_kwargs = tree_map_only(Tensor, lambda value: value.to("meta"), (args, kwargs))
-    shapes = func(*empty_args, **empty_kwargs)
-    return tree_map_only(Tensor, lambda value: torch.zeros_like(value, device=first.device), shapes)
+    leaves, structure = tree_flatten((args, kwargs))
+    empty = _results(func, structure, tuple(map(_Leaf.of, leaves)))
+    return tree_map_only(Tensor, lambda value: torch.zeros_like(value, device=first.device), empty)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """An argument of an operation: a tensor's layout, or a value with its type (1 and 1.0 are two)."""
+
+    layout: tuple[Any, ...] | None
+    kind: type
+    value: Any
+
+    @classmethod
+    def of(cls, value: Any) -> _Leaf:
+        """An argument without its data."""
+        if isinstance(value, Tensor):
+            return cls((value.shape, value.stride(), value.dtype), Tensor, None)
+        return cls(None, type(value), value)
+
+    def argument(self) -> Any:
+        """The value, or a tensor of this layout without data."""
+        if self.layout is None:
+            return self.value
+        shape, stride, dtype = self.layout
+        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+
+
+@lru_cache(maxsize=4096)
+def _results(func: Any, structure: Any, leaves: tuple[_Leaf, ...]) -> Any:
+    """The operation's results without data; blocks of one width repeat the same operations."""
+    args, kwargs = tree_unflatten([leaf.argument() for leaf in leaves], structure)
+    return func(*args, **kwargs)
 
 
 class _CountedAttention(torch.autograd.Function):
@@ -248,7 +279,7 @@ def _attention_by_lengths(counter: ProductCounter) -> Iterator[None]:
 def _first_samples(plan: MaskPlan, count: int) -> MaskPlan:
     """The plan of a batch's first `count` samples."""
 
-    def cut(whole: IndexSet) -> IndexSet:
-        return IndexSet.from_lengths(whole.index[: int(whole.offsets[count])], whole.lengths[:count])
+    def cut(tokens: IndexSet) -> IndexSet:
+        return IndexSet.from_lengths(tokens.index[: int(tokens.offsets[count])], tokens.lengths[:count])
 
     return plan.map(cut)

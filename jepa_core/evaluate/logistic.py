@@ -51,6 +51,8 @@ class Logistic:
             sample = x[shuffled(len(x))[:_COVARIANCE_SAMPLES].to(x.device)]
             covariance = sample.T @ sample / len(sample)
         self.covariance = covariance
+        self.was_cut_off = False
+        """Whether a fit ended at a limit on its iterations below `max_iterations`."""
 
     def subset(self, rows: Tensor) -> Logistic:
         """The same problem on some of the samples."""
@@ -84,6 +86,8 @@ class Logistic:
             return loss + l2 / 2 * weight.square().sum()
 
         solver.step(objective)
+        done = solver.state[v]["n_iter"]
+        self.was_cut_off |= iterations is not None and iterations <= done < self.max_iterations
         return torch.linalg.solve_triangular(root, v.detach(), upper=True), u.detach() * bias_scale
 
     def _log_frequencies(self) -> Tensor:
@@ -97,10 +101,10 @@ class Logistic:
         for x, y in self._chunks():
             logits = torch.addmm(bias, x, weight)
             log_sum = logits.logsumexp(1, keepdim=True)
-            own = y[:, None]
-            loss += (log_sum - logits.gather(1, own)).sum()
+            labels = y[:, None]
+            loss += (log_sum - logits.gather(1, labels)).sum()
             error = logits.sub_(log_sum).exp_()
-            error.scatter_add_(1, own, torch.full_like(log_sum, -1.0))
+            error.scatter_add_(1, labels, torch.full_like(log_sum, -1.0))
             slope.addmm_(x.T, error)
             offset += error.sum(0)
         return loss / len(self.y), slope.div_(len(self.y)), offset.div_(len(self.y))
@@ -167,11 +171,11 @@ def plan_fits(solver: Logistic, strengths: int, budget: float) -> FitPlan:
 
     def affordable(fits: int, seconds: float) -> Effort:
         few = min(FEWEST_ITERATIONS, most)
-        each = seconds / fits - cost.setup
-        iterations = int(each / cost.iteration(count))
+        per_fit = seconds / fits - cost.setup
+        iterations = int(per_fit / cost.iteration(count))
         if iterations >= few:
             return Effort(min(iterations, most), count)
-        samples = int((each / few - cost.fixed) / cost.sample)
+        samples = int((per_fit / few - cost.fixed) / cost.sample)
         return Effort(few, min(count, max(samples, FEWEST_SAMPLES)))
 
     def seconds(fits: int, effort: Effort) -> float:

@@ -1,8 +1,9 @@
-"""What training looks at itself with: loss, schedules, collapse scores, and a small kNN evaluation."""
+"""What is measured during training: loss, schedules, collapse scores, speed, and a small kNN evaluation."""
 
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from jepa_core.evaluate.features import extract, model_features
 from jepa_core.jepa import JEPA, Output
 from jepa_core.protocols import Samples
 from jepa_core.runs.run import Run
+from jepa_core.runtime.machine_load import LoadMeter
 
 ONLINE_IMAGES = 5000, 2000
 """Training and validation images of the small kNN evaluation during training."""
@@ -43,6 +45,34 @@ def collapse_scores(model: JEPA, output: Output) -> dict[str, float]:
     return scores
 
 
+class SpeedMeter:
+    """The speed of training between two logged steps, by the wall clock and in CPU time.
+
+    A busy machine lengthens the wall clock and not the CPU time, which is therefore what a comparison of
+    maskers or encoders is about.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.restart()
+
+    def restart(self) -> None:
+        """Measures from now on: what was done since the last reading is not training."""
+        self._since, self._first_step, self._load = time.monotonic(), self.run.step, LoadMeter()
+
+    def read(self) -> dict[str, float]:
+        """`images_per_s` by the wall clock since the start, and where the system tells, of this process with
+        its data workers, `cpu_s_per_step`, CPU seconds, and `other_cores`, cores busy with other processes.
+        """
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        steps = self.run.step - self._first_step
+        values = {"images_per_s": steps * self.run.recipe.train.batch_size / seconds}
+        load = self._load.read()
+        if load is not None and steps:
+            values |= {"cpu_s_per_step": load.own * seconds / steps, "other_cores": load.others}
+        return values
+
+
 class OnlineKnn:
     """kNN top-1 of the target encoder on a few thousand images of the validation split.
 
@@ -61,10 +91,10 @@ class OnlineKnn:
         shape = run.model.encoder.view_shape()
         maps = [model_features(run.model, "target")]
         dtype = torch.bfloat16 if run.training.bf16 else None
-        found = []
+        features = []
         for samples, limit in zip(self.splits, ONLINE_IMAGES, strict=True):
             loader = eval_loader(samples, recipe.transform, shape, 512, 0, limit)
-            found += extract(maps, loader, run.training.device, dtype)
-        train, held_out = ((f.values, f.labels) for f in found)
+            features += extract(maps, loader, run.training.device, dtype)
+        train, held_out = ((part.values, part.labels) for part in features)
         probe = build("probe", recipe.probes["knn"])
         return float(probe(train, held_out, len(self.splits[1].classes or ()))["top1"])

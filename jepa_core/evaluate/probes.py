@@ -140,8 +140,8 @@ class LinearProbe:
         max_iterations: int = Field(100, ge=1)
         """L-BFGS iterations for each fit, at most."""
         budget: float = Field(60.0, gt=0)
-        """Seconds that the fits of one kind of features may take, by a measured prediction: where they would
-        take longer, iterations, samples and strengths are cut, and a line says so."""
+        """Seconds that the fits on one kind of features may take, by a measured prediction: where they could
+        take longer, iterations, samples and strengths are cut, and a line says so if that mattered."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -155,39 +155,41 @@ class LinearProbe:
         mean, deviation = train[0].float().mean(0), train[0].float().std(0, correction=0)
         scale = 1 / deviation.clamp(min=1e-6)
         solver = Logistic((train[0].float() - mean) * scale, train[1], classes, self.config.max_iterations)
-        plan = self._plan(solver)
-        l2, start = self._choose(solver, plan.choice)
+        plan = plan_fits(solver, len(self.config.l2), self.config.budget)
+        l2, start, was_cut_off = self._choose(solver, plan.choice)
         rows = shuffled(len(solver.y))[: plan.fit.samples].to(solver.y.device)
-        fitted = solver if plan.fit.samples == len(solver.y) else solver.subset(rows)
-        weight, bias = fitted.fit(l2, start, plan.fit.iterations)
+        problem = solver if plan.fit.samples == len(solver.y) else solver.subset(rows)
+        weight, bias = problem.fit(l2, start, plan.fit.iterations)
+        if was_cut_off or problem.was_cut_off or plan.fit.samples < len(solver.y):
+            self._say_what_was_cut(solver, plan)
         logits = ((held_out[0].float() - mean) * scale) @ weight + bias
         return top1_scores(logits.argmax(1), held_out[1], l2=l2)
 
-    def _plan(self, solver: Logistic) -> FitPlan:
-        """What the fits may do, said in a line where it is less than everything."""
-        plan = plan_fits(solver, len(self.config.l2), self.config.budget)
-        if plan.limited:
-            chosen = f"the strength is chosen with {plan.choice}, then " if plan.choice else ""
-            log.warning(
-                "probe linear: %s classes of %s features may take %.0f s, over its budget of %g s: %s"
-                "the classifier is fitted with %s",
-                f"{solver.classes:,}",
-                f"{solver.x.shape[1]:,}",
-                plan.full_seconds,
-                self.config.budget,
-                chosen,
-                plan.fit,
-            )
-        return plan
+    def _say_what_was_cut(self, solver: Logistic, plan: FitPlan) -> None:
+        """Logs a line for a result that more time would have changed."""
+        chosen = f"strength chosen with {plan.choice}; " if plan.choice else ""
+        if plan.choice is None and len(self.config.l2) > 1:
+            chosen = "strength not chosen but the middle one; "
+        log.warning(
+            "probe linear: %s classes of %s features may take %.0f s, over its budget of %g s "
+            "(probes.linear.budget): %sfitted with %s",
+            f"{solver.classes:,}",
+            f"{solver.x.shape[1]:,}",
+            plan.full_seconds,
+            self.config.budget,
+            chosen,
+            plan.fit,
+        )
 
-    def _choose(self, solver: Logistic, effort: Effort | None) -> tuple[float, Fit | None]:
-        """The strength that is most accurate on the part kept out (the stronger of equals), and its fit.
+    def _choose(self, solver: Logistic, effort: Effort | None) -> tuple[float, Fit | None, bool]:
+        """The strength that is most accurate on the part kept out (the stronger of equals), its fit, and
+        whether more time could have changed the choice.
 
-        Without an effort, the one in the middle.
+        Without an effort, the strength in the middle.
         """
         strengths = sorted(self.config.l2, reverse=True)
         if effort is None:
-            return strengths[len(strengths) // 2], None
+            return strengths[len(strengths) // 2], None, len(strengths) > 1
         count = len(solver.y)
         order = shuffled(count).to(solver.y.device)
         out = min(max(1, round(count * self.config.chosen_on)), count - 1)
@@ -198,7 +200,7 @@ class LinearProbe:
             fits.append(part.fit(l2, fits[-1] if fits else None, effort.iterations))
         scores = [(x_out @ weight + bias).argmax(1).eq(y_out).double().mean().item() for weight, bias in fits]
         best = scores.index(max(scores))
-        return strengths[best], fits[best]
+        return strengths[best], fits[best], part.was_cut_off or effort.samples < count
 
 
 def top1_scores(guesses: Tensor, labels: Tensor, **more: float) -> ProbeScores:

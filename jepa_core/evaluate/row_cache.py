@@ -30,7 +30,7 @@ from jepa_core.evaluate.table import Row
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.environment import versions
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "evaluations"
 
 log = logging.getLogger("jepa.evaluate")
@@ -69,23 +69,23 @@ class RowCache:
             )
             return None
 
-    def write(self, key: Key, data: str, scored: ScoredRow) -> None:
+    def write(self, key: Key, data: str, row: ScoredRow) -> None:
         """Keeps a row that was computed on data of this hash. A full disk loses the entry only."""
         content = {
             "format": FORMAT,
             "key": key,
             "data": data,
-            "row": json.loads(scored.row.model_dump_json()),
-            "guesses": {probe: guesses.tolist() for probe, guesses in scored.guesses.items()},
+            "row": json.loads(row.row.model_dump_json()),
+            "guesses": {probe: guesses.tolist() for probe, guesses in row.guesses.items()},
         }
-        text = json.dumps(content, sort_keys=True, default=str)
+        text = json.dumps(content, default=str)  # unsorted: the first score of a probe is its headline
         try:
             atomic_write(self._file(key), json.dumps({"checksum": _hash(text), "content": text}))
         except OSError as error:
             log.info("evaluation: a row is not kept: %s", error)
 
     def _file(self, key: Key) -> Path:
-        return self.folder / f"{_hash(json.dumps(key, sort_keys=True, default=str))}.json"
+        return self.folder / f"{_hash(json.dumps([FORMAT, key], sort_keys=True, default=str))}.json"
 
 
 class CachedRow:

@@ -15,11 +15,17 @@ import torch
 from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
-from jepa_core.evaluate.evaluations import EVAL, check_writable, save_table, write_evaluation
+from jepa_core.evaluate.evaluations import (
+    EVAL,
+    check_run_writable,
+    check_writable,
+    save_table,
+    write_evaluation,
+)
 from jepa_core.evaluate.model import evaluate_models
 from jepa_core.evaluate.predictions import save_predictions
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
-from jepa_core.evaluate.setup import Evaluation, Judged, Setup
+from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import ROLES, Role
@@ -103,8 +109,8 @@ def evaluate_runs(
     for recipe in recipes:
         _chosen_probes(recipe, choice)
     files = _files(folders, out)
-    for file in files:
-        check_writable(file)
+    for folder, file in zip(folders, files, strict=True):
+        check_writable(file) if out else check_run_writable(folder)
     groups = [_group_key(recipe, choice) for recipe in recipes]
     order = sorted(range(len(folders)), key=lambda number: groups[number])
     results: dict[int, EvalResult] = {}
@@ -125,10 +131,10 @@ def _evaluate_together(
     recipe = runs[0][1]
     device = usable_device(recipe.train.device)
     models, steps = [], []
-    for folder, own in runs:
+    for folder, run_recipe in runs:
         _, model, step = open_model(folder)
-        twin = build_model(own)
-        models.append(Judged(model.to(device), twin.to(device), _feature_settings(own, model)))
+        twin = build_model(run_recipe)
+        models.append(ModelPair(model.to(device), twin.to(device), _feature_settings(run_recipe, model)))
         steps.append(step)
     chosen = _chosen_probes(recipe, choice)
     setup = Setup(
@@ -156,8 +162,8 @@ def _evaluate_together(
         )
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     return [
-        Evaluation(done.result.model_copy(update={"step": step, "time": now}), done.predictions)
-        for done, step in zip(evaluations, steps, strict=True)
+        Evaluation(evaluation.result.model_copy(update={"step": step, "time": now}), evaluation.predictions)
+        for evaluation, step in zip(evaluations, steps, strict=True)
     ]
 
 

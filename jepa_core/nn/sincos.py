@@ -41,8 +41,17 @@ def sincos(
 
     Source: I-JEPA (arXiv 2301.08243) for rank 2, V-JEPA (arXiv 2404.08471) for rank 3.
     """
-    table = _cached.__wrapped__ if torch.compiler.is_compiling() else _cached  # it traces through a cache
+    table = (
+        _cached_table.__wrapped__ if torch.compiler.is_compiling() else _cached_table
+    )  # it traces through a cache
     return table(tuple(grid), width, scale, torch.device(device or "cpu"), dtype)
+
+
+def sincos_like(
+    weight: Tensor, grid: Grid, width: int, scale: float, device: torch.device | None = None
+) -> Tensor:
+    """[N, D]: the `sincos` table in the type of an encoder's weights, on their device unless one is named."""
+    return sincos(grid, width, scale, device=device or weight.device, dtype=weight.dtype)
 
 
 def scale_of(table: Tensor, grid: Grid) -> float | None:
@@ -86,7 +95,7 @@ def check_width(grid: Grid, width: int) -> None:
 
 
 @lru_cache(maxsize=64)
-def _cached(grid: Grid, width: int, scale: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _cached_table(grid: Grid, width: int, scale: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     check_width(grid, width)
     with torch.inference_mode(False):  # a table first needed in inference must serve training too
         return (scale * _table(grid, width)).to(device=device, dtype=dtype)

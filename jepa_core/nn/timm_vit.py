@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from jepa_core.errors import UserError, nearest
 from jepa_core.nn.attention import PackedAttention, check_layers, choose_implementation, run_blocks
-from jepa_core.nn.patch_grid import patch_grid
+from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
 from jepa_core.nn.sincos import sincos
 from jepa_core.nn.timm_model import FEATURES, TimmModel, plain
 from jepa_core.settings.base import ComponentSettings
@@ -76,8 +76,7 @@ class TimmVit(nn.Module):
     def view_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that the settings speak of."""
         size = self.config.image_size or self.patch_embed.img_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return self.patch_embed.proj.in_channels, height, width
+        return self.patch_embed.proj.in_channels, *image_sides(size)
 
     def grid(self, view_shape: Sequence[int]) -> Grid:
         """(rows, columns) of patches in an image of shape (C, H, W).
@@ -95,9 +94,7 @@ class TimmVit(nn.Module):
         """
         grid = self.grid(view.shape[1:])
         check_layers(layers, self.depth)
-        keep = keep or IndexSet.full(view.shape[0], grid[0] * grid[1], view.device)
-        if keep.batch_size != view.shape[0]:
-            raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} images; expected one an image")
+        keep = kept_tokens(keep, view, grid)
         at, patches = with_prefix(keep, self.prefix)
         tokens = self._embed(view, grid)
         x = self.norm_pre(tokens.flatten(0, 1).index_select(0, at.flat(tokens.shape[1])))
@@ -135,9 +132,9 @@ class TimmVit(nn.Module):
 
 
 def with_prefix(keep: IndexSet, prefix: int) -> tuple[IndexSet, Tensor]:
-    """Each sample's prefix tokens before its kept patches, counted in a sequence [P+N].
+    """The index set with each sample's P prefix tokens before its kept patches, indices within [P+N].
 
-    Also int64 [S]: the packed rows at which the patches stand.
+    Also int64 [S]: the packed rows of the patches.
     """
     device = keep.index.device
     patches = torch.arange(keep.total, device=device) + prefix * (keep.segments + 1)

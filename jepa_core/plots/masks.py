@@ -1,4 +1,4 @@
-"""Masks over real images: what each context sees, and the target blocks.
+"""Masks over real images: the visible patches of each context, and the target blocks.
 
 Axes: B images, H × W tokens of the grid, N = H·W, h × w pixels of a cell.
 """
@@ -28,26 +28,25 @@ from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.mask_plan import MaskPlan
 
 
-def draw_masks(images: Tensor, plan: MaskPlan, grid: Grid, path: Path | str, most: int = 8) -> None:
-    """`mask_sheet` as a PNG."""
-    draw_sheet(mask_sheet(images, plan, grid, most), path)
+def draw_masks(images: Tensor, plan: MaskPlan, grid: Grid, path: Path | str, max_images: int = 8) -> None:
+    """Writes `mask_sheet` as a PNG."""
+    draw_sheet(mask_sheet(images, plan, grid, max_images), path)
 
 
-def mask_sheet(images: Tensor, plan: MaskPlan, grid: Grid, most: int = 8) -> Sheet:
-    """The first `most` images: as they are, what each context sees, and the target blocks.
+def mask_sheet(images: Tensor, plan: MaskPlan, grid: Grid, max_images: int = 8) -> Sheet:
+    """The first `max_images` images, each plain, with each context's visible patches, and with the targets.
 
     `images` [B, C, H, W] with C 1 or 3, float 0 … 1 or uint8; `grid` is the (H, W) token grid of `plan`.
     Raises UserError where the grid does not divide the images, the images are normalised, or images and
-    plan speak of different batch sizes.
+    plan are of different batch sizes.
     """
     _check(images, plan, grid)
     groups = []
-    for b, image in enumerate(to_pixels(images[:most])):
+    for b, image in enumerate(to_pixels(images[:max_images])):
         contexts = [_context_cell(image, _keep(context, b, grid)) for context in plan.contexts]
         targets = [_keep(target, b, grid) for target in plan.targets]
         groups.append([Cell(to_bytes(image)), *contexts, _target_cell(image, targets)])
-    several, several_targets = len(plan.contexts) > 1, len(plan.targets) > 1
-    names = [f"context {i + 1}" if several else "context" for i in range(len(plan.contexts))]
+    names = [f"context {i + 1}" if len(plan.contexts) > 1 else "context" for i in range(len(plan.contexts))]
     return Sheet(
         "masks",
         f"What is visible and what is to be predicted: {grid[0]}×{grid[1]} patches",
@@ -56,7 +55,7 @@ def mask_sheet(images: Tensor, plan: MaskPlan, grid: Grid, most: int = 8) -> She
         legend=[
             (f"target {j + 1}", COLOURS[j % len(COLOURS)])
             for j in range(len(plan.targets))
-            if several_targets
+            if len(plan.targets) > 1
         ],
     )
 
@@ -81,22 +80,25 @@ def _keep(tokens: IndexSet, sample: int, grid: Grid) -> np.ndarray:
 
 
 def _spread(keep: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """bool [H, W] on tokens to bool on pixels."""
+    """bool [H, W] of tokens as bool [h, w] of pixels."""
     height, width = pixels.shape[0] // keep.shape[0], pixels.shape[1] // keep.shape[1]
     return keep.repeat(height, 0).repeat(width, 1)
 
 
 def _context_cell(pixels: np.ndarray, keep: np.ndarray) -> Cell:
-    """Hidden patches go to a flat grey with a trace of the image; visible ones stay as they are."""
-    seen = _spread(keep, pixels)[..., None]
-    shown = np.where(seen, pixels, 0.55 + 0.12 * (pixels - 0.5))
-    return Cell(to_bytes(shown), f"{keep.sum()} of {keep.size} seen")
+    """The image with its hidden patches nearly grey."""
+    visible = _spread(keep, pixels)[..., None]
+    drawn = np.where(visible, pixels, 0.55 + 0.12 * (pixels - 0.5))
+    return Cell(to_bytes(drawn), f"{keep.sum()} of {keep.size} seen")
 
 
 def _target_cell(pixels: np.ndarray, targets: Sequence[np.ndarray]) -> Cell:
-    """What nobody predicts is faded; every block has an outline, its neighbours' drawn further inside."""
+    """The image with the patches faded that are in no target, and an outline for each target.
+
+    Outlines of later targets are drawn further inside, so that those of equal blocks stay apart.
+    """
     union = np.logical_or.reduce(targets) if targets else np.ones((1, 1), bool)
-    shown = np.where(_spread(union, pixels)[..., None], pixels, 0.5 + 0.5 * pixels)
+    drawn = np.where(_spread(union, pixels)[..., None], pixels, 0.5 + 0.5 * pixels)
     outlines = []
     for j, keep in enumerate(targets):
         cell = pixels.shape[0] / keep.shape[0], pixels.shape[1] / keep.shape[1]
@@ -108,13 +110,13 @@ def _target_cell(pixels: np.ndarray, targets: Sequence[np.ndarray]) -> Cell:
         outlines.append(Outline(edges, COLOURS[j % len(COLOURS)]))
     sizes = [int(keep.sum()) for keep in targets] or [0]
     span = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)}–{max(sizes)}"
-    return Cell(to_bytes(shown), f"{span} {'each' if len(sizes) > 1 else 'hidden'}", outlines)
+    return Cell(to_bytes(drawn), f"{span} {'each' if len(sizes) > 1 else 'hidden'}", outlines)
 
 
 def outline(keep: np.ndarray, inset: float = 0.0) -> list[Edge]:
-    """Edges ((x, y), (x, y)), in cells, between the kept and the other cells of bool [H, W].
+    """Edges ((x, y), (x, y)), in cells, between the true and the false cells of bool [H, W].
 
-    `inset` moves each edge into its kept cell by that share of a cell, so that equal blocks stay apart.
+    `inset` moves each edge into its true cell by that share of a cell.
     """
     padded = np.pad(keep, 1)
     edges: list[Edge] = []

@@ -1,9 +1,8 @@
-"""Pictures for people, as sheets of small captioned images.
+"""Sheets of small images with captions, and their drawing as a PNG.
 
 What is unusual: a `Sheet` is data, drawn as a PNG here and as HTML by the report, so that both show the
-same. Figures are made on a canvas of their own (no pyplot, no window, no global state), so they work
-without a display and beside a notebook. Colours are told apart by colour-blind eyes and in print (Okabe
-& Ito 2008).
+same. Figures use no pyplot, so they need no display and change no global state. Colours can be told apart
+by colour-blind readers and in print (Okabe & Ito 2008).
 
 Axes: B images, h × w pixels of a cell.
 """
@@ -44,18 +43,18 @@ class Outline:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One small image: uint8 [h, w, 3], what stands below it, and lines over it."""
+    """One small image: uint8 [h, w, 3], with a caption below and lines over it."""
 
     pixels: np.ndarray
     caption: str = ""
     outlines: Sequence[Outline] = ()
     strong: bool = False
-    """Set apart from the others, as a query is from its answers."""
+    """Drawn with a frame, as a query beside its neighbours."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours of a map mean: a matplotlib colour map from `low` to `high`."""
+    """The scale of a colour map: matplotlib's of this name, from `low` to `high`."""
 
     colours: str
     low: float
@@ -65,15 +64,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Groups of cells. `flow` says whether a group stands as a column or as a row."""
+    """Groups of cells. `flow`: whether a group is drawn as a column (`down`) or as a row (`across`)."""
 
     name: str
-    """Of the file, without suffix."""
+    """Name of its PNG file, without suffix."""
     title: str
     groups: Sequence[Sequence[Cell]]
     flow: Literal["down", "across"] = "down"
     labels: Sequence[str] = ()
-    """What the cells of a group are, in order."""
+    """Titles of a group's cells, in order."""
     legend: Sequence[tuple[str, str]] = ()
     """(label, colour) of the outlines."""
     scale: Scale | None = None
@@ -84,7 +83,7 @@ CELL, GAP, LINE = 1.2, 0.1, 0.18
 
 
 def draw_sheet(sheet: Sheet, path: Path | str) -> None:
-    """A sheet as a PNG."""
+    """Writes a sheet as a PNG."""
     longest, count = max(map(len, sheet.groups)), len(sheet.groups)
     rows, columns = (longest, count) if sheet.flow == "down" else (count, longest)
     tallest = max(cell.pixels.shape[0] / cell.pixels.shape[1] for group in sheet.groups for cell in group)
@@ -109,14 +108,14 @@ def draw_sheet(sheet: Sheet, path: Path | str) -> None:
 
 
 def _draw_cell(axis: Axes, cell: Cell, x: float, y: float) -> None:
-    """A cell whose upper left corner stands at (x, y) inches."""
-    high, wide = cell.pixels.shape[:2]
-    size = CELL / wide  # of a pixel
-    below = y + high * size
+    """Draws a cell with its upper left corner at (x, y) inches."""
+    height, width = cell.pixels.shape[:2]
+    size = CELL / width  # of a pixel
+    below = y + height * size
     axis.imshow(cell.pixels, extent=(x, x + CELL, below, y), interpolation="nearest", aspect="auto")
     axis.text(x + CELL / 2, below + 0.03, cell.caption, ha="center", va="top")
     if cell.strong:
-        axis.add_patch(Rectangle((x, y), CELL, high * size, fill=False, linewidth=1.6))
+        axis.add_patch(Rectangle((x, y), CELL, height * size, fill=False, linewidth=1.6))
     for outline in cell.outlines:
         edges = [
             ((x + a * size, y + b * size), (x + c * size, y + d * size)) for (a, b), (c, d) in outline.edges
@@ -152,7 +151,7 @@ def colour_map(values: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 def unnormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images [B, C, H, W], or clips [B, C, T, H, W], back from `(x - mean) / std` to values 0 … 1."""
+    """The inverse of `(x - mean) / std` for images [B, C, H, W] or clips [B, C, T, H, W], in 0 … 1."""
     shape = (1, -1, *[1] * (images.dim() - 2))
     return (images * images.new_tensor(std).view(shape) + images.new_tensor(mean).view(shape)).clamp(0, 1)
 

@@ -1,16 +1,19 @@
 """`jepa report`: what runs learned, as one page that opens anywhere and can be sent to a colleague.
 
-What is unusual: the page is one file without a script and fetches nothing; its figures follow the reader's
-light or dark style; the same runs give the same page, bit for bit, for it says when a run was made and not
-when the page was. Beside it every picture lies as a PNG.
+What is unusual: the page is one file without a script that fetches nothing, which its Content-Security-Policy
+enforces; its figures follow the reader's light or dark style; the same runs give the same page, bit for bit,
+as it has no date of its own. Beside it every picture lies as a PNG.
 
-    write           from folders to files: start here      figures         a run's pictures, or why none
-    summary         what a run's files tell                embeddings      features and thumbnails
-    settings_table  settings beside their defaults         patch_maps      PCA as colours, similarity
-    cost            hours and FLOPs                        neighbours      nearest images, the map
-    comparison      several runs side by side              charts          curves and the map, drawn
-    text            numbers as people read them            sections        what plugins add
-    page, html, templates/: the page
+    write           from folders to files: start here      figures         pictures of a run, or why none
+    summary         one run, read from its files           embeddings      features and thumbnails
+    run_files       files, however damaged they are        patch_maps      PCA as colours, similarity
+    settings_table  settings beside their defaults         neighbours      nearest images, the map
+    cost            hours and FLOPs                        sections        what plugins add
+    configurations  runs grouped by recipe                 charts          the map; matplotlib as SVG
+    scores          which scores may be compared           curves          panels on a choice of x-axes
+    intervals       mean and interval over seeds           line_chart      one panel as SVG
+    comparison      the tables of several runs             dot_plot        scores as dots
+    text            numbers as text                        page, html, templates/: the page
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ __all__ = ["IMAGES", "gather", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions load when first used: they need torch and matplotlib, the command's help does not."""
+    """Loads the functions when first used: they need torch and matplotlib, the command's help does not."""
     if name not in __all__:
         raise AttributeError(f"module 'jepa_core.report' has no attribute {name!r}")
     from jepa_core.report import write

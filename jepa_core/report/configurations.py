@@ -75,7 +75,7 @@ def _common_name(runs: Sequence[RunSummary]) -> str:
         start.pop()
     if start:
         return first[: list(WORD.finditer(first))[len(start) - 1].end()]
-    end = _shared([list(reversed(each)) for each in words])
+    end = _shared([name[::-1] for name in words])
     if end:
         return first[list(WORD.finditer(first))[-len(end)].start() :]
     folders = {run.folder.resolve().parent for run in runs}

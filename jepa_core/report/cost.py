@@ -18,20 +18,21 @@ LARGEST = 400e6
 """Parameters up to which a step is counted: above, one costs more memory than a report should take."""
 
 
-def device_hours(story: RunSummary) -> tuple[float, str] | None:
-    """(hours, `GPU-hours` or `core-hours`), or None where time or machine were not recorded.
+def device_hours(run: RunSummary) -> tuple[float, str] | None:
+    """(hours, `GPU-hours` or `core-hours`) by the wall clock; None where time or machine were not recorded.
 
-    Core-hours count, of each process, the threads torch computed with and the data workers, at most the
-    cores there were.
+    Core-hours count, for each process, the threads that torch computed with and the data workers, at most
+    the cores of the machine. Other busy processes lengthen them; `RunSummary.cpu_seconds` does not count
+    waiting.
     """
-    start: Mapping[str, Any] = story.start
-    if story.seconds is None or "environment" not in start:
+    start: Mapping[str, Any] = run.start
+    if run.seconds is None or "environment" not in start:
         return None
-    hours = story.seconds / 3600 * start.get("processes", 1)
+    hours = run.seconds / 3600 * start.get("processes", 1)
     if not str(start.get("device", "")).startswith("cpu"):
         return hours, "GPU-hours"
     cpu = start["environment"]["cpu"]
-    cores = min(cpu["cores"], cpu["threads"] + story.recipe.data.workers)
+    cores = min(cpu["cores"], cpu["threads"] + run.recipe.data.workers)
     return hours * cores, "core-hours"
 
 

@@ -132,8 +132,8 @@ def _line(panel: Panel, course: Course, axis: str, scale: Scale, count: int) -> 
     index = extremes(y, max_points)
     raw = None
     if count == 1 and y is not logged[0][1]:
-        kept = extremes(logged[0][1], max_points)
-        raw = logged[0][0][kept], logged[0][1][kept]
+        thinned = extremes(logged[0][1], max_points)
+        raw = logged[0][0][thinned], logged[0][1][thinned]
     return Line(course.name, course.style, x[index], y[index], raw=raw)
 
 
@@ -173,5 +173,5 @@ def mean_of(
     x = x[(x >= start) & (x <= stop)]
     if not len(x):
         return None
-    values = np.stack([np.interp(x, *one) for one in series])
+    values = np.stack([np.interp(x, *points) for points in series])
     return x, values.mean(0), values.min(0), values.max(0)

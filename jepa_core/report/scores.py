@@ -30,7 +30,7 @@ class Measure:
     probe: str
     label: str = ""
     first: tuple[RunSummary, EvalResult] | None = None
-    """One of its members: others are compared with it."""
+    """The member that further tables are compared with."""
     tables: dict[str, EvalResult] = field(default_factory=dict)
 
     def score(self, run: RunSummary) -> float | None:
@@ -83,7 +83,7 @@ def measures(runs: Sequence[RunSummary]) -> list[Measure]:
                 measure.tables.setdefault(run.name, table)
     made.sort(key=lambda measure: -len(measure.tables))
     for measure in made:
-        twins = [other for other in made if (other.task, other.probe) == (measure.task, measure.probe)]
+        twins = [m for m in made if (m.task, m.probe) == (measure.task, measure.probe)]
         name = label(measure.probe, measure.task)
         measure.label = f"{name} ({_distinction(measure, twins)})" if len(twins) > 1 else name
     return made
@@ -100,13 +100,15 @@ def _measure_for(made: list[Measure], run: RunSummary, table: EvalResult, probe:
 
 
 def why_not_comparable(
-    one: tuple[RunSummary, EvalResult], other: tuple[RunSummary, EvalResult], probe: str
+    first: tuple[RunSummary, EvalResult], second: tuple[RunSummary, EvalResult], probe: str
 ) -> str | None:
     """Why two scores of a probe cannot be subtracted, or None where they can.
 
     Tables of earlier versions do not say which samples they were made on; the recipes' data stand in then.
     """
-    tables = [table.model_copy(update={"probe_settings": _only(table, probe)}) for _, table in (one, other)]
+    tables = [
+        table.model_copy(update={"probe_settings": _only(table, probe)}) for _, table in (first, second)
+    ]
     reason = comparable(*tables)
     if reason is not None:
         return reason
@@ -115,7 +117,7 @@ def why_not_comparable(
         known |= {"data", "classes"}
     if all(table.probe_settings for table in tables):
         known.add("probe")
-    facts = zip(_facts(*one, probe).items(), _facts(*other, probe).values(), strict=True)
+    facts = zip(_facts(*first, probe).items(), _facts(*second, probe).values(), strict=True)
     reasons = [f"{name}: {a} and {b}" for (name, a), b in facts if a != b and name not in known]
     return "; ".join(reasons) or None
 

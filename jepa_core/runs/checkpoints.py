@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -269,11 +270,6 @@ def _form(tensor: Tensor, other: Tensor) -> str:
     return str(tensor.dtype if tensor.shape == other.shape else list(tensor.shape))
 
 
-def nonfinite_tensors(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinity."""
-    return [name for name, value in tensors.items() if not bool(value.isfinite().all())]
-
-
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """What was saved besides the weights: a dictionary, whose entries their owners check when they load them.
 
@@ -281,7 +277,8 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """
     path = checkpoint / STATE
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on files that are no state of ours
             state = torch.load(file, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise UserError(

@@ -37,11 +37,13 @@ OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations"
 
 @contextmanager
 def reserve_folder(name: Path) -> Iterator[Path]:
-    """A new folder called `name`, or `name-2`, `name-3`, … where that exists; removed again if left empty.
+    """A new folder called `name`, or `name-2`, `name-3`, … where that exists.
 
+    It is removed again if left empty, and so is the folder around it if that was new too.
     Made exclusively, so that two runs that start at once never share one. Raises UserError where it cannot
     be made.
     """
+    around = [] if name.parent.exists() else [name.parent]
     for number in count(1):
         folder = name if number == 1 else name.with_name(f"{name.name}-{number}")
         try:
@@ -55,7 +57,8 @@ def reserve_folder(name: Path) -> Iterator[Path]:
         yield folder
     finally:
         with suppress(OSError):
-            folder.rmdir()
+            for empty in (folder, *around):
+                empty.rmdir()
 
 
 def check_free(folder: Path, overwrite: bool) -> None:

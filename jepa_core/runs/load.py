@@ -15,15 +15,27 @@ from jepa_core.settings.recipe import Recipe
 log = logging.getLogger("jepa.run")
 
 
+ATTEMPTS = 3
+"""Checkpoints that are tried where a training run removes the one that is being read."""
+
+
 def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
     """A run's recipe, its model with the newest whole checkpoint's weights, and that checkpoint's step.
 
-    What is wrong with newer ones is logged as a warning.
+    Needs no lock: where the run trains on meanwhile and drops the checkpoint, the newer one is taken. What is
+    wrong with newer checkpoints is logged as a warning.
     """
     recipe = read_run_recipe(folder)
     model = build_model(recipe)
-    checkpoint, damages = checkpoints.latest(folder)
+    for attempt in range(ATTEMPTS):
+        checkpoint, damages = checkpoints.latest(folder)
+        try:
+            checkpoints.load_weights(checkpoint, model)
+        except checkpoints.DamagedCheckpoint:
+            if checkpoint.exists() or attempt == ATTEMPTS - 1:
+                raise
+        else:
+            break
     for damage in damages:
         log.warning("damaged checkpoint passed over: %s", damage)
-    checkpoints.load_weights(checkpoint, model)
     return recipe, model.to(usable_device(recipe.train.device)).eval(), checkpoints.step_of(checkpoint)

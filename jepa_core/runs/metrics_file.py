@@ -48,7 +48,8 @@ def _values_of(line: JsonLine, file: Path) -> dict[str, Any]:
     """The line's object. Raises UserError where it is none, or holds what is no number."""
     where = f"{file}, line {line.number}"
     if line.value is None:
-        raise UserError(f"{where} is not JSON: {line.text[:60]!r}")
+        problem = "not what a run logs at a step" if _is_json(line.text) else "not JSON"
+        raise UserError(f"{where} is {problem}: {line.text[:60]!r}")
     values = line.value
     if "step" in values and not is_count(values["step"]):
         raise UserError(f"{where} is not what a run logs at a step: {line.text[:60]!r}")
@@ -57,6 +58,14 @@ def _values_of(line: JsonLine, file: Path) -> dict[str, Any]:
             if not _is_number(value):
                 raise UserError(f"{where}: {name[:60]!r} is {value!r:.60}; expected a number or null")
     return values
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_number(value: Any) -> bool:

@@ -29,6 +29,8 @@ class Load:
     """Cores that other processes kept busy, on average."""
     cores: int
     """Cores that this process may use."""
+    own: float = 0.0
+    """Cores that this process and its descendants kept busy, on average."""
 
     def slows(self, threads: int) -> bool:
         """Whether `threads` busy threads of ours do not fit beside the others."""
@@ -54,8 +56,9 @@ class LoadMeter:
         if wall < SHORTEST:
             return None
         self._last = now
-        others = (now[1] - before[1] - (now[2] - before[2])) / wall
-        return Load(min(max(others, 0.0), float(len(self._cores))), len(self._cores))
+        own = max(now[2] - before[2], 0.0) / wall
+        others = (now[1] - before[1]) / wall - own
+        return Load(min(max(others, 0.0), float(len(self._cores))), len(self._cores), own)
 
     def _counters(self) -> tuple[float, float, float] | None:
         """(seconds on a clock, core-seconds used on our cores by anyone, core-seconds used by us)."""

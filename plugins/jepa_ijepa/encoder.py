@@ -36,12 +36,12 @@ from jepa_core.nn.attention import (
     run_blocks,
     to_residual,
 )
-from jepa_core.nn.patch_grid import patch_grid
-from jepa_core.nn.sincos import check_width, sincos
+from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
+from jepa_core.nn.sincos import check_width, sincos_like
 from jepa_core.nn.timm_model import TimmModel
 from jepa_core.nn.weight_init import draw_weights, rescale_depth
 from jepa_core.settings import ComponentSettings
-from jepa_core.types import Grid, IndexSet, Tokens
+from jepa_core.types import Grid, IndexSet, Tokens, grid_size
 
 OFFICIAL: dict[str, dict[str, Any]] = {
     "official_tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
@@ -134,7 +134,7 @@ class VisionTransformer(nn.Module):
 
     def view_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that the settings speak of."""
-        return (self.patch_embed.proj.in_channels, *_pair(self.config.image_size))
+        return (self.patch_embed.proj.in_channels, *image_sides(self.config.image_size))
 
     def grid(self, view_shape: Sequence[int]) -> Grid:
         """(rows, columns) of patches in an image of shape (C, H, W).
@@ -147,8 +147,8 @@ class VisionTransformer(nn.Module):
 
     def positions(self, grid: Grid, device: torch.device | None = None) -> Tensor:
         """[N, D]: the fixed table that is added to the patches."""
-        weight, scale = self.patch_embed.proj.weight, self.config.position_scale
-        return sincos(grid, self.width, scale, device=device or weight.device, dtype=weight.dtype)
+        weight = self.patch_embed.proj.weight
+        return sincos_like(weight, grid, self.width, self.config.position_scale, device)
 
     def forward(self, view: Tensor, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
         """Features [S, D] of the patches at `keep` (all without it) of images [B, C, H, W].
@@ -157,8 +157,6 @@ class VisionTransformer(nn.Module):
         Raises UserError for images that do not fit, and for layers and batch sizes that are not there.
         """
         grid = self.grid(view.shape[1:])
-        if not view.is_floating_point():
-            raise UserError(f"images are normalised floats [B, C, H, W]; got {view.dtype}")
         check_layers(layers, self.depth)
         x, at = self._embed(view, keep, grid)
         x, taken = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
@@ -169,7 +167,7 @@ class VisionTransformer(nn.Module):
         table = self.positions(self.grid(self.view_shape()))
         tensors = {**self.state_dict(), "pos_embed": table[None]}
         own = OFFICIAL.get(self.config.name)
-        arguments = {**(own or {}), "class_token": False, "reg_tokens": 0, **_given(self.config)}
+        arguments = {**(own or {}), "class_token": False, "reg_tokens": 0, **_timm_arguments(self.config)}
         architecture = "vit_base_patch16_224" if own else self.config.name
         return TimmModel(architecture, {**arguments, "pos_embed": "learn"}, tensors)
 
@@ -177,41 +175,37 @@ class VisionTransformer(nn.Module):
         """Embedded patches [S, D] with their positions, and where they stand."""
         high, wide = self.patch_embed.patch_size
         patches = rearrange(view, "b c (h p) (w q) -> (b h w) (c p q)", p=high, q=wide)
-        tokens = grid[0] * grid[1]
-        if keep is None:
-            keep = IndexSet.full(view.shape[0], tokens, view.device)
-        elif keep.batch_size != view.shape[0]:
-            raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} images; expected one an image")
-        else:
-            patches = patches.index_select(0, keep.flat(tokens))
+        at = kept_tokens(keep, view, grid)
+        if keep is not None:
+            patches = patches.index_select(0, at.flat(grid_size(grid)))
         convolution = self.patch_embed.proj
         x = self.patch_embed.norm(F.linear(patches, convolution.weight.flatten(1), convolution.bias))
-        x = x + self.positions(grid, x.device).index_select(0, keep.index)
-        return self.norm_pre(to_residual(x, self.config.residual)), keep
+        x = x + self.positions(grid, x.device).index_select(0, at.index)
+        return self.norm_pre(to_residual(x, self.config.residual)), at
 
 
-def _given(config: VisionTransformer.Config) -> dict[str, Any]:
+def _timm_arguments(config: VisionTransformer.Config) -> dict[str, Any]:
     """timm's arguments for the sizes that the settings name."""
-    given = {
-        "img_size": _pair(config.image_size),
+    arguments = {
+        "img_size": image_sides(config.image_size),
         "patch_size": config.patch_size,
         "embed_dim": config.width,
         "depth": config.depth,
         "num_heads": config.heads,
         "mlp_ratio": config.mlp_ratio,
     }
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in arguments.items() if value is not None}
 
 
 def _build(config: VisionTransformer.Config) -> Any:
     """The timm model with packed attention, in the sizes of the settings."""
-    given = _given(config)
+    arguments = _timm_arguments(config)
     if config.init == "ijepa":
-        given["weight_init"] = "skip"
+        arguments["weight_init"] = "skip"
     config.check()
     if config.name in OFFICIAL:
-        return TimmViT(**{**OFFICIAL[config.name], **PATCHES_ONLY, **given}, attn_layer=PackedAttention)
-    return timm.create_model(config.name, **PATCHES_ONLY, **given, attn_layer=PackedAttention)
+        return TimmViT(**{**OFFICIAL[config.name], **PATCHES_ONLY, **arguments}, attn_layer=PackedAttention)
+    return timm.create_model(config.name, **PATCHES_ONLY, **arguments, attn_layer=PackedAttention)
 
 
 @cache
@@ -250,7 +244,3 @@ def _close(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, [*OFFICIAL, *known], n=6)
     usable = [other for other in close if other in OFFICIAL or not _not_plain(_outline(other))]
     return f" Close: {', '.join(usable[:3])}." if usable else ""
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size

@@ -17,6 +17,7 @@ from torch import Tensor
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Weights
 from jepa_core.formats.weight_file import SHOWN, Source, stored_as
+from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid
@@ -57,7 +58,7 @@ class Official:
         stored = official.states(source)
         about = _sections(source)
         encoder = about.get("encoder") or encoder_settings(source.name, stored["encoder"], given)
-        grid = tuple(side // encoder["patch_size"] for side in _pair(encoder["image_size"]))
+        grid = tuple(side // encoder["patch_size"] for side in image_sides(encoder["image_size"]))
         tables = {part: stored[part].pop(official.TABLES[part], None) for part in official.PARTS}
         scales = {part: _scale(source.name, part, table, grid) for part, table in tables.items()}
         predictor = about.get("predictor") or predictor_settings(source.name, stored["predictor"])
@@ -132,8 +133,8 @@ def predictor_settings(file: str, tensors: Mapping[str, Tensor]) -> dict[str, An
 
 def _tensor(file: str, tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
     if name not in tensors or tensors[name].dim() != rank:
-        came = list(tensors[name].shape) if name in tensors else "nothing"
-        raise UserError(f"{file}: expected a tensor {name!r} with {rank} axes; got {came}")
+        shape = list(tensors[name].shape) if name in tensors else "nothing"
+        raise UserError(f"{file}: expected a tensor {name!r} with {rank} axes; got {shape}")
     return tensors[name]
 
 
@@ -156,7 +157,3 @@ def _scale(file: str, part: str, table: Tensor | None, grid: Grid) -> float:
             f"{name} in {file}, {list(table.shape)}, is not the sine-cosine table of grid {grid} at any scale"
         )
     return scale
-
-
-def _pair(size: int | Sequence[int]) -> Sequence[int]:
-    return (size, size) if isinstance(size, int) else size

@@ -32,9 +32,9 @@ from jepa_core.nn.attention import (
     run_blocks,
     to_residual,
 )
-from jepa_core.nn.patch_grid import patch_grid
+from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
 from jepa_core.nn.rotary import check_head_width, rotary
-from jepa_core.nn.sincos import check_width, sincos
+from jepa_core.nn.sincos import check_width, sincos_like
 from jepa_core.nn.weight_init import draw_weights
 from jepa_core.settings import ComponentSettings
 from jepa_core.types import Grid, IndexSet, Tokens, grid_size
@@ -136,9 +136,7 @@ class TubeletEncoder(nn.Module):
 
     def view_shape(self) -> tuple[int, int, int, int]:
         """(C, T, H, W) of the clips that the settings speak of."""
-        size = self.config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return (CHANNELS, self.config.frames, height, width)
+        return (CHANNELS, self.config.frames, *image_sides(self.config.image_size))
 
     def grid(self, view_shape: Sequence[int]) -> Grid:
         """(times, rows, columns) of tubelets in a clip of shape (C, T, H, W).
@@ -155,8 +153,6 @@ class TubeletEncoder(nn.Module):
         Raises UserError for clips that do not fit, and for layers and batch sizes that are not there.
         """
         grid = self.grid(view.shape[1:])
-        if not view.is_floating_point():
-            raise UserError(f"clips are normalised floats [B, C, T, H, W]; got {view.dtype}")
         check_layers(layers, self.depth)
         x, at = self._embed(view, keep, grid)
         rope = self.config.positions == "rope"
@@ -168,21 +164,17 @@ class TubeletEncoder(nn.Module):
         """Embedded tubelets [S, D], with the table's positions where there is one, and where they stand."""
         time, high, wide = self.patch
         tubelets = rearrange(view, "b c (t u) (h p) (w q) -> (b t h w) (c u p q)", u=time, p=high, q=wide)
-        if keep is None:
-            keep = IndexSet.full(view.shape[0], grid_size(grid), view.device)
-        elif keep.batch_size != view.shape[0]:
-            raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} clips; expected one a clip")
-        else:
-            tubelets = tubelets.index_select(0, keep.flat(grid_size(grid)))
+        at = kept_tokens(keep, view, grid)
+        if keep is not None:
+            tubelets = tubelets.index_select(0, at.flat(grid_size(grid)))
         x = F.linear(tubelets, self.patch_embed.weight.flatten(1), self.patch_embed.bias)
         if self.config.positions == "sincos":
-            x = x + self.positions(grid, x.device).index_select(0, keep.index)
-        return to_residual(x, self.config.residual), keep
+            x = x + self.positions(grid, x.device).index_select(0, at.index)
+        return to_residual(x, self.config.residual), at
 
     def positions(self, grid: Grid, device: torch.device | None = None) -> Tensor:
         """[N, D]: the fixed table that is added to the tubelets."""
-        weight, scale = self.patch_embed.weight, self.config.position_scale
-        return sincos(grid, self.width, scale, device=device or weight.device, dtype=weight.dtype)
+        return sincos_like(self.patch_embed.weight, grid, self.width, self.config.position_scale, device)
 
     def _block(self) -> Block:
         ratio = self.config.size("mlp_ratio")

@@ -129,7 +129,7 @@ def test_a_file_out_of_reach_is_named(answer: Answer) -> None:
         (OSError("no file is named"), "unexpected OSError: no file is named"),
         (KeyError("x\x1b[2J"), "unexpected KeyError: 'x\\x1b[2J'"),
         (RecursionError("maximum recursion depth exceeded"), "unexpected RecursionError: maximum …"),
-        (OverflowError("int too large"), "unexpected OverflowError: int too large"),
+        (TypeError("no such argument"), "unexpected TypeError: no such argument"),
     ],
 )
 def test_a_fault_of_the_program_is_a_line_that_says_where_and_a_traceback_with_debug(
@@ -147,7 +147,7 @@ def test_a_fault_of_the_program_is_a_line_that_says_where_and_a_traceback_with_d
 
 
 def test_ctrl_c_ends_any_command_quietly(jepa: Jepa, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pressed(*_: object) -> None:
+    def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "evaluate_run", pressed)

@@ -122,8 +122,8 @@ def test_train_then_evaluate_then_go_on(jepa, tiny_recipe: Path, tmp_path: Path)
     assert table.code == 0, table.err
     assert all(row in table.out for row in ("trained", "random twin", "raw pixels"))
     assert "target" in table.out, "it says which encoder it judged"
-    written = json.loads((folder / "eval.json").read_text())
-    assert json.loads(jepa("eval", folder, "--probe", "knn", "--json").out) == written
+    told = json.loads(jepa("eval", folder, "--probe", "knn", "--json").out)
+    assert told == json.loads((folder / "eval.json").read_text())
     again = jepa("train", "--resume", folder)
     assert (again.code, len(read_metrics(folder / "metrics.jsonl"))) == (0, 2)
 

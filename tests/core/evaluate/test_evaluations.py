@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,13 @@ import torch
 
 from jepa_core.errors import UserError
 from jepa_core.evaluate import model as evaluation
-from jepa_core.evaluate.evaluations import comparable, latest, read_evaluations, read_table
+from jepa_core.evaluate.evaluations import (
+    check_run_writable,
+    comparable,
+    latest,
+    read_evaluations,
+    read_table,
+)
 from jepa_core.evaluate.predictions import compare_runs, read_predictions
 from jepa_core.evaluate.row_cache import FOLDER, RowCache
 from jepa_core.evaluate.run import evaluate_run, evaluate_runs
@@ -144,6 +152,7 @@ def test_twin_and_pixels_come_from_the_cache(
     ]
     for name in ("random twin", "raw pixels"):
         assert second.row(name) == first.row(name)
+        assert second.row(name).model_dump_json() == first.row(name).model_dump_json(), "in the same order"
     kept, own = (read_predictions(folder / "predictions.npz")[0] for folder in (run, tmp_path / "second"))
     assert torch.equal(kept.of("random twin", "knn"), own.of("random twin", "knn"))
     evaluate_run(run, [], "val", cache=False)
@@ -252,10 +261,44 @@ def test_what_cannot_be_written_is_found_before_any_work(
         evaluate_run(run, [], out=Path(place.format(run=run)))
 
 
-def test_a_folder_that_became_read_only_is_a_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (run / "eval.json").mkdir()
-    with pytest.raises(UserError, match=r"eval.json' cannot be written: Is a directory"):
+PLACES: dict[str, Any] = {
+    "folder": Path.mkdir,
+    "file": Path.touch,
+    "pipe": os.mkfifo,
+    "link": lambda path: path.symlink_to("/no/place"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("eval.json", kind) for kind in ("folder", "pipe", "link")),
+        *(("predictions.npz", kind) for kind in ("folder", "pipe", "link")),
+        *(("evaluations", kind) for kind in ("file", "pipe", "link")),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_found_before_any_work(
+    run: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PLACES[kind](run / name)
+    monkeypatch.setattr("jepa_core.evaluate.run.open_model", None)
+    with pytest.raises(UserError, match="cannot be written: "):
         evaluate_run(run, [])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives up the rights of root")
+def test_a_folder_of_somebody_else_is_found_before_any_work(run: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        code = 1
+        try:
+            check_run_writable(run)
+        except UserError as error:
+            code = 0 if "Permission denied" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_diverged_encoder_is_a_row_without_scores(tmp_path: Path, tiny_recipe: Path) -> None:

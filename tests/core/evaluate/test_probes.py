@@ -254,8 +254,20 @@ def test_many_classes_are_solved_within_the_budget(caplog: pytest.LogCaptureFixt
     assert time.process_time() - start < 10
     assert scores["top1"] > 0.5
     assert "probe linear: 300 classes of 64 features may take" in caplog.text
-    assert "over its budget of 0.5 s: " in caplog.text
-    assert "the classifier is fitted with at most" in caplog.text
+    assert "over its budget of 0.5 s (probes.linear.budget): " in caplog.text
+    assert "fitted with at most" in caplog.text
+
+
+def test_a_limit_that_no_fit_reaches_is_no_news(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that might be asked would take 6 minutes by this clock; what is needed fits into one."""
+    monkeypatch.setattr("jepa_core.evaluate.logistic.measure_fit", lambda _: FitCost(0.0, 0.01, 2e-3))
+    train, held_out = clusters(300, apart=0.5), clusters(200, apart=0.5, seed=1)
+    scores = LinearProbe(LinearProbe.Config(name="linear", budget=200.0))(train, held_out, 3)
+    whole = LinearProbe(LinearProbe.Config(name="linear", budget=1e9))(train, held_out, 3)
+    assert dict(scores) == dict(whole)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_masks_show_the_image_the_context_and_the_targets(tmp_path: Path) -> Non
 def test_masks_of_many_images_and_several_contexts_are_a_larger_picture(tmp_path: Path) -> None:
     sizes = []
     for name, batch, contexts in (("a", 2, 1), ("b", 2, 2), ("c", 12, 1)):
-        draw_masks(red_images(batch), plan(batch, contexts), GRID, tmp_path / name, most=5)
+        draw_masks(red_images(batch), plan(batch, contexts), GRID, tmp_path / name, max_images=5)
         sizes.append(pixels(tmp_path / name).shape)
     assert sizes[1][0] > sizes[0][0]
     assert sizes[2][1] > sizes[0][1]

@@ -55,10 +55,8 @@ def test_the_interval_is_students() -> None:
 
 def test_seeds_of_one_recipe_are_one_row_with_its_interval(tmp_path: Path) -> None:
     comparison = comparison_of(three_seeds(tmp_path))
-    assert [(group.name, len(group.runs)) for group in comparison.configurations] == [
-        ("random", 3),
-        ("union", 3),
-    ]
+    groups = [(group.name, len(group.runs)) for group in comparison.configurations]
+    assert groups == [("random", 3), ("union", 3)]
     table = configuration_table(comparison)
     half = student.ppf(0.975, 2) * 3 / 3**0.5
     assert column(table, "kNN, %")["union"] == f"40.0 ± {half:.1f}"
@@ -84,7 +82,7 @@ def test_what_is_not_learned_from_makes_no_new_configuration(tmp_path: Path) -> 
         (["mb/seed-0", "mb/seed-12"], "mb"),
         (["seed0/mb", "seed1/mb"], "mb"),
         (["run-1", "run-11"], "run"),
-        (["left", "right"], "left …"),
+        (["study/left", "study/right"], "study"),
     ],
 )
 def test_a_configuration_is_called_what_its_runs_share(
@@ -149,7 +147,7 @@ def test_scores_of_other_conditions_are_not_subtracted(tmp_path: Path, differenc
     comparison = comparison_of(tmp_path, "a")
     assert len(comparison.measures) == 4, "kNN and linear, each of two kinds"
     table = run_table(comparison)
-    assert [row.cells for row in table.rows if row.name == "b"][0][1].text in ("–", "baseline")
+    assert next(row.cells for row in table.rows if row.name == "b")[1].text in ("–", "baseline")
     gains = [cell.text for row in table.rows for cell in row.cells]
     assert "+10.0" not in gains
     page = text(write_report([tmp_path], tmp_path / "page.html", comparison_only=True, baseline="a"))
@@ -307,3 +305,11 @@ def test_a_folder_without_runs_is_an_error(jepa: Callable[..., Said], tmp_path: 
     answer = jepa("report", tmp_path)
     assert answer.code == 2
     assert "is not a run: it holds no recipe.toml, and there are no runs in it" in answer.err
+
+
+def test_a_run_named_beside_its_folder_is_taken_once(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "runs", count=3, steps=3)
+    assert len(read_runs([runs[0], tmp_path / "runs"])[0]) == 3
+    assert len(read_runs([tmp_path / "runs", runs[0]])[0]) == 3
+    with pytest.raises(UserError, match=f"the same run is named twice: {runs[0]}, {runs[0]}$"):
+        read_runs([runs[0], runs[1], runs[0]])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from jepa_core.observers.standard import MetricsWriter, Pictures
 from jepa_core.plots.clips import by_step, masks_over, middle_frames, plan_by_step
 from jepa_core.plots.curves import SERIES
 from jepa_core.report.embeddings import _thumbs
-from jepa_core.report.sections import Section, sections
+from jepa_core.report.sections import Section, figure_markup, file_name, sections
 from jepa_core.report.write import write_report
 from jepa_core.runs.load import open_model
 from jepa_core.types import IndexSet, MaskPlan
@@ -85,6 +88,105 @@ def test_what_is_drawn_lies_with_the_run_when_training_ends(
     assert "The section broken is left out: no film was given." in caplog.text
     train(load_recipe(tiny_recipe, "train.steps=1"), run, watch=[], overwrite=True)
     assert not (run / "pictures").exists()
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+def drawing(**size: Any) -> Any:
+    """A section that draws a figure of this size."""
+    return lambda *_: Section("title", "text", lambda: Figure(**size))
+
+
+def raising(error: BaseException) -> Any:
+    def make(*_: Any) -> Section:
+        raise error
+
+    return make
+
+
+def drawing_with(draw: Any) -> Any:
+    return lambda *_: Section("title", "text", draw)
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "raises": (raising(RuntimeError("it broke\nbadly")), "RuntimeError: it broke badly."),
+    "exits": (raising(SystemExit(0)), "SystemExit: 0."),
+    "unprintable": (raising(Unprintable()), "Unprintable (its message cannot be shown: RuntimeError)."),
+    "memory": (raising(MemoryError()), "MemoryError."),
+    "no-section": (lambda *_: "a text", "ValueError: it is of the type str; expected a Section, or None."),
+    "draw-raises": (drawing_with(raising(ValueError("no points"))), "ValueError: no points."),
+    "draw-exits": (drawing_with(raising(SystemExit(1))), "SystemExit: 1."),
+    "draw-text": (
+        drawing_with(lambda: "x"),
+        "ValueError: its `draw` gives str; expected a matplotlib Figure.",
+    ),
+    "wide": (drawing(figsize=(1000, 3)), "ValueError: its figure is 1000 × 3 inches"),
+    "fine": (drawing(figsize=(30, 30), dpi=1200), "ValueError: its figure is 30 × 30 inches at 1200 dpi"),
+}
+
+
+class Hostile:
+    """A plugin with every broken section, and a good one."""
+
+    def __init__(self, made: dict[str, Any]) -> None:
+        self.made = made
+
+    @hookimpl
+    def jepa_sections(self) -> dict[str, Any]:
+        return self.made
+
+
+@contextmanager
+def registered(made: dict[str, Any]) -> Iterator[None]:
+    """A plugin with these sections, for as long as it is entered."""
+    plugin, registry = Hostile(made), plugins.registry()
+    registry.register(plugin, "hostile")
+    try:
+        yield
+    finally:
+        registry.manager.unregister(plugin)
+
+
+def test_a_section_that_fails_costs_itself_alone(tiny_recipe, tmp_path: Path, caplog) -> None:
+    made = {name: make for name, (make, _) in BROKEN.items()} | {"good": drawing(figsize=(3, 2))}
+    with registered(made):
+        run = trained(tiny_recipe, tmp_path / "run", Pictures())
+        assert [path.name for path in (run / "pictures").iterdir()] == ["good.png"]
+        page = write_report([run], probes=False, images=8).read_text(encoding="utf-8")
+    assert 'id="run0-good"' in page
+    assert "How it went" in page
+    plain = unescape(re.sub("</?code>", "`", page))
+    for name, (_, reason) in BROKEN.items():
+        assert f"The section {name} is left out: {reason}" in plain, name
+        assert f"The section {name} is left out" in caplog.text, "training ends with a warning"
+
+
+def test_a_keyboard_interrupt_is_no_failure_of_a_section(tiny_recipe, tmp_path: Path) -> None:
+    recipe, model, _ = open_model(trained(tiny_recipe, tmp_path / "run"))
+    with registered({"x": raising(KeyboardInterrupt())}), pytest.raises(KeyboardInterrupt):
+        sections(recipe, model)
+
+
+def test_a_figure_of_very_many_points_is_an_image() -> None:
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().scatter(range(50_000), range(50_000))
+    markup = figure_markup(figure, "x")
+    assert markup.startswith('<img src="data:image/png;base64,')
+    assert len(markup) < 500_000
+    few = Figure(figsize=(3, 2))
+    few.subplots().plot(range(10))
+    assert figure_markup(few, "x").startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("size", "size"), ("../../etc/x", "_.._etc_x"), ("a b/c", "a_b_c"), ("", "_"), ("x" * 300, "x" * 80)],
+)
+def test_a_sections_name_never_leaves_its_folder(name: str, expected: str) -> None:
+    assert file_name(name) == expected
 
 
 def test_a_model_is_left_in_the_mode_it_was_in(tiny_recipe, tmp_path: Path, plugin) -> None:

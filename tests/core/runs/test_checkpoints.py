@@ -334,16 +334,6 @@ def test_weights_of_another_type_are_refused_and_not_cast(tiny_recipe: Path, tmp
         checkpoints.load_weights(saved, step.model)
 
 
-def test_tensors_that_are_not_finite_are_named() -> None:
-    tensors = {
-        "a": torch.ones(2),
-        "b": torch.tensor([1.0, float("nan")]),
-        "c": torch.tensor([float("-inf")], dtype=torch.float16),
-        "d": torch.tensor([1, 2]),
-    }
-    assert checkpoints.nonfinite_tensors(tensors) == ["b", "c"]
-
-
 STATE_FILES = [b"", b"PK\3\4", b"\x80\x05.", b"\x80\x02cos\nsystem\n(S'true'\ntR.", b"x" * 1000]
 
 

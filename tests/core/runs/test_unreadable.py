@@ -124,3 +124,21 @@ def test_another_user_is_told_what_may_not_be_read(run: Path, open_folder: Path)
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     said = f"UserError checkpoint {newest} cannot be read ({newest}/manifest.json: Permission denied)"
     assert done.stdout.startswith(said), done.stdout + done.stderr
+
+
+def test_a_checkpoint_that_training_drops_while_it_is_read_is_followed_by_the_newer_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, newer = checkpoints.load_weights, run / "checkpoints/step-00000004"
+    shutil.copytree(newer, run / "aside")
+
+    def drop_before_reading(checkpoint: Path, model: Any) -> None:
+        if checkpoint == newer and (run / "aside").exists():
+            manifest = (run / "aside/manifest.json").read_text().replace('"step": 4', '"step": 6')
+            (run / "aside/manifest.json").write_text(manifest)
+            (run / "aside").rename(run / "checkpoints/step-00000006")
+            shutil.rmtree(checkpoint)
+        read(checkpoint, model)
+
+    monkeypatch.setattr(checkpoints, "load_weights", drop_before_reading)
+    assert open_model(run)[2] == 6

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from jepa_core import UserError, load_recipe, train
+from jepa_core.runs.batches import micro_batches
 from jepa_core.runs.events_file import read_events
 from jepa_core.runs.metrics_file import read_metrics
 from jepa_core.runtime.distributed import Ranks, all_reduce_sum, world_size
 from jepa_core.runtime.process_identity import ProcessIdentity
-from jepa_core.trainer import micro_batches
 
 COMMAND = "from jepa_core.cli import main; main()"
 

@@ -80,8 +80,8 @@ def _load(cores: int, threads: int) -> Iterator[Check]:
         text = f"the machine is busy: {load}, and torch computes with {_count(threads, 'thread')}"
         fewer = f", or train with OMP_NUM_THREADS={free}" if free < threads else ""
         advice = (
-            "training steps then take several times as long, since threads wait for each other: end the other "
-            f"processes or wait for them{fewer}"
+            "training steps then take several times as long, since threads wait for each other: end the "
+            f"other processes or wait for them{fewer}"
         )
         yield Check("devices", "load", "warning", text, advice, details)
     else:

@@ -96,7 +96,7 @@ def lock_folder(folder: Path, ranks: Ranks) -> Iterator[RunLock]:
 
 def _watching(run: Run, listeners: Sequence[object]) -> AbstractContextManager[Any]:
     """The hook caller of the main process; None in the others."""
-    return observers.watching(run, listeners) if run.training.ranks.is_main else nullcontext()
+    return observers.observe(run, listeners) if run.training.ranks.is_main else nullcontext()
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_write
+from jepa_core.runtime.entry_points import distribution_of, entry_points
 
 ENGINE = "engine"
 """The kind under which the engine's own sections stand, each as a component of its section's name."""
@@ -165,15 +166,15 @@ def _read(file: Path) -> dict[str, Any] | None:
 def _state() -> list[list[str]]:
     """The installed plugins with their versions and the newest change in their files; imports none."""
     points = sorted(entry_points(group="jepa"), key=lambda point: point.name)
-    return [
-        [point.name, point.value, point.dist.version if point.dist else "", _changed(point)]
-        for point in points
-    ]
+    return [[point.name, point.value, distribution_of(point)[1], _changed(point)] for point in points]
 
 
 def _changed(point: EntryPoint) -> str:
     """How many files the plugin's top package has, and the newest of their times."""
-    spec = find_spec(point.module.partition(".")[0])
+    try:
+        spec = find_spec(point.value.partition(":")[0].partition(".")[0])
+    except (ImportError, ValueError):  # it names no module
+        return ""
     if spec is None or spec.origin is None:
         return ""
     origin = Path(spec.origin)

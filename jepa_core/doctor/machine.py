@@ -78,9 +78,10 @@ def _load(cores: int, threads: int) -> Iterator[Check]:
     if load.slows(threads):
         free = max(1, math.floor(load.cores - load.others))
         text = f"the machine is busy: {load}, and torch computes with {_count(threads, 'thread')}"
+        fewer = f", or train with OMP_NUM_THREADS={free}" if free < threads else ""
         advice = (
             "training steps then take several times as long, since threads wait for each other: end the "
-            f"others, wait for them, or train with OMP_NUM_THREADS={free}"
+            f"other processes or wait for them{fewer}"
         )
         yield Check("devices", "load", "warning", text, advice, details)
     else:

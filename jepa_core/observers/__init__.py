@@ -5,7 +5,7 @@ Core's observers use the three observer hooks and nothing else, so each can be l
 """
 
 from jepa_core.observers.listeners import Listeners as Listeners
-from jepa_core.observers.listeners import watching as watching
+from jepa_core.observers.listeners import observe as observe
 from jepa_core.observers.progress_bar import Terminal as Terminal
 from jepa_core.observers.standard import CollapseAlarm as CollapseAlarm
 from jepa_core.observers.standard import Journal as Journal
@@ -22,6 +22,6 @@ __all__ = [
     "Pictures",
     "TensorBoard",
     "Terminal",
+    "observe",
     "standard",
-    "watching",
 ]

@@ -59,7 +59,7 @@ class Listeners:
 
 
 @contextmanager
-def watching(run: TrainingRun, observers: Sequence[object]) -> Iterator[Any]:
+def observe(run: TrainingRun, observers: Sequence[object]) -> Iterator[Any]:
     """The hook caller of a run: `observers` in their order, then all plugins, listen while it lasts."""
     registry = plugins.registry()
     hook = Listeners(registry)

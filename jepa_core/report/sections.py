@@ -25,9 +25,10 @@ from matplotlib.lines import Line2D
 
 from jepa_core import plugins
 from jepa_core.assembly import build
-from jepa_core.errors import UserError, describe_error
+from jepa_core.errors import UserError
 from jepa_core.report.charts import THEMED, png, themed_svg
 from jepa_core.runtime.atomic_write import atomic_write
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 
 if TYPE_CHECKING:
     from jepa_core.jepa import JEPA
@@ -107,31 +108,24 @@ def sections(recipe: Recipe, model: JEPA, salt: str = "") -> tuple[dict[str, Dra
     training = model.training
     model.eval()
     try:
-        for name, make in offered_sections(notes).items():
+        for name, make in plugins.registry().sections().items():
             try:
-                section = make(recipe, model, build("data", recipe.data))
-                if section is not None:
-                    drawn[name] = draw_section(section, f"{salt} {name}")
-            except KeyboardInterrupt:
-                raise
-            except UserError as error:
-                notes.append(f"The section {name} is left out: {error}.")
-            except BaseException as error:  # foreign code; the other sections do without it
-                notes.append(f"The section {name} is left out: {describe_error(error)}.")
+                section = call_plugin(make_section, make, recipe, model, f"{salt} {name}")
+            except PluginError as error:  # the other sections do without it
+                text = error.message if isinstance(error.raised, UserError) else str(error)
+                notes.append(f"The section {name} is left out: {text}.")
+                continue
+            if section is not None:
+                drawn[name] = section
     finally:
         model.train(training)
     return drawn, notes
 
 
-def offered_sections(notes: list[str]) -> dict[str, MakeSection]:
-    """The sections of all plugins by name; a line goes to `notes` where they cannot be asked for."""
-    try:
-        return dict(plugins.registry().sections())
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a plugin's hook is foreign code as well
-        notes.append(f"The sections of plugins are left out: {describe_error(error)}.")
-        return {}
+def make_section(make: MakeSection, recipe: Recipe, model: JEPA, salt: str) -> DrawnSection | None:
+    """One section, drawn; None where it has nothing to show. Raises whatever the plugin's code raises."""
+    section = make(recipe, model, build("data", recipe.data))
+    return None if section is None else draw_section(section, salt)
 
 
 def draw_section(section: Section, salt: str) -> DrawnSection:

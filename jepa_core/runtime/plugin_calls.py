@@ -120,15 +120,28 @@ class _Sigint:
 
 @contextmanager
 def warn_if_slow(doing: str) -> Iterator[None]:
-    """One warning, `still DOING after 5 s`, when what is done inside takes longer; it is not stopped."""
-    text = f"still {doing} after {SLOW_SECONDS:g} s"
-    timer = threading.Timer(SLOW_SECONDS, log.warning, args=("%s", text))
-    timer.daemon = True
-    timer.start()
+    """One warning, `still DOING after 5 s`, when what is done inside takes longer; it is not stopped.
+
+    The import of torch, which the first plugin that needs it waits for, is not counted against that plugin.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(SLOW_SECONDS):
+            if not _torch_is_loading():
+                log.warning("still %s after %g s", doing, SLOW_SECONDS)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
+
+
+def _torch_is_loading() -> bool:
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))  # importlib sets it while a module's code runs
 
 
 @contextmanager

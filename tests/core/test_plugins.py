@@ -60,36 +60,36 @@ def offering(name: str, kind: str = "maskers", body: str = "return {'NAME': Mine
     )
 
 
-def states(found: Plugins) -> dict[str, str]:
-    return {plugin.name: plugin.state for plugin in found.statuses}
+def states(registry: Plugins) -> dict[str, str]:
+    return {plugin.name: plugin.state for plugin in registry.statuses}
 
 
-def maskers(found: Plugins) -> dict[str, str]:
+def maskers(registry: Plugins) -> dict[str, str]:
     """Who offers what, besides core."""
-    owners = found.catalogue("masker").owners
+    owners = registry.catalogue("masker").owners
     return {name: owner for name, owner in owners.items() if owner != "core"}
 
 
-def error_of(found: Plugins, name: str) -> str:
-    return next(plugin.error for plugin in found.statuses if plugin.name == name)
+def error_of(registry: Plugins, name: str) -> str:
+    return next(plugin.error for plugin in registry.statuses if plugin.name == name)
 
 
 def test_what_is_installed_here_loads() -> None:
-    found = discover()
-    assert {name: state for name, state in states(found).items() if name in ("core", "ijepa")} == {
+    registry = discover()
+    assert {name: state for name, state in states(registry).items() if name in ("core", "ijepa")} == {
         "core": "loaded",
         "ijepa": "loaded",
     }
-    assert found.catalogue("masker").owners["multiblock"] == "ijepa"
-    assert found.catalogue("target_update").owners["ema"] == "core"
+    assert registry.catalogue("masker").owners["multiblock"] == "ijepa"
+    assert registry.catalogue("target_update").owners["ema"] == "core"
 
 
 def test_a_plugin_that_fails_to_import_is_set_aside_and_the_others_load(install: Install) -> None:
     install(bad="import no_such_module", good=offering("mine"))
-    found = discover()
-    assert states(found) == {"core": "loaded", "bad": "set aside", "good": "loaded"}
-    assert error_of(found, "bad") == "ModuleNotFoundError: No module named 'no_such_module'"
-    assert "mine" in found.catalogue("masker").classes
+    registry = discover()
+    assert states(registry) == {"core": "loaded", "bad": "set aside", "good": "loaded"}
+    assert error_of(registry, "bad") == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert "mine" in registry.catalogue("masker").classes
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_a_plugin_that_fails_to_import_is_set_aside_and_the_others_load(install:
 def test_a_plugin_whose_hook_fails_is_set_aside_whole(install: Install, body: str, error: str) -> None:
     other_hook = "@hookimpl\ndef jepa_encoders():\n    return {'also_mine': Mine}\n"
     install(bad=offering("mine", body=body) + other_hook, good=offering("hers"))
-    found = discover()
-    assert sorted(found.catalogue("masker").classes) == ["hers", "none"]
-    assert states(found)["bad"] == "set aside"
-    assert error_of(found, "bad").startswith(error)
-    assert "also_mine" not in found.catalogue("encoder").classes
+    registry = discover()
+    assert sorted(registry.catalogue("masker").classes) == ["hers", "none"]
+    assert states(registry)["bad"] == "set aside"
+    assert error_of(registry, "bad").startswith(error)
+    assert "also_mine" not in registry.catalogue("encoder").classes
 
 
 def test_a_folder_of_recipes_that_fails_is_set_aside_too(install: Install, tmp_path: Path) -> None:
@@ -118,28 +118,30 @@ def test_a_folder_of_recipes_that_fails_is_set_aside_too(install: Install, tmp_p
         bad=offering("", "recipes", "raise OSError('gone')"),
         good=offering("", "recipes", f"return {str(tmp_path)!r}"),
     )
-    found = discover()
-    assert found.recipe_folders() == {"good": tmp_path}
-    assert error_of(found, "bad") == "jepa_recipes: OSError: gone"
+    registry = discover()
+    assert registry.recipe_folders() == {"good": tmp_path}
+    assert error_of(registry, "bad") == "jepa_recipes: OSError: gone"
 
 
 def test_a_misspelt_hook_is_named_with_those_that_are_known(install: Install) -> None:
     install(bad=offering("mine", "masker"), good=offering("hers"))
-    found = discover()
-    assert states(found)["bad"] == "set aside"
+    registry = discover()
+    assert states(registry)["bad"] == "set aside"
     hooks = ", ".join(sorted(hook for hook in vars(hookspecs) if hook.startswith("jepa_")))
-    assert error_of(found, "bad") == (
+    assert error_of(registry, "bad") == (
         f"UserError: plugin 'bad': unknown hook 'jepa_masker'; known: {hooks}. Did you mean 'jepa_maskers'?"
     )
-    assert sorted(found.catalogue("masker").classes) == ["hers", "none"]
+    assert sorted(registry.catalogue("masker").classes) == ["hers", "none"]
 
 
 def test_a_hook_with_an_argument_nobody_gives_leaves_nothing_behind(install: Install) -> None:
     wrong = "@hookimpl\ndef jepa_encoders(size):\n    return {}\n"
     install(bad=offering("mine") + wrong)
-    found = discover()
-    assert "Argument(s) {'size'} are declared in the hookimpl but can not be found" in error_of(found, "bad")
-    assert "mine" not in found.catalogue("masker").classes
+    registry = discover()
+    assert "Argument(s) {'size'} are declared in the hookimpl but can not be found" in error_of(
+        registry, "bad"
+    )
+    assert "mine" not in registry.catalogue("masker").classes
 
 
 def clash(first: str, later: str, kind: str = "masker") -> str:
@@ -164,15 +166,15 @@ def test_of_two_plugins_that_offer_one_name_the_first_distribution_has_it(
 ) -> None:
     both = offering("mine") + "@hookimpl\ndef jepa_encoders():\n    return {'NAME': Mine}\n"
     install(distributions, one=both.replace("NAME", "enc1"), two=both.replace("NAME", "enc2"))
-    found = discover()
-    assert maskers(found) == {"mine": first}
+    registry = discover()
+    assert maskers(registry) == {"mine": first}
     assert [record.message for record in caplog.records] == [clash(first, later)]
-    status = found.status(later)
+    status = registry.status(later)
     assert status is not None
     assert (status.state, status.notes) == ("loaded", [clash(first, later)])
-    assert {"enc1", "enc2"} <= found.catalogue("encoder").classes.keys(), "all else of it is in use"
-    found.register(SimpleNamespace(), "anything")
-    found.catalogue("masker")
+    assert {"enc1", "enc2"} <= registry.catalogue("encoder").classes.keys(), "all else of it is in use"
+    registry.register(SimpleNamespace(), "anything")
+    registry.catalogue("masker")
     assert len(caplog.records) == 1, "said once"
 
 
@@ -181,16 +183,16 @@ def test_plugins_can_be_left_out(
 ) -> None:
     install(one=offering("mine"), two=offering("mine"))
     monkeypatch.setenv("JEPA_DISABLE_PLUGINS", " two ,three")
-    found = discover()
+    registry = discover()
     assert [record.message for record in caplog.records] == [
         "JEPA_DISABLE_PLUGINS names 'three', which is not installed; known: core, one, two"
     ]
-    assert states(found) == {"core": "loaded", "one": "loaded", "two": "disabled"}
-    assert found.catalogue("masker").owners == {"none": "core", "mine": "one"}
+    assert states(registry) == {"core": "loaded", "one": "loaded", "two": "disabled"}
+    assert registry.catalogue("masker").owners == {"none": "core", "mine": "one"}
     with pytest.raises(
         UserError, match=r"unknown masker 'hers'; known: mine, none\. Plugin 'two' is disabled\.$"
     ):
-        found.catalogue("masker").find("hers")
+        registry.catalogue("masker").find("hers")
 
 
 def test_an_unknown_name_says_who_was_set_aside(install: Install) -> None:
@@ -245,10 +247,10 @@ def test_an_unknown_kind_of_component() -> None:
 
 
 def test_objects_register_too_and_are_seen_at_once() -> None:
-    found = discover()
-    assert "mine" not in found.catalogue("masker").classes
-    found.register(SimpleNamespace(jepa_maskers=hookimpl(lambda: {"mine": A})), "by hand")
-    assert found.catalogue("masker").owners["mine"] == "by hand"
+    registry = discover()
+    assert "mine" not in registry.catalogue("masker").classes
+    registry.register(SimpleNamespace(jepa_maskers=hookimpl(lambda: {"mine": A})), "by hand")
+    assert registry.catalogue("masker").owners["mine"] == "by hand"
 
 
 @pytest.mark.parametrize(
@@ -259,9 +261,9 @@ def test_settings_that_the_engine_reads_must_be_there(
     install: Install, kind: str, hook: str, base: str
 ) -> None:
     install(bad=offering("mine", hook))
-    found = discover()
-    assert "mine" not in found.catalogue(kind).classes
-    assert error_of(found, "bad") == (
+    registry = discover()
+    assert "mine" not in registry.catalogue(kind).classes
+    assert error_of(registry, "bad") == (
         f"jepa_{hook}: TypeError: example_bad.Mine.Config of the {kind} 'mine' must derive from "
         f"jepa_core.settings.{base}"
     )
@@ -291,7 +293,7 @@ def jepa_step_ended(step):
 """
 
 
-def told(watchers: Listeners, steps: int) -> None:
+def notify(watchers: Listeners, steps: int) -> None:
     for step in range(1, steps + 1):
         watchers.jepa_step_ended(run=None, step=step, metrics={"loss": 0.5})
 
@@ -300,12 +302,12 @@ def test_a_plugin_that_fails_while_it_watches_is_told_nothing_more(
     install: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
     install(bad=WATCHING.replace("ERROR", "KeyError('tea')"))
-    found, mine = discover(), Watcher()
-    found.register(mine, "mine")
-    told(Listeners(found), 3)
+    registry, mine = discover(), Watcher()
+    registry.register(mine, "mine")
+    notify(Listeners(registry), 3)
     assert mine.told == [(step, {"loss": 0.5}) for step in (1, 2, 3)]
     assert sys.modules["example_bad"].told == [1]
-    assert error_of(found, "bad") == "jepa_step_ended: KeyError: 'tea'"
+    assert error_of(registry, "bad") == "jepa_step_ended: KeyError: 'tea'"
     assert [record.message for record in caplog.records] == [
         "plugin 'bad' failed and is told nothing more of this run: jepa_step_ended: KeyError: 'tea'"
     ]
@@ -322,23 +324,23 @@ def test_a_wrapper_is_refused() -> None:
 def test_a_plugin_ends_a_run_by_a_user_error(install: Install) -> None:
     install(guard=WATCHING.replace("ERROR", "UserError('the features have collapsed')"))
     with pytest.raises(UserError, match="the features have collapsed"):
-        told(Listeners(discover()), 1)
+        notify(Listeners(discover()), 1)
 
 
 def test_the_error_of_an_observer_that_the_caller_brought_is_raised() -> None:
-    found = discover()
-    found.register(Watcher(ValueError("mine")), "mine")
+    registry = discover()
+    registry.register(Watcher(ValueError("mine")), "mine")
     with pytest.raises(ValueError, match="mine"):
-        told(Listeners(found), 1)
+        notify(Listeners(registry), 1)
 
 
 def test_who_came_last_is_told_first() -> None:
-    found, order = discover(), []
+    registry, order = discover(), []
     for name in ("first", "last"):
-        found.register(
+        registry.register(
             SimpleNamespace(jepa_run_ended=hookimpl(lambda run, name=name: order.append(name))), name
         )
-    Listeners(found).jepa_run_ended(run=None)
+    Listeners(registry).jepa_run_ended(run=None)
     assert order == ["last", "first"]
 
 
@@ -346,9 +348,9 @@ def test_the_trace_prints_hook_calls(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JEPA_TRACE_PLUGINS", "1")
-    found = discover()
-    found.catalogue("objective")
-    found.manager.hook.jepa_run_ended(run=None)
-    said = capsys.readouterr().err
-    assert "jepa_objectives core [hook]" in said
-    assert "jepa_run_ended" in said
+    registry = discover()
+    registry.catalogue("objective")
+    registry.manager.hook.jepa_run_ended(run=None)
+    printed = capsys.readouterr().err
+    assert "jepa_objectives core [hook]" in printed
+    assert "jepa_run_ended" in printed

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -150,6 +151,22 @@ def test_what_takes_long_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytes
         pass
     time.sleep(0.2)
     assert [record.message for record in caplog.records] == ["still importing plugin 'tea' after 0.1 s"]
+
+
+def test_the_import_of_torch_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = ModuleType("torch")
+    module.__spec__ = SimpleNamespace(_initializing=True)  # type: ignore[assignment]
+    monkeypatch.setattr(plugin_calls, "SLOW_SECONDS", 0.1)
+    monkeypatch.setitem(sys.modules, "torch", module)
+    with warn_if_slow("importing plugin 'tea'"):
+        time.sleep(0.5)
+    assert not caplog.records
+    module.__spec__ = None
+    with warn_if_slow("importing plugin 'tea'"):
+        time.sleep(0.5)
+    assert len(caplog.records) == 1
 
 
 def test_what_is_printed_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""From a recipe to a model: every component built by name, every misfit found here and not at step 1."""
+"""From a recipe to a model: builds every component by name and checks that they fit together."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _check_views(recipe: Recipe, model: JEPA) -> None:
 def random_batch(
     recipe: Recipe, model: JEPA, batch_size: int, generator: torch.Generator | None = None
 ) -> Batch:
-    """A batch of random pixels in the recipe's views, for what measures or tries a step without data."""
+    """A batch of random pixels in the recipe's views, to measure or try a step without data."""
     groups = crops(recipe.transform, model.encoder.view_shape())
     return Batch(
         {

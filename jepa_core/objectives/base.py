@@ -1,4 +1,4 @@
-"""What terms of the loss share: their settings, and predictions beside targets as one tensor.
+"""The base class of loss terms, and predictions and targets as one tensor each.
 
 Axes: S packed tokens, D width.
 """
@@ -13,7 +13,7 @@ from jepa_core.types.step import Step
 
 
 class LossTerm(nn.Module):
-    """A term that keeps its settings. Its own are `ObjectiveSettings` alone, unless it has more."""
+    """A loss term with its settings as `config`; by default these are `ObjectiveSettings` alone."""
 
     class Config(ObjectiveSettings):
         pass

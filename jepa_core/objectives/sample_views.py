@@ -1,4 +1,4 @@
-"""What regularisers of a batch look at: each view's projections, or each context's average features.
+"""The inputs of terms that judge a batch: each view's projections, or each context's average features.
 
 Axes: V views or contexts, B samples, P width.
 """

@@ -165,11 +165,14 @@ class RunLock:
         partial = file.with_suffix(PARTIAL)
         text = json.dumps(vars(process) | {"since": since}) + "\n"
         try:
-            partial.write_text(text, encoding="utf-8")
-        except FileNotFoundError:  # another process, which had made the folder too, has removed it again
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
-        return partial.rename(file)  # so that no other process reads half a claim
+            try:
+                partial.write_text(text, encoding="utf-8")
+            except FileNotFoundError:  # another process, which had made the folder too, has removed it again
+                self.folder.mkdir(parents=True, exist_ok=True)
+                partial.write_text(text, encoding="utf-8")
+            return partial.rename(file)  # so that no other process reads half a claim
+        finally:
+            partial.unlink(missing_ok=True)  # of a full disk
 
     def _wait_to_be_alone(self) -> None:
         """Returns when this is the only living claim. Raises RunLocked when another one stays."""

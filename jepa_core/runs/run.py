@@ -1,4 +1,4 @@
-"""A run: its folder, and what is live of it while it trains."""
+"""A run in training: its folder, recipe, training step and samples."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Run:
     data_hash: str = ""
     """By which a resumed run knows that split again (`runs.data_hash`)."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What observers leave for whoever looks at the run afterwards, such as `alarms`."""
+    """Remarks of observers, such as `alarms`, for observers that come later and for the end of the run."""
 
     inputs: InputCounts = field(init=False)
-    """What was passed over, or found unusual, in the data."""
+    """Counts of corrupt and unusual samples."""
 
     def __post_init__(self) -> None:
         self.inputs = InputCounts(self.folder)

@@ -1,4 +1,4 @@
-"""A run about to take its next step: a fresh one, or one resumed from its newest whole checkpoint."""
+"""Starting a run: a fresh one, or one resumed from its newest whole checkpoint."""
 
 from __future__ import annotations
 
@@ -199,26 +199,26 @@ def _check_unchanged(asked: Recipe, written: Recipe, allow: Sequence[str]) -> li
     """The settings that differ, as text. Raises UserError for one that is neither free nor allowed."""
     new, old = flat(asked.to_table()), flat(written.to_table())
     changed = {
-        key: f"{key} ({_shown(old.get(key))} → {_shown(new.get(key))})"
+        key: f"{key} ({_format(old.get(key))} → {_format(new.get(key))})"
         for key in sorted(new.keys() | old.keys())
         if new.get(key) != old.get(key)
     }
-    refused = [text for key, text in changed.items() if not _within(key, (*FREE_TO_CHANGE, *allow))]
+    refused = [text for key, text in changed.items() if not _is_in(key, (*FREE_TO_CHANGE, *allow))]
     if refused:
         raise UserError(
             f"the recipe is not the run's: {', '.join(refused)}. Resume it unchanged, start a new run, or "
             "name what may change with --allow-change"
         )
     for key in allow:
-        if not any(_within(setting, (key,)) for setting in new.keys() | old.keys()):
+        if not any(_is_in(setting, (key,)) for setting in new.keys() | old.keys()):
             raise unknown("setting", key, new)
     return list(changed.values())
 
 
-def _within(key: str, settings: Sequence[str]) -> bool:
+def _is_in(key: str, settings: Sequence[str]) -> bool:
     """Whether a setting is one of these, or stands in a section that is."""
     return any(f"{key}.".startswith(f"{setting}.") for setting in settings)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return "none" if value is None else repr(value)

@@ -43,7 +43,7 @@ def versions() -> dict[str, str | None]:
     """Versions of Python, of the packages a result depends on, and of the CUDA that torch was built for."""
     import torch
 
-    packages = {name: _installed(name) for name in PACKAGES}
+    packages = {name: _version_of(name) for name in PACKAGES}
     return {"python": platform.python_version(), **packages, "cuda": torch.version.cuda}
 
 
@@ -81,7 +81,7 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
-def _installed(name: str) -> str | None:
+def _version_of(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -51,7 +51,7 @@ def name_lost_process(members: Sequence[Member], rank: int, error: Exception) ->
     text = str(error)
     if not _CONNECTION.search(text):
         return None
-    lost = _ended(members)
+    lost = _find_ended(members)
     if lost:
         which = " and ".join(_describe(members, number) for number in lost)
         return f"{which} ended, so process {rank} cannot go on"
@@ -62,7 +62,7 @@ def name_lost_process(members: Sequence[Member], rank: int, error: Exception) ->
     return f"a process {where} ended or was cut off, so process {rank} cannot go on ({_first_line(text)})"
 
 
-def _ended(members: Sequence[Member]) -> list[int]:
+def _find_ended(members: Sequence[Member]) -> list[int]:
     """Ranks of the processes of this host that have ended, waiting a little for the first."""
     end = time.monotonic() + PATIENCE
     while True:

@@ -1,4 +1,4 @@
-"""What a progress bar offers to long work."""
+"""The interface of a progress bar for long work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a progress bar offers to long work; the caller owns its looks."""
+    """The interface of a progress bar; how it looks is up to the caller that passes it in."""
 
     def begin(self, what: str, total: int | None) -> None:
         """A new piece of work starts: its name, and how many images it has where that is known."""

@@ -215,7 +215,7 @@ class CudaGraphStep(TrainingStep):
         """Buckets for the masks of this batch size, from draws all over the run."""
         masks = StepMasks(self.model.masker, self.model.grid(), self.total_steps, self.recipe.seed)
         steps = [self.total_steps * n // DRAWS for n in range(DRAWS)]
-        return PlanBuckets.measured(
+        return PlanBuckets.measure(
             [masks(step, 0, batch_size) for step in steps], grid_size(self.model.grid())
         )
 

@@ -51,7 +51,7 @@ class SetBuckets:
     uniform: int | None = None
 
     @classmethod
-    def measured(cls, sets: Sequence[IndexSet], tokens: int) -> SetBuckets:
+    def measure(cls, sets: Sequence[IndexSet], tokens: int) -> SetBuckets:
         """Buckets for the same set of several plans, on a grid of N = `tokens`."""
         first = sets[0]
         if first.uniform is not None and all(index_set.uniform == first.uniform for index_set in sets):
@@ -103,7 +103,7 @@ class PlanBuckets:
     tokens: int
 
     @classmethod
-    def measured(cls, plans: Sequence[MaskPlan], tokens: int) -> PlanBuckets:
+    def measure(cls, plans: Sequence[MaskPlan], tokens: int) -> PlanBuckets:
         """Buckets for plans like these. Raises ValueError where they differ in their sets or pairs."""
         first = plans[0]
         for plan in plans:
@@ -112,7 +112,7 @@ class PlanBuckets:
                     f"plans have different sets or pairs: {len(first.contexts)} contexts with pairs "
                     f"{first.pairs}, and {len(plan.contexts)} with {plan.pairs}"
                 )
-        buckets = [SetBuckets.measured(sets, tokens) for sets in zip(*map(sets_of, plans), strict=True)]
+        buckets = [SetBuckets.measure(sets, tokens) for sets in zip(*map(sets_of, plans), strict=True)]
         num_padding = max((bucket.num_padding for bucket in buckets), default=0)
         if num_padding:  # sequence b of a context and of a target belong together, so all sets get as many
             buckets = [replace(bucket, num_padding=num_padding, uniform=None) for bucket in buckets]

@@ -1,4 +1,4 @@
-"""What keeps one bad step from ruining a run: NaN, infinite values, and losses far off the trend.
+"""Skips or stops at bad steps: NaN, infinite values, and losses far above the trend.
 
 Judged after the backward pass and before the optimizer moves anything. Judging reads the loss and the
 gradient's norm back from the device, once a step.
@@ -90,7 +90,7 @@ class StepGuard:
         return f"the loss {loss:.4g} is more than {k:g} deviations above the last {WINDOW} ({mean:.4g})"
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs in order to judge alike."""
+        """What a resumed run needs to judge steps the same way."""
         return {"losses": list(self.losses), "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -80,9 +80,13 @@ class General(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is done with one kind of input; `classes` rise in length and are empty where none fits."""
+    """What is done with one kind of input; `classes` rise in length and are empty where none fits.
+
+    measured: whether `taken_up_to` was found on a GPU, beside the peers
+    """
 
     taken_up_to: int
+    measured: bool
     classes: tuple[LengthClass, ...]
     small: General
     general: General
@@ -101,7 +105,8 @@ class Row(NamedTuple):
             for over, (keys, tiles) in zip(bounds, row["classes"].items(), strict=False)
         ]
         small, general = (General(*map(Tiles.parse, row[name])) for name in ("small", "general"))
-        return cls(row["taken_up_to"], tuple(classes), small, general)
+        measured = "auto" in row.get("times", {})
+        return cls(row["taken_up_to"], measured, tuple(classes), small, general)
 
 
 Table = dict[tuple[int, int, int], Row]  # (capability, kind of width, bytes of a number) -> Row
@@ -146,7 +151,7 @@ def row_for(width: int, dtype: torch.dtype, capability: int = NEWEST) -> Row:
 
 
 _BOUNDS = {
-    (width, size): (row.short_up_to, row.taken_up_to)
+    (width, size): (row.short_up_to, row.taken_up_to, row.measured)
     for (capability, width, size), row in TABLE.items()
     if capability == NEWEST
 }
@@ -160,3 +165,8 @@ def short_up_to(width: int, dtype: torch.dtype) -> int:
 def taken_up_to(width: int, dtype: torch.dtype) -> int:
     """`impl="auto"` takes Triton up to this many keys."""
     return _BOUNDS[kind(width, dtype.itemsize), dtype.itemsize][1]
+
+
+def bound_is_measured(width: int, dtype: torch.dtype) -> bool:
+    """Whether `taken_up_to` was found on a GPU."""
+    return _BOUNDS[kind(width, dtype.itemsize), dtype.itemsize][2]

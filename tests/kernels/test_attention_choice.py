@@ -58,6 +58,17 @@ def test_auto_on_cuda(layout, width, dtype, impl, reason):
     assert reason in why
 
 
+@pytest.mark.usefixtures("_a_hopper")
+def test_it_is_said_whether_the_bound_was_measured(monkeypatch):
+    short, long = packed([60, 110]), packed([60, 513])
+    said = [attention_choice.automatic(on_cuda(layout), layout)[1] for layout in (short, long)]
+    assert all("not measured" in why for why in said)
+    monkeypatch.setattr(attention_choice, "bound_is_measured", lambda width, dtype: True)
+    said = [attention_choice.automatic(on_cuda(layout), layout)[1] for layout in (short, long)]
+    assert "(measured to be the fastest)" in said[0]
+    assert "too long for triton to be better (measured)" in said[1]
+
+
 def test_an_old_card_is_told_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     why = attention_choice.unusable("triton", on_cuda(SHARED))

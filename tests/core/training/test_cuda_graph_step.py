@@ -338,7 +338,7 @@ torch.cuda.get_device_capability = lambda device=None: (9, 0)
 recipe = load_recipe(sys.argv[1], "train.precision=fp32")
 model = build_model(recipe)
 plans = [sample_masks(model, 8, step=n) for n in range(8)]
-capacity = PlanBuckets.measured(plans, grid_size(model.grid()))
+capacity = PlanBuckets.measure(plans, grid_size(model.grid()))
 
 class NoTransfers(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

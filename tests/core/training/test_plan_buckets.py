@@ -24,7 +24,7 @@ def sets(*lengths: list[int]) -> list[IndexSet]:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(LENGTHS, min_size=1, max_size=6), LENGTHS)
 def test_a_set_is_padded_to_a_rung_or_not_at_all(seen: list[list[int]], new: list[int]) -> None:
-    bucket = SetBuckets.measured(sets(*seen), tokens=9)
+    bucket = SetBuckets.measure(sets(*seen), tokens=9)
     for one in sets(*seen, new):
         size = bucket.bucket_for(one)
         if size is None:
@@ -45,7 +45,7 @@ def test_a_set_is_padded_to_a_rung_or_not_at_all(seen: list[list[int]], new: lis
 
 def test_rungs_are_multiples_an_eighth_apart() -> None:
     ragged = [IndexSet.from_lists([range(n)] * 99 + [range(n + 1)]) for n in (20, 21, 40, 60)]
-    bucket = SetBuckets.measured(ragged, tokens=64)
+    bucket = SetBuckets.measure(ragged, tokens=64)
     assert bucket.sizes[0] < 2001 * STEP
     assert bucket.sizes[-1] >= 6001
     assert all(size % MULTIPLE == 0 for size in bucket.sizes)
@@ -56,7 +56,7 @@ def test_rungs_are_multiples_an_eighth_apart() -> None:
 
 def test_sets_of_one_length_are_left_alone() -> None:
     kept = IndexSet.full(4, 6)
-    bucket = SetBuckets.measured([kept, IndexSet.full(4, 6)], tokens=6)
+    bucket = SetBuckets.measure([kept, IndexSet.full(4, 6)], tokens=6)
     size = bucket.bucket_for(kept)
     assert size == 24
     assert bucket.pad(kept, size, 6) is kept
@@ -68,7 +68,7 @@ def test_all_sets_of_a_plan_get_as_many_fillers() -> None:
     plans = [
         MaskPlan((IndexSet.full(4, 3),), (one,)) for one in sets([1, 2, 3, 4], [9, 9, 2, 9], [5, 5, 5, 6])
     ]
-    padded = PlanBuckets.measured(plans, 9).pad(plans[0])
+    padded = PlanBuckets.measure(plans, 9).pad(plans[0])
     assert padded is not None
     assert len(padded.contexts[0].lengths) == len(padded.targets[0].lengths) > 4
     assert padded.batch_size == 4
@@ -77,17 +77,17 @@ def test_all_sets_of_a_plan_get_as_many_fillers() -> None:
 def test_plans_of_other_sets_do_not_fit_and_cannot_be_measured_together() -> None:
     one = MaskPlan((IndexSet.full(4, 3),), (IndexSet.full(4, 2),))
     two = MaskPlan(one.contexts, one.targets * 2)
-    assert PlanBuckets.measured([one], 9).pad(two) is None
+    assert PlanBuckets.measure([one], 9).pad(two) is None
     with pytest.raises(ValueError, match="plans have different sets or pairs"):
-        PlanBuckets.measured([one, two], 9)
-    padded = PlanBuckets.measured([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
+        PlanBuckets.measure([one, two], 9)
+    padded = PlanBuckets.measure([MaskPlan(), MaskPlan()], 9).pad(MaskPlan())
     assert padded is not None
     assert padded.empty
 
 
 def test_means_and_real_rows_leave_fillers_out() -> None:
     seen = sets([1, 2, 3, 4], [2, 3, 4, 9])
-    bucket = SetBuckets.measured(seen, tokens=9)
+    bucket = SetBuckets.measure(seen, tokens=9)
     size = bucket.bucket_for(seen[0])
     assert size is not None
     padded = bucket.pad(seen[0], size, 9)
@@ -109,7 +109,7 @@ def test_fillers_reach_neither_features_nor_guesses_nor_gradients(
     model = build_model(load_recipe(tiny_recipe, *overrides))
     plans = [sample_masks(model, 8, step=n) for n in range(8)]
     images = torch.randn(8, 3, 16, 16)
-    padded = PlanBuckets.measured(plans, grid_size(model.grid())).pad(plans[0])
+    padded = PlanBuckets.measure(plans, grid_size(model.grid())).pad(plans[0])
     assert padded is not None
     found = []
     for plan in (plans[0], padded):

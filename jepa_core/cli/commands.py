@@ -17,7 +17,7 @@ from jepa_core.cli import bench, plugins, recipes, study
 from jepa_core.cli.completion import whole_words
 from jepa_core.cli.console import err, log_lines
 from jepa_core.cli.doctor import doctor
-from jepa_core.cli.error_lines import error_line
+from jepa_core.cli.error_lines import error_line, is_help
 from jepa_core.cli.evaluate import evaluate
 from jepa_core.cli.exchange import export_run, import_weights
 from jepa_core.cli.process import check_words, prepare_process
@@ -71,6 +71,8 @@ def main() -> None:
             words = bench.accept_old_spelling(sys.argv[1:])
             raise SystemExit(refuse_exit(app, words, prog_name="jepa", standalone_mode=False))
     except Exception as error:  # whatever it is, it ends here: in one line, or with --debug in a traceback
+        if is_help(error):
+            raise SystemExit(0) from None
         if debug:
             raise
         err.print(f"[bold red]error:[/] {escape(error_line(error))}", soft_wrap=True, highlight=False)

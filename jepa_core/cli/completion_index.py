@@ -96,13 +96,13 @@ def _collect() -> Known:
         for kind in KINDS
     }
     components[ENGINE] = {section: _offers(model) for section, model in ENGINE_SECTIONS.items()}
-    recipes = {
-        name: {
-            "what": read_head(path).what,
-            "components": named_components(with_overrides(read(name), ()), tables),
-        }
-        for name, path in names().items()
-    }
+    recipes = {}
+    for name, path in names().items():
+        try:
+            chosen = named_components(with_overrides(read(name), ()), tables)
+        except UserError:  # one recipe that cannot be read takes no other from the list
+            chosen = {}
+        recipes[name] = {"what": read_head(path).what, "components": chosen}
     return {
         "plugins": [plugin.name for plugin in registry.statuses],
         "recipes": recipes,

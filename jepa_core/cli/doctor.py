@@ -41,7 +41,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _show(check: Check, first: bool) -> None:
-    """A line of the check, its state first; `first` of its topic: with a heading."""
+    """Prints one check, its state first, under a heading where it is the `first` of its topic."""
     if first:
         out.print(f"\n[bold]{escape(check.topic)}[/]", highlight=False)
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -59,5 +59,5 @@ def _conclude(problems: int, warnings: int) -> None:
     def count(number: int, what: str) -> str:
         return f"{number} {what}{'s' * (number != 1)}"
 
-    said = [count(n, what) for n, what in ((problems, "problem"), (warnings, "warning")) if n]
-    out.print(f"\n{' and '.join(said)}; see → above." if said else "\nAll is well.", highlight=False)
+    counts = [count(n, what) for n, what in ((problems, "problem"), (warnings, "warning")) if n]
+    out.print(f"\n{' and '.join(counts)}; see → above." if counts else "\nAll is well.", highlight=False)

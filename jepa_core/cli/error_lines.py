@@ -35,6 +35,11 @@ def error_line(error: Exception) -> str:
     return _memory(error) or _file(error) or _number(error) or _home(error) or _fault(error)
 
 
+def is_help(error: Exception) -> bool:
+    """Whether a command that needs another word stood alone: its help has been printed, as for `jepa`."""
+    return isinstance(error, WrongUsage) and not error.format_message()  # type: ignore[attr-defined]
+
+
 def _file(error: Exception) -> str | None:
     """The line for a file that cannot be used, and for a full disk; None for any other error."""
     if not isinstance(error, OSError):

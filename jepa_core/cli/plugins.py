@@ -1,4 +1,4 @@
-"""`jepa plugins`: what was found, what each offers, what settings mean; a new one written, one checked."""
+"""`jepa plugins`: list the installed ones, show offers and settings, write a new one, check one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jepa_core.cli import completion as complete
-from jepa_core.cli.console import AsJson, out, print_json, rows, title
+from jepa_core.cli.console import AsJson, out, print_json, rows, say, title
 
 if TYPE_CHECKING:
     from jepa_core.plugins import Catalogue, PluginStatus
@@ -46,9 +46,8 @@ def show_plugin(
     from jepa_core import plugins
     from jepa_core.errors import unknown
 
-    found = plugins.registry()
-    catalogues = _catalogues()
-    named = [plugin for plugin in found.statuses if plugin.name == name]
+    statuses, catalogues = plugins.registry().statuses, _catalogues()
+    named = [plugin for plugin in statuses if plugin.name == name]
     components = [
         (catalogue.kind, catalogue.classes[pattern], catalogue.owners[pattern])
         for catalogue in catalogues
@@ -58,7 +57,7 @@ def show_plugin(
         raise unknown(
             "plugin or component",
             name,
-            {p.name for p in found.statuses}.union(*(c.classes for c in catalogues)),
+            {p.name for p in statuses}.union(*(c.classes for c in catalogues)),
         )
     if as_json:
         print_json(_facts(name, named, components, catalogues))
@@ -94,17 +93,17 @@ def _show(kind: str, name: str, component: type[Any], owner: str) -> None:
 def _list(as_json: bool) -> None:
     from jepa_core import plugins
 
-    catalogues, found = _catalogues(), plugins.registry().statuses
+    catalogues, statuses = _catalogues(), plugins.registry().statuses
     if as_json:
         owners = {catalogue.kind: dict(catalogue.owners) for catalogue in catalogues}
-        print_json({"plugins": [vars(p) for p in found], "components": owners})
+        print_json({"plugins": [vars(p) for p in statuses], "components": owners})
         return
-    rows(("plugin", "state", "from"), [(p.name, p.state, p.origin) for p in found])
-    for plugin in found:
+    rows(("plugin", "state", "from"), [(p.name, p.state, p.origin) for p in statuses])
+    for plugin in statuses:
         if plugin.error:
-            out.print(f"{plugin.name} is {plugin.state}: {plugin.error}", markup=False, highlight=False)
+            say(f"{plugin.name} is {plugin.state}: {plugin.error}")
         for note in plugin.notes:
-            out.print(f"{plugin.name}: {note}", markup=False, highlight=False, soft_wrap=True)
+            say(f"{plugin.name}: {note}")
     out.print()
     rows(("component", "names"), [(c.kind, ", ".join(sorted(c.classes)) or "none") for c in catalogues])
 
@@ -117,7 +116,7 @@ def _catalogues() -> list[Catalogue]:
 
 
 def _matching(catalogue: Catalogue, name: str) -> list[str]:
-    """The name itself where it is registered, else patterns such as `vit_*` that stand for it."""
+    """The registered name, or the patterns such as `vit_*` that match it."""
     if name in catalogue.classes:
         return [name]
     return [pattern for pattern in catalogue.classes if "*" in pattern and fnmatchcase(name, pattern)]
@@ -185,7 +184,7 @@ def new_plugin(
 
     place = folder or Path(f"jepa-{name}")
     for path in write(name, kind, place):
-        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        say(str(path))
     out.print(f"\nnext: pip install --editable {place}, then jepa plugins check {name}", markup=False)
 
 
@@ -203,33 +202,33 @@ def check_plugin(
     """
     from jepa_core.testing.plugin import examine_plugin
 
-    found = list(examine_plugin(name, read_data=data))
+    outcomes = list(examine_plugin(name, read_data=data))
     if as_json:
-        print_json({"plugin": name, "properties": [vars(o) for o in found]})
+        print_json({"plugin": name, "properties": [vars(o) for o in outcomes]})
     else:
-        _table(name, found)
-    if any(outcome.state == "fails" for outcome in found):
+        _table(name, outcomes)
+    if any(outcome.state == "fails" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _table(name: str, found: list[Outcome]) -> None:
-    """A row for each component, then what fails and what was not asked, and why."""
+def _table(name: str, outcomes: list[Outcome]) -> None:
+    """Prints a row for each component, then the properties that fail or were not asked, with the reason."""
     by_component: dict[tuple[str, str], list[Outcome]] = {}
-    for outcome in found:
+    for outcome in outcomes:
         by_component.setdefault((outcome.kind, outcome.name), []).append(outcome)
     cells = []
-    for (kind, component), outcomes in by_component.items():
-        holds = [o.property for o in outcomes if o.state == "holds"]
-        asked = sum(o.state != "not asked" for o in outcomes)
+    for (kind, component), own in by_component.items():
+        holds = [o.property for o in own if o.state == "holds"]
+        asked = sum(o.state != "not asked" for o in own)
         cells.append((kind, component, f"{len(holds)} of {asked}", ", ".join(holds)))
     rows(("kind", "name", "holds", "what holds"), cells)
     for state in ("not asked", "fails"):
-        chosen = [o for o in found if o.state == state]
+        chosen = [o for o in outcomes if o.state == state]
         if chosen:
             out.print(f"\n[bold]{state}[/]")
             rows(
                 ("component", "property", "why"), [(f"{o.kind} {o.name}", o.property, o.said) for o in chosen]
             )
-    broken = sum(o.state == "fails" for o in found)
-    held = sum(o.state == "holds" for o in found)
+    broken = sum(o.state == "fails" for o in outcomes)
+    held = sum(o.state == "holds" for o in outcomes)
     out.print(f"\nplugin {name}: {held} properties hold, {broken} fail", highlight=False, markup=False)

@@ -60,11 +60,19 @@ def ignore_useless_width() -> None:
         del os.environ["COLUMNS"]
 
 
-def check_words(words: list[str]) -> None:
-    """Raises UserError for a word of the command that is not text in UTF-8, or holds a NUL.
+MAY_BE_EMPTY = ("--note", "--name", "--tag", "--probe")
+"""Options behind which an empty word is read as it is."""
 
-    Names and overrides go into recipes and into JSON, which hold no other.
+
+def check_words(words: list[str]) -> None:
+    """Raises UserError for a word of the command that is empty, no text in UTF-8, or holds a NUL.
+
+    Names and overrides go into recipes and into JSON, which hold no other texts. An empty word is most often
+    a shell variable that is not set, and would name the current folder.
     """
-    for word in words:
+    for before, word in zip(["", *words], words, strict=False):
         if "\0" in word or any("\ud800" <= char <= "\udfff" for char in word):
             raise UserError(f"{word!r} is not text in UTF-8 without NUL; names and overrides must be")
+        if not word and before not in MAY_BE_EMPTY:
+            place = f"behind {before!r}" if before else "at the start"
+            raise UserError(f"the word {place} is empty; is a variable of the shell not set?")

@@ -64,9 +64,9 @@ def _list(as_json: bool) -> None:
     if as_json:
         print_json({name: asdict(head) for name, head in heads.items()})
     else:
-        blocks([(name, _said(head)) for name, head in heads.items()])
+        blocks([(name, _lines(head)) for name, head in heads.items()])
 
 
-def _said(head: Head) -> list[tuple[str, str]]:
-    """What a block of the list says under a recipe's name."""
+def _lines(head: Head) -> list[tuple[str, str]]:
+    """The labelled lines under a recipe's name in the list."""
     return [("", head.what), ("cost", head.cost), ("expected", head.expected), ("data", head.data)]

@@ -107,6 +107,7 @@ def _merge_entries(section: str, base: Any, changes: Table) -> Table:
 
 
 def _merge_component(kind: str, old: Any, new: Any) -> Any:
+    """`old` with `new` on top; under another name, of the old settings the `carried` ones alone."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     name = new.get("name", old.get("name"))
@@ -117,16 +118,15 @@ def _merge_component(kind: str, old: Any, new: Any) -> Any:
 
 
 def _settings(old: Any, new: Any) -> Any:
-    """A setting that is a table itself (`encoder.arguments.depth=3`) keeps what is not named."""
+    """A setting that is a table itself (`encoder.arguments.depth=3`) keeps its other keys."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
 
 
 def _entry(section: str, name: str) -> str:
-    """The name of a term or probe: in a file of metrics it is a key, in a command a word."""
-    taken = {"terms": "prediction"}.get(section)
-    if name == taken:
+    """The name of a term or probe, checked: it becomes a key of metrics.jsonl and a word of a command."""
+    if (section, name) == ("terms", "prediction"):
         raise UserError(f"[{section}.{name}]: this name is that of [objective]; choose another")
     if not name.isidentifier():
         raise UserError(f"[{section}.{name!r}]: expected a name of letters, digits and underscores")
@@ -136,7 +136,7 @@ def _entry(section: str, name: str) -> str:
 
 
 def _taken_by_torch(name: str) -> bool:
-    """Whether a module cannot have a part of this name, such as `train` or `forward`."""
+    """Whether torch's modules have an attribute of this name, such as `train` or `forward`."""
     from torch import nn
 
     return hasattr(nn.ModuleDict(), name)

@@ -58,7 +58,7 @@ def check_is_file(text: str) -> None:
         if os.path.islink(text):
             raise UserError(f"recipe file {text!r} is a link to a file that does not exist") from None
         raise UserError(f"recipe file {text!r} does not exist") from None
-    except NotADirectoryError:
+    except (NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         raise UserError(f"recipe file {text!r} does not exist") from None
     except OSError as error:
         raise UserError(f"recipe {text} cannot be read: {error.strerror}") from None

@@ -1,7 +1,7 @@
-"""Settings: strict, frozen pydantic models, one nested in each component that uses it.
+"""Base classes of settings: strict, frozen pydantic models, one nested in each component as `Config`.
 
-Every default lives in exactly one of these. What the engine itself reads of a kind of component stands in the
-class that settings of this kind derive from.
+Every default stands in exactly one of them. Settings that the engine reads of all components of a kind are
+fields of that kind's base class.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class ComponentSettings(Settings):
     """The registered name (`jepa plugins` lists them)."""
 
     def check(self) -> None:
-        """Raises UserError where the settings cannot work together; called when a recipe is read.
+        """Raises UserError where the settings contradict each other; called when a recipe is read.
 
-        For what a type cannot say and costs little to find out. By default all is well.
+        For rules that types cannot express and that are cheap to check. By default it accepts everything.
         """
 
 
 class SourceSettings(ComponentSettings):
-    """What every source of data has, whoever wrote it: how it is read."""
+    """Base of the settings of every source of data: how it is read."""
 
     carried: ClassVar[frozenset[str]] = frozenset({"workers", "max_corrupt"})
 
@@ -45,7 +45,7 @@ class SourceSettings(ComponentSettings):
 
 
 class MaskerSettings(ComponentSettings):
-    """What maskers have that the engine can draw several times."""
+    """Base of the settings of maskers that the engine can draw several times for a sample."""
 
     carried: ClassVar[frozenset[str]] = frozenset({"sets"})
     disjoint: ClassVar[bool] = True
@@ -57,7 +57,7 @@ class MaskerSettings(ComponentSettings):
 
 
 class ObjectiveSettings(ComponentSettings):
-    """What every loss term has, whoever wrote it."""
+    """Base of the settings of every loss term."""
 
     batchwise: ClassVar[bool] = False
     """Whether the term looks at the batch as a whole (covariances, contrasts), so that its mean over ranks

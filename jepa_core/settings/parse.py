@@ -1,6 +1,4 @@
-"""Plain values to settings: a misspelt key, a wrong type or a value out of range is one line that names the
-setting, what came and what is allowed.
-"""
+"""Plain values to settings; a misspelt key, a wrong type or a value out of range is a one-line UserError."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class TrainSettings(Settings):
     first steps take a minute or two."""
     cuda_graph: bool = False
     """Record the step in a CUDA graph once and replay it: for models whose many small kernels a GPU outruns.
-    Ragged sets are padded to a room measured from the masker; a batch that does not fit runs as it is. NaN
+    Ragged sets are padded to lengths measured from the masker; a batch that does not fit runs as it is. NaN
     and infinite values are found when a line is logged; the optimizer leaves out the steps that had them."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; auto: the first GPU, or the CPU."""

@@ -1,8 +1,8 @@
-"""What is wrong with a setting, in one line: how a recipe spells it, what came, what it may be.
+"""Validation errors in one line: the setting as a recipe spells it, its value, what it may be.
 
-What it may be is read off the settings class (`describe`), so that every mistake about a setting gets
-the whole answer: `2.5` and `-1` are both told `a whole number from 1`. A validator's own words go before;
-a `UserError` that it raises stands as it is.
+What it may be is read off the settings class (`describe`), so the line is the same for every wrong value:
+`2.5` and `-1` both get `expected a whole number from 1`. The message of a validator is used instead where
+there is one; a `UserError` that it raises is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
 
 
 def show(value: Any) -> str:
-    """A plain value much as a recipe spells it, cut where it is long."""
+    """A plain value much as a recipe spells it, cut after `LONGEST_VALUE` characters."""
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value) if isinstance(value, date | time) else repr(value)
@@ -52,9 +52,9 @@ def show(value: Any) -> str:
 
 
 def _holder(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
-    """The innermost settings class that `loc` leads to, and the names that a recipe has for its way there.
+    """The innermost settings class that the error's location leads to, and the keys on the way to it.
 
-    pydantic goes on with positions in a list and names of the members of a union, which nobody types.
+    Parts of the location that a recipe does not spell (positions in a list, members of a union) are left out.
     """
     names: list[str] = []
     leads_to: Any = model
@@ -77,8 +77,8 @@ def _expected(error: ErrorDetails, owner: type[BaseModel], name: str) -> str:
     known = {setting.name: setting.allowed for setting in describe(owner)}
     if name not in known:
         return "a table of settings"
-    said = known[name] or _own_words(error)
-    return f"{said}, and finite" if error["type"] == "finite_number" else said
+    allowed = known[name] or _own_words(error)
+    return f"{allowed}, and finite" if error["type"] == "finite_number" else allowed
 
 
 def _own_words(error: ErrorDetails) -> str:

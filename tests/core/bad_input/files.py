@@ -43,6 +43,7 @@ RECIPES = {
     "utf16.toml": "seed = 3".encode("utf-16"),
     "no_knn.toml": 'extends = "tiny.toml"\nprobes.knn = false\n[train]\neval_every = 1\n',
     "no_such_probe.toml": 'extends = "tiny.toml"\nprobes.linaer = false\n',
+    "on_nul.toml": 'extends = "a\\u0000.toml"',
     "on_pipe.toml": 'extends = "pipe.toml"',
     "circle_by_link.toml": 'extends = "up/circle_by_link.toml"',
     "titled.toml": 'extends = "tiny.toml"\nname = ["a"]\n',

@@ -221,6 +221,13 @@ def test_debug_shows_the_traceback(jepa, tiny_recipe: Path) -> None:
         jepa("train", tiny_recipe, "masker.name=x", "--debug")
 
 
+@pytest.mark.parametrize("words", [(), ("bench",)])
+def test_a_command_that_needs_another_word_shows_its_help(jepa, words: tuple[str, ...]) -> None:
+    shown = jepa(*words)
+    assert (shown.code, shown.err) == (0, "")
+    assert f"Usage: {' '.join(('jepa', *words))}" in shown.out
+
+
 def test_the_version_is_said(jepa) -> None:
     assert jepa("--version") == (0, f"jepa-core {jepa_core.__version__}\n", "")
 

@@ -13,7 +13,7 @@ from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
 from jepa_core.runs.data_hash import data_hash, same_data
 from jepa_core.runs.events_file import EVENTS, read_events, record
-from jepa_core.runs.folder import RECIPE, check_free, read_run_recipe, remove_run_files
+from jepa_core.runs.folder import RECIPE, check_files, check_free, read_run_recipe, remove_run_files
 from jepa_core.runs.metrics_file import METRICS, keep_until, read_metrics
 from jepa_core.runs.run import Run
 from jepa_core.runtime.atomic_write import atomic_write
@@ -52,6 +52,7 @@ def start_or_resume(
     damages: list[str] = []
     changed: list[str] = []
     if resume:
+        check_files(folder)
         changed = _check_unchanged(recipe, read_run_recipe(folder), allow)
         checkpoint, damages = ranks.run_on_main(lambda: _newest_checkpoint(folder))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -277,3 +278,23 @@ def test_numbers_that_are_not_finite_are_read_as_null(tiny_recipe: Path, run: Pa
     path = run / "metrics.jsonl"
     path.write_text('{"step": 1, "a": NaN, "b": -Infinity, "c": 1e999, "d": 2}\n')
     assert read_metrics(path) == [{"step": 1, "a": None, "b": None, "c": None, "d": 2}]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "metrics.jsonl", "corrupt_files.tsv", "curves.png"])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (os.mkfifo, "a pipe"),
+        (Path.mkdir, "a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+    ],
+    ids=["pipe", "folder", "device"],
+)
+def test_a_file_of_the_run_that_is_none_is_refused_and_not_waited_for(
+    tiny_recipe: Path, run: Path, name: str, make: Callable[[Path], object], kind: str
+) -> None:
+    (run / name).unlink(missing_ok=True)
+    make(run / name)
+    with pytest.raises(UserError) as error:
+        go_on(tiny_recipe, run)
+    assert str(error.value) == f"{run / name} is {kind}; expected a regular file"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import torch
 from PIL import Image
 
 from jepa_core import UserError, load_recipe, train
+from jepa_core.data.sources.webdataset import WebDatasetSource
 from jepa_core.observers.standard import Journal, MetricsWriter
 from jepa_core.runs import checkpoints
-from jepa_core.runs.data_hash import same_data
+from jepa_core.runs.data_hash import data_hash, same_data
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -225,6 +228,28 @@ def test_files_are_known_by_names_and_sizes_wherever_they_lie(
         assert go_on(tiny_recipe, tmp_path / "run", *words) == 3
     else:
         assert "20 images as when the run began, but others" in refusal(tiny_recipe, tmp_path / "run", *words)
+
+
+def test_images_in_shards_are_known_by_names_and_sizes(tmp_path: Path) -> None:
+    hashes = []
+    for number, name in enumerate(("a", "a", "b")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with tarfile.open(folder / "x.tar", "w") as archive:
+            for image in range(12):
+                info = tarfile.TarInfo(f"{name}{image}.png")
+                info.size = 100 + (number == 1 and image == 5)
+                archive.addfile(info, io.BytesIO(bytes(info.size)))
+        for _ in range(2):
+            config = WebDatasetSource.Config(name="webdataset", path=str(folder), val_share=0.2, test_share=0)
+            hashes.append(data_hash(WebDatasetSource(config).split("train")))
+    assert all(text.startswith("files:") for text in hashes)
+    assert hashes[::2] == hashes[1::2]
+    assert len(set(hashes)) == 3
+
+
+def test_samples_of_a_plugins_own_class_have_no_hash() -> None:
+    assert data_hash([]) == ""  # type: ignore[arg-type]
 
 
 def test_hashes_of_different_kinds_cannot_be_compared() -> None:

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ import pluggy
 
 from jepa_core import hookspecs
 from jepa_core.errors import UserError, printable, unknown
+from jepa_core.runtime.entry_points import distribution_of, entry_points, load
 from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
@@ -253,29 +253,20 @@ def discover() -> Plugins:
 
 
 def _order(point: EntryPoint) -> tuple[bool, str, str]:
-    distribution = _distribution(point)[0]
+    distribution = distribution_of(point)[0]
     return distribution != DISTRIBUTION and point.value != BUILTIN, distribution, point.name
 
 
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    """(normalised name, version) of what installed the plugin; empty where its metadata do not say."""
-    if point.dist is None:
-        return "", ""
-    try:
-        return re.sub(r"[-_.]+", "-", point.dist.name).lower(), point.dist.version
-    except (TypeError, KeyError, OSError, ValueError):  # an installation that was cut off
-        return "", ""
-
-
 def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
-    distribution, version = _distribution(point)
+    distribution, version = distribution_of(point)
     origin = printable(point.value + (f" ({distribution} {version})" if distribution else ""))
-    status = PluginStatus(point.name, origin, "disabled" if disabled else "loaded", distribution=distribution)
+    status = PluginStatus(printable(point.name), origin, "loaded", distribution=distribution)
     if disabled:
+        status.state = "disabled"
         return status
     try:
         with _guarded(point.name, distribution, f"importing plugin {point.name!r} from {origin}"):
-            call_plugin(lambda: plugins.register(point.load(), point.name))
+            call_plugin(lambda: plugins.register(load(point), point.name))
     except PluginError as error:
         status.state, status.error = "set aside", str(error)
         log.warning("plugin %r is set aside: %s", status.name, status.error)

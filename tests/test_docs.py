@@ -19,6 +19,7 @@ PAGES = [
     "docs/hooks.md",
     "docs/plugins.md",
     "docs/results.md",
+    "docs/studies.md",
     "docs/tutorial.md",
     "docs/variants.md",
 ]

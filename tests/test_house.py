@@ -51,7 +51,7 @@ ORDER = """
     observers/
     trainer
     formats/
-    bench/  doctor/  scaffold/  testing/
+    bench/  doctor/  scaffold/  study/  testing/
     builtin
     __init__
     cli/  __main__

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from jepa_core.cli import bench, plugins, recipes
+from jepa_core.cli import bench, plugins, recipes, study
 from jepa_core.cli.completion import whole_words
 from jepa_core.cli.console import err, log_lines
 from jepa_core.cli.doctor import doctor
@@ -51,6 +51,7 @@ app.command("status", rich_help_panel=RUNS)(show_status)
 app.command("import", rich_help_panel=EXCHANGE)(import_weights)
 app.command("export", rich_help_panel=EXCHANGE)(export_run)
 app.command("doctor", rich_help_panel=LOOK)(doctor)
+app.add_typer(study.app, name="study", rich_help_panel=RUNS)
 app.add_typer(bench.app, name="bench", rich_help_panel=LOOK)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=LOOK)
 app.add_typer(plugins.app, name="plugins", rich_help_panel=LOOK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -119,8 +120,19 @@ def warn(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints plain values as JSON in ASCII, which no terminal and no encoding can spoil."""
-    print(json.dumps(value, indent=2))
+    """Prints plain values as JSON in ASCII, which no terminal and no encoding can spoil.
+
+    NaN and infinity, which JSON lacks, are null.
+    """
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def lines(content: RenderableType) -> None:

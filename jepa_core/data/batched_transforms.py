@@ -4,7 +4,7 @@ What is unusual: a crop with its resize is linear and separable, so it is two sm
 out = A_y · image · A_xᵀ, and the batch is two batched products. The matrices hold the antialiasing
 filter of torchvision and Pillow, so the result is theirs for enlarged and reduced crops alike, except
 that they round to 8 bits between and after the two directions (differences up to about 1/255). Colour
-distortion and blur follow in `colours`. Every crop of an image draws its own box, flip and colours.
+distortion and blur follow in `colour_jitter`. Each crop of an image draws its own box, flip and colours.
 
 Axes: B images, h, w pixels before, H, W after, A attempts.
 """
@@ -28,7 +28,7 @@ LARGEST_SIDE = 64
 
 @dataclass(frozen=True)
 class Boxes:
-    """Crop of each image in pixels, each float [B]: first row, first column, rows, columns."""
+    """The crop of each image, in pixels, float [B] each: first row, first column, height, width."""
 
     top: Tensor
     left: Tensor
@@ -37,7 +37,7 @@ class Boxes:
 
 
 def applies(before: Sequence[int], after: Sequence[int]) -> bool:
-    """Whether this is faster than one by one.
+    """Whether transforming a batch at once is faster than image by image.
 
     `before` and `after` are (…, h, w) and (…, H, W). Measured on one core: 6 times as fast as
     torchvision at 32 × 32 pixels, 1.6 to 2.5 times at 64, half as fast at 224: the matrices grow.
@@ -55,16 +55,16 @@ def augment(
     mean, std = (rearrange(torch.tensor(values), "c -> c 1 1") for values in (settings.mean, settings.std))
     views = resized_crop(images, boxes, flip, size, settings.interpolation)
     if settings.colour_jitter or settings.blur:
-        views = _coloured(views.mul_(1 / 255).clamp_(0, 1), settings, generator).mul_(255)
+        views = _colour(views.mul_(1 / 255).clamp_(0, 1), settings, generator).mul_(255)
     return views.mul_(1 / (255 * std)).sub_(mean / std)
 
 
-def _coloured(views: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
+def _colour(views: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
     """Colour distortion and blur, where they are on, of [B, 3, H, W] of 0 to 1."""
     if settings.colour_jitter:
         jitter = colours.random_jitter(len(views), settings.colour_jitter, generator)
-        views = colours.jittered(views, jitter)
-    return colours.blurred(views, settings, generator) if settings.blur else views
+        views = colours.apply_jitter(views, jitter)
+    return colours.random_blur(views, settings, generator) if settings.blur else views
 
 
 def random_boxes(
@@ -80,16 +80,16 @@ def random_boxes(
     extent = torch.stack([area / ratio, area * ratio]).sqrt().round()  # rows, columns: [2, B, A]
     fits = ((extent > 0) & (extent <= limit[..., None])).all(0)
     first = fits.int().argmax(1).expand(2, -1)[..., None]
-    found = fits.any(1)
+    has_fit = fits.any(1)
     central = torch.tensor(_central(*size, settings.crop_ratio), dtype=torch.float64)
-    extent = torch.where(found, extent.gather(2, first)[..., 0], central[:, None])
-    room = limit - extent
-    start = torch.where(found, draws[2:].gather(2, first)[..., 0] * (room + 1), room / 2).floor()
+    extent = torch.where(has_fit, extent.gather(2, first)[..., 0], central[:, None])
+    places = limit - extent
+    start = torch.where(has_fit, draws[2:].gather(2, first)[..., 0] * (places + 1), places / 2).floor()
     return Boxes(*start, *extent)
 
 
 def _central(rows: int, columns: int, ratio: tuple[float, float]) -> tuple[int, int]:
-    """The largest crop whose ratio is allowed."""
+    """(height, width) of the largest centre crop whose aspect ratio is allowed."""
     if columns / rows < ratio[0]:
         return round(columns / ratio[0]), columns
     if columns / rows > ratio[1]:
@@ -111,7 +111,7 @@ def resized_crop(
 
 
 def filters(start: Tensor, length: Tensor, before: int, after: int, interpolation: str) -> Tensor:
-    """[B, after, before]: the share of each pixel of a line in each new one; every row adds up to 1."""
+    """Resampling weights [B, after, before]: of each old pixel of a line in each new one; rows sum to 1."""
     kernel = {"bilinear": _triangle, "bicubic": _cubic}[interpolation]
     start, length = start.float(), length.float()
     scale = (length / after)[:, None, None]

@@ -24,7 +24,7 @@ LUMA = (0.2989, 0.587, 0.114)
 SIGMA = (0.1, 2.0)
 """Least and largest width of the blur in pixels."""
 AROUND = 6
-"""Once round the circle of hues: red at 0, green at 2, blue at 4."""
+"""Length of the circle of hues: red at 0, green at 2, blue at 4."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Jitter:
 
 
 def reach(strength: float) -> tuple[float, float, float, float]:
-    """How far brightness, contrast, saturation and hue (half round at most) go at SimCLR's strength s."""
+    """Largest change of brightness, contrast, saturation and hue (.5 at most) at SimCLR's strength s."""
     return 0.8 * strength, 0.8 * strength, 0.8 * strength, min(0.5, 0.2 * strength)
 
 
@@ -58,8 +58,8 @@ def random_jitter(count: int, strength: float, generator: Generator) -> Jitter:
     return Jitter(chances[0] < JITTERED, factors, order, chances[1] < GREY)
 
 
-def jittered(images: Tensor, jitter: Jitter) -> Tensor:
-    """Images [B, 3, H, W] of 0 to 1, distorted; they are overwritten."""
+def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
+    """The images [B, 3, H, W], values 0 to 1, with the jitter applied in place."""
     for place in range(4):
         for part, change in enumerate(PARTS):
             rows = (jitter.on & (jitter.order[:, place] == part)).nonzero()[:, 0]
@@ -70,28 +70,28 @@ def jittered(images: Tensor, jitter: Jitter) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """[B, 3, H, W] to [B, 1, H, W]."""
+    """Greyscale [B, 1, H, W] of colour images [B, 3, H, W]."""
     red, green, blue = images.unbind(1)
     return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Between black (0) and the image (1), and beyond."""
+    """Blends with black: factor 0 is black, 1 the image, above 1 brighter."""
     return (images * factor).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Between the image's mean grey (0) and the image (1), and beyond."""
-    return _between(grey(images).mean((1, 2, 3), keepdim=True), images, factor)
+    """Blends with the image's mean grey: factor 0 is that grey, 1 the image, above 1 more contrast."""
+    return _blend(grey(images).mean((1, 2, 3), keepdim=True), images, factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Between each pixel's grey (0) and the image (1), and beyond."""
-    return _between(grey(images), images, factor)
+    """Blends with the greyscale image: factor 0 is greyscale, 1 the image, above 1 more saturated."""
+    return _blend(grey(images), images, factor)
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Each pixel's hue turned on its circle; its largest and least channel stay what they are.
+    """Rotates each pixel's hue by `turn` (1 is a full circle); its largest and smallest channel stay.
 
     A channel is at its largest within 1 of its own place on the circle, at its least beyond 2, and falls
     in a line between.
@@ -110,7 +110,7 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
 PARTS = (brightness, contrast, saturation, hue)
 
 
-def _between(other: Tensor, images: Tensor, factor: Tensor) -> Tensor:
+def _blend(other: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     return (images * factor).add_(other * (1 - factor)).clamp_(0, 1)
 
 
@@ -119,7 +119,7 @@ def kernel_size(height: int, width: int) -> int:
     return max(3, min(height, width) // 10 // 2 * 2 + 1)
 
 
-def blurred(images: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
+def random_blur(images: Tensor, settings: TransformSettings, generator: Generator) -> Tensor:
     """A share `settings.blur` of [B, 3, H, W] blurred, each by a Gaussian of its own width."""
     count, _, height, width = images.shape
     on, share = torch.rand(2, count, generator=generator)
@@ -135,7 +135,7 @@ def blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
 
 
 def blur_matrix(side: int, sigma: Tensor, kernel: int) -> Tensor:
-    """[B, side, side]: the share of each pixel of a line in each blurred one; every row adds up to 1."""
+    """Blur weights [B, side, side] of a line's pixels in each blurred pixel; rows sum to 1."""
     offsets = torch.arange(kernel) - kernel // 2
     weights = (-0.5 * (offsets / sigma[:, None]).square()).exp()
     weights = (weights / weights.sum(1, keepdim=True))[:, None].expand(-1, side, -1)

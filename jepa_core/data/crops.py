@@ -22,21 +22,24 @@ class Crops:
     count: int | None = None
 
     @property
-    def each(self) -> int:
-        """V."""
+    def per_sample(self) -> int:
+        """V, the crops of each sample in this group."""
         return self.count or 1
 
     def batch_shape(self, samples: int) -> tuple[int, ...]:
         """Shape of the views of B samples."""
         return (samples, *self.shape) if self.count is None else (samples, self.count, *self.shape)
 
-    def grouped(self, views: Tensor) -> Tensor:
-        """The views [B·V, ...], one sample's after the other's, with V as an axis where it is one."""
+    def group(self, views: Tensor) -> Tensor:
+        """Views [B·V, ...], sample by sample, as [B, V, ...]; as they are where `count` is None."""
         return views if self.count is None else rearrange(views, "(b v) ... -> b v ...", v=self.count)
 
 
 def crops(settings: TransformSettings, view_shape: Sequence[int]) -> dict[str, Crops]:
-    """The groups that the settings name, or one crop, `image` or `video`; `view_shape` is the encoder's."""
+    """The groups of crops by name: those of the settings, or a single one, `image` or `video`.
+
+    `view_shape` is that of the encoder's views, (3, H, W) or (3, T, H, W).
+    """
     return {
         name: Crops(settings.of_view(view), view.shape(view_shape), view.count)
         for name, view in settings.views.items()

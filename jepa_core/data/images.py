@@ -91,7 +91,7 @@ def read_image(
 
 
 def unreadable_sample(where: str, error: OSError) -> UserError:
-    """The error for a file that the system does not give.
+    """The error to raise for a file that cannot be opened or read.
 
     A CorruptSample, but where this process has too many files open: that says nothing of the file.
     """

@@ -26,7 +26,7 @@ NO_FORMAT = "is not in numpy's format"
 
 
 class UnreadableFile(UserError):
-    """A file that the system does not give: its rights, its disk. That says nothing of its content."""
+    """A file that could not be opened or read (permissions, disk), so that its content is unknown."""
 
 
 def array_names(path: Path, setting: str = "") -> list[str]:

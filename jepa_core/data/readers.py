@@ -49,7 +49,7 @@ Reader = Callable[[Iterator[int], int, torch.Generator], ReadResult]
 def reader(
     samples: Samples, settings: TransformSettings, view_shape: Sequence[int], max_corrupt: float
 ) -> Reader:
-    """Whole batches where the samples are small images in memory, else one by one."""
+    """An `InMemoryReader` for small images in memory, else a `SampleReader`."""
     groups = crops(settings, view_shape)
     if isinstance(samples, InMemory) and len(view_shape) == 3:
         before = read_tensors(samples)[0].shape
@@ -72,9 +72,9 @@ class InMemoryReader:
         images = self.images.index_select(0, rows)
         views = {}
         for name, group in self.groups.items():
-            repeated = images.repeat_interleave(group.each, 0) if group.each > 1 else images
+            repeated = images.repeat_interleave(group.per_sample, 0) if group.per_sample > 1 else images
             augmented = batched.augment(repeated, group.settings, self.sizes[name], generator)
-            views[name] = group.grouped(augmented)
+            views[name] = group.group(augmented)
         return ReadResult(views, self.labels.index_select(0, rows))
 
 
@@ -108,7 +108,7 @@ class SampleReader:
                     views[name] += new_views[name]
                 labels.append(label)
                 if len(labels) == batch_size:
-                    stacked = {name: g.grouped(torch.stack(views[name])) for name, g in self.groups.items()}
+                    stacked = {name: g.group(torch.stack(views[name])) for name, g in self.groups.items()}
                     return ReadResult(stacked, torch.tensor(labels), tuple(skipped), tuple(unusual))
         raise UserError(
             f"only {len(labels)} of {len(labels) + len(skipped)} samples can be read, and a batch needs "
@@ -116,8 +116,8 @@ class SampleReader:
         )
 
     def _views(self, name: str, sample: Image | Tensor | Recording) -> list[Tensor]:
-        """A group's views of one sample; a recording is read here."""
-        return [self.transforms[name](sample) for _ in range(self.groups[name].each)]
+        """The V views that a group takes of one sample; the frames of a recording are read here."""
+        return [self.transforms[name](sample) for _ in range(self.groups[name].per_sample)]
 
 
 @contextmanager

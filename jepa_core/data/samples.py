@@ -29,7 +29,7 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 @runtime_checkable
 class InMemory(Protocol):
-    """Samples that are there as one tensor; loaders then transform whole batches at once."""
+    """Samples that are held in memory as one tensor; loaders transform them a batch at a time."""
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """uint8 [n, 3, h, w] and int64 [n]."""

@@ -58,7 +58,7 @@ def check_split(name: str) -> None:
 
 
 def hold_out(keys: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, Indices]:
-    """Ascending positions by split: each of `shares` (at least one sample), and `train`, the rest."""
+    """Sample positions, ascending, of each split in `shares` (one at least), and of `train`, the rest."""
     ranks = [
         hashlib.blake2b(f"{seed}/{key}".encode(errors="surrogateescape"), digest_size=8).digest()
         for key in keys

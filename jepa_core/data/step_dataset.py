@@ -36,12 +36,12 @@ class StepBatch:
     """For each unusual image of the batch, in which way (see `images.UNUSUAL`)."""
 
     def to(self, device: Device, non_blocking: bool = False) -> StepBatch:
-        """The same on another device."""
+        """A copy with batch and masks on another device."""
         plan = self.plan.to(device, non_blocking) if self.plan is not None else None
         return replace(self, batch=self.batch.to(device, non_blocking), plan=plan)
 
     def pin_memory(self) -> StepBatch:
-        """The same in page-locked memory; called by torch's DataLoader."""
+        """A copy with batch and masks in page-locked memory; called by torch's DataLoader."""
         return replace(
             self,
             batch=self.batch.pin_memory(),
@@ -64,12 +64,12 @@ class EpochOrder:
         return self.samples // self.world // self.batch_size
 
     def epoch(self, number: int) -> Indices:
-        """int64 [samples]: all samples of an epoch, in order."""
+        """int64 [samples]: the permutation of all samples in this epoch."""
         return torch.randperm(self.samples, generator=step_generator(self.seed, 0, number, "order")).numpy()
 
 
 class StepDataset(Dataset[StepBatch]):
-    """`steps[s, r]` is rank r's batch of step s. One epoch's order is kept, for its steps share it."""
+    """`dataset[s, r]` is rank r's batch of step s. The current epoch's permutation is kept between steps."""
 
     def __init__(self, order: EpochOrder, read: Reader, masks: StepMasks | None) -> None:
         self.order, self.read, self.masks = order, read, masks
@@ -79,13 +79,16 @@ class StepDataset(Dataset[StepBatch]):
         step, rank = item
         generator = step_generator(self.order.seed, rank, step, "transform")
         with one_thread():
-            result = self.read(self._from(step, rank), self.order.batch_size, generator)
+            result = self.read(self._indices(step, rank), self.order.batch_size, generator)
         plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
         batch = Batch(result.views, labels=result.labels, step=step)
         return StepBatch(step, batch, plan, result.skipped, result.unusual)
 
-    def _from(self, step: int, rank: int) -> Iterator[int]:
-        """The rank's samples of the epoch from this step's first on, and round to the one before it."""
+    def _indices(self, step: int, rank: int) -> Iterator[int]:
+        """All samples of the rank in this epoch, beginning with the step's first and going round.
+
+        A batch takes as many as it needs: those after its own take the place of corrupt ones.
+        """
         epoch, position = divmod(step, self.order.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, self.order.epoch(epoch))

@@ -35,7 +35,7 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
             (height, width),
             scale=settings.crop_scale,
             ratio=settings.crop_ratio,
-            interpolation=mode(settings),
+            interpolation=interpolation_mode(settings),
             antialias=True,
         ),
     ]
@@ -53,7 +53,9 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
 def eval_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:
     """Middle window, resize and centre crop to `view_shape`; also takes batches of images [B, 3, h, w]."""
     height, width = image_size(view_shape)
-    cover = Cover(round(height / settings.eval_crop), round(width / settings.eval_crop), mode(settings))
+    cover = Cover(
+        round(height / settings.eval_crop), round(width / settings.eval_crop), interpolation_mode(settings)
+    )
     window = Window(view_shape, random=False)
     return v2.Compose([window, cover, v2.CenterCrop((height, width)), *_normalise(settings, view_shape)])
 
@@ -72,13 +74,13 @@ class Window(nn.Module):
     def forward(self, sample: Any) -> Any:
         """A `Recording`'s frames, uint8 [T, 3, h, w] or [3, h, w]; any other sample as it is."""
         if not isinstance(sample, Recording):
-            return self._checked(sample)
+            return self._check_frames(sample)
         starts = sample.starts(self.frames or 1)
         place = int(torch.randint(len(starts), ())) if self.random else len(starts) // 2
         frames = sample.window(starts[place], self.frames or 1)
         return frames if self.frames else frames[0]
 
-    def _checked(self, sample: Any) -> Any:
+    def _check_frames(self, sample: Any) -> Any:
         if self.frames and not (isinstance(sample, torch.Tensor) and sample.shape[:-3] == (self.frames,)):
             raise UserError(
                 f"the encoder asks for clips of {self.frames} frames; these data are images, or clips of "
@@ -112,8 +114,8 @@ def image_size(view_shape: Sequence[int]) -> tuple[int, int]:
     return view_shape[-2], view_shape[-1]
 
 
-def mode(settings: TransformSettings) -> v2.InterpolationMode:
-    """torchvision's name of the interpolation."""
+def interpolation_mode(settings: TransformSettings) -> v2.InterpolationMode:
+    """The setting as torchvision's enumeration."""
     return v2.InterpolationMode(settings.interpolation)
 
 

@@ -42,7 +42,7 @@ def _warn_of_too_many(workers: int) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch computes in one thread: sums have one order, so the bits are the same on any machine."""
+    """Inside, torch uses one thread, so that floating-point sums have the same order on every machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -58,7 +58,7 @@ class Preprocessing:
         return cls(image_size, t.mean, t.std, t.interpolation, t.eval_crop)
 
     def section(self) -> dict[str, Any]:
-        """The same as settings of a recipe's section `transform`."""
+        """The settings of a recipe's section `transform` for this preprocessing."""
         return {
             "mean": list(self.mean),
             "std": list(self.std),
@@ -67,7 +67,7 @@ class Preprocessing:
         }
 
     def words(self) -> str:
-        """One line for people."""
+        """A description in one line."""
         sides = "×".join(map(str, self.image_size))
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         return f"{sides} pixels, {self.interpolation}, crop {self.crop:g}, mean {mean}, std {std}"

@@ -1,8 +1,8 @@
 """Weights to a run's folder: find the format, make the recipe, load strictly, write a checkpoint.
 
 What is unusual: a file that holds only an encoder becomes a run of only an encoder (no masker, no
-predictor, no second encoder), which `eval`, `report` and `export` take; nothing is made up. With a recipe
-the encoder goes into that recipe's model, whose predictor is then drawn from the seed, and that is said.
+predictor, no second encoder), which `eval`, `report` and `export` take. With a recipe the encoder goes into
+that recipe's model, whose predictor is drawn from the seed, and a note says so.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def import_run(
     chosen = find_format(source, format)
     given = with_overrides({}, overrides).get("encoder", {})
     weights = read_weights(build_format(chosen), chosen, source, given)
-    resolved = resolve(with_overrides(_around(weights, recipe, source), overrides))
+    resolved = resolve(with_overrides(_recipe_table(weights, recipe, source), overrides))
     folder = folder or Path("runs") / f"import-{stem(source)}"
     _check_free(folder, overwrite)
     model = build_model(resolved)
@@ -125,6 +125,7 @@ def find_format(source: Source, name: str | None) -> str:
         return name
     if source.path is None and source.looks_like_a_path:
         raise UserError(f"no file or folder {source.name!r}")
+    source.check_kind()
     known = sorted(catalogue.classes)
     matching = [name for name in known if _recognises(name, source)]
     if len(matching) > 1:
@@ -156,9 +157,9 @@ def _no_such_model(name: str) -> UserError:
 
 
 def load(model: JEPA, weights: Weights, name: str) -> list[str]:
-    """Puts every part into the model, or none: raises UserError listing all that does not fit.
+    """Loads every part of the weights into the model. Raises UserError, the model untouched, for a misfit.
 
-    Returns what a user should know. A single encoder is the target encoder's start as well.
+    A single encoder is loaded as context and target encoder. Returns notes for the user.
     """
     parts, notes = dict(weights.parts), []
     if model.target_encoder is None and "target_encoder" in parts:
@@ -190,8 +191,8 @@ def stem(source: Source) -> str:
     return name
 
 
-def _around(weights: Weights, recipe: str | None, source: Source) -> dict[str, Any]:
-    """The recipe's table: what the file speaks for goes before the rest."""
+def _recipe_table(weights: Weights, recipe: str | None, source: Source) -> dict[str, Any]:
+    """The run's recipe: the sections that the file determines, over those of `recipe` or of `ALONE`."""
     if recipe is None:
         table = {**ALONE, **weights.sections}
         return {**table, "name": f"import-{stem(source)}"}

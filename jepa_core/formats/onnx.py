@@ -97,7 +97,7 @@ def _program(module: nn.Module, images: Tensor) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own affairs."""
+    """Inside, the exporter's warnings, which concern its own implementation, are not shown."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

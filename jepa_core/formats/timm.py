@@ -66,7 +66,7 @@ class Timm:
     def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
         """The encoder `timm_vit`, with the model's preprocessing where it is known."""
         if source.path is None:
-            model, arguments, about, tensors = _pretrained(source.name)
+            model, arguments, about, tensors = _load_pretrained(source.name)
         else:
             model, arguments, about = _architecture(source, given)
             tensors = _flat(source.content)
@@ -125,7 +125,7 @@ def _flat(content: Any) -> dict[str, Tensor]:
     return {}
 
 
-def _pretrained(name: str) -> tuple[str, dict[str, Any], Mapping[str, Any], dict[str, Tensor]]:
+def _load_pretrained(name: str) -> tuple[str, dict[str, Any], Mapping[str, Any], dict[str, Tensor]]:
     """A named model's pretrained weights, from timm's cache or from where timm gets them."""
     import timm
 
@@ -164,7 +164,7 @@ def _table(source: Source, config: Mapping[str, Any], key: str) -> Mapping[str, 
 def from_dinov2(
     tensors: Mapping[str, Tensor], model: str, arguments: Mapping[str, Any], name: str
 ) -> dict[str, Tensor]:
-    """Tensors with DINOv2's own names as timm's; the class token takes up its position where timm has none.
+    """Tensors under DINOv2's own names as timm's. With registers the class token's position is added to it.
 
     timm converts them itself when it loads such a file. Raises UserError for positions of another grid, which
     timm would resize.
@@ -189,7 +189,7 @@ def from_dinov2(
 
 
 def _encoder(model: str, arguments: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Settings of `timm_vit`. A table that is the sine-cosine one is computed from now on."""
+    """Settings of `timm_vit`; with `positions = "sincos"` where the stored table is the sine-cosine one."""
     encoder: dict[str, Any] = {
         "name": "timm_vit",
         "model": model,

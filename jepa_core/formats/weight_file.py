@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from functools import cached_property
@@ -40,8 +41,14 @@ class Source:
 
     @property
     def looks_like_a_path(self) -> bool:
-        """Whether a name that is not there was meant as a file."""
+        """Whether a name that is no existing file looks like a path, not like a model's name."""
         return "/" in self.name or Path(self.name).suffix in (".safetensors", ".pth", ".bin", ".tar", ".pt")
+
+    def check_kind(self) -> None:
+        """Raises UserError for a pipe, a socket or a device."""
+        kind = None if self.path is None else irregularity(self.path)
+        if kind not in (None, "a folder"):
+            raise UserError(f"{self.name!r} is {kind}; expected a file or a folder of weights")
 
     @cached_property
     def file(self) -> Path | None:
@@ -97,9 +104,7 @@ class Source:
 
         Raises UserError for a file that is not there, damaged, or holds more than tensors and plain values.
         """
-        kind = None if self.path is None else irregularity(self.path)
-        if kind not in (None, "a folder"):
-            raise UserError(f"{self.name!r} is {kind}; expected a file or a folder of weights")
+        self.check_kind()
         if self.file is None:
             where = f"no {' or '.join(FOLDER_WEIGHTS)} in folder" if self.path else "no file or folder"
             raise UserError(f"{where} {self.name!r}")
@@ -129,13 +134,15 @@ def _open_safetensors(path: Path) -> Any:
 
 def _load_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of how it validates sparse tensors
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle fails in any way: a KeyError for a file of text
         raise UserError(f"{path} is not read: {_reason(path, error)}") from error
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """What is wrong with a file; torch's own words advise to load it unsafely."""
+    """Why a file was not loaded, in place of torch's message, which advises to load it unsafely."""
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked:
         return f"it asks for {asked[1]}, and only tensors and plain values are loaded"
@@ -182,7 +189,7 @@ def _fault(tensor: Tensor) -> str | None:
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """A sentence on NaN and infinite values, if there are any."""
-    names = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    names = [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if not names:
         return ()
     return (f"NaN or infinite values in {len(names)} of {len(tensors)} tensors ({_first(names)})",)

@@ -107,22 +107,22 @@ class BlockSampler:
         """int64 [n, R] from float64 [n, 3] in [0, 1): the draws for scale, aspect and time."""
         scale, aspect, time = uniform.T
         space = grid[-2:]
-        area = _between(self.scale, scale) * math.prod(space)
-        aspect = _between(_tipped(self.aspect), scale if self.correlated else aspect)
+        area = _interpolate(self.scale, scale) * math.prod(space)
+        aspect = _interpolate(_widen(self.aspect), scale if self.correlated else aspect)
         largest = [side if self.last_row else max(side - 1, 1) for side in space]
         if self.rounding == "sides":
             area = np.floor(area + 1e-9)  # 36 / 196 of 196 tokens is 36, not 35
         if len(space) == 1:
             sides = [np.rint(area)]
         else:
-            sides = (_nearest_area if self.rounding == "area" else _each_side)(area, aspect, largest)
+            sides = (_round_to_area if self.rounding == "area" else _round_each_side)(area, aspect, largest)
         sides = [np.clip(side, 1, most) for side, most in zip(sides, largest, strict=True)]
         if len(grid) == 3:
             sides.insert(0, self._times(grid[0], time))
         return np.stack(sides, -1).astype(np.int64)
 
     def _times(self, side: int, uniform: np.ndarray) -> np.ndarray:
-        length = _between(self.time_scale, uniform) * side
+        length = _interpolate(self.time_scale, uniform) * side
         whole = np.floor(length + 1e-9) if self.rounding == "sides" else np.rint(length)
         return np.clip(whole, 1, side)
 
@@ -132,16 +132,16 @@ class BlockSampler:
         return (reach + 1 - sizes).clamp(min=1)
 
 
-def _between(ends: tuple[float, float], uniform: np.ndarray) -> np.ndarray:
+def _interpolate(ends: tuple[float, float], uniform: np.ndarray) -> np.ndarray:
     return ends[0] + uniform * (ends[1] - ends[0])
 
 
-def _tipped(aspect: tuple[float, float]) -> tuple[float, float]:
-    # An aspect of exactly 1 leaves 13x14 and 14x13 equally near; the draw decides which.
+def _widen(aspect: tuple[float, float]) -> tuple[float, float]:
+    """A little wider: at an aspect of exactly 1, 13x14 and 14x13 are equally near, and the draw decides."""
     return aspect[0] * (1 - 1e-9), aspect[1] * (1 + 1e-9)
 
 
-def _each_side(area: np.ndarray, aspect: np.ndarray, largest: Sequence[int]) -> list[np.ndarray]:
+def _round_each_side(area: np.ndarray, aspect: np.ndarray, largest: Sequence[int]) -> list[np.ndarray]:
     return [np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))]
 
 
@@ -149,7 +149,7 @@ _UP = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 """Whether height and width are rounded up, in the four ways to round both."""
 
 
-def _nearest_area(area: np.ndarray, aspect: np.ndarray, largest: Sequence[int]) -> list[np.ndarray]:
+def _round_to_area(area: np.ndarray, aspect: np.ndarray, largest: Sequence[int]) -> list[np.ndarray]:
     height_most, width_most = largest
     area = np.clip(area, 1, height_most * width_most)
     height = np.sqrt(area * aspect)
@@ -171,7 +171,7 @@ def place(places: Tensor, generator: Generator) -> Tensor:
 def cover(grid: Grid, starts: Tensor, sizes: Tensor) -> Tensor:
     """int64 [B, N]: for each token, the blocks that cover it, block m as bit m; starts, sizes [B, M, R].
 
-    One number a token instead of M masks: two blocks meet on an axis where their bits meet. M <= 62.
+    One number for each token in place of M masks, so M is at most 62.
     """
     bits = 1 << torch.arange(starts.shape[1])[:, None]
     covered = torch.full((len(starts), 1), -1)
@@ -193,7 +193,7 @@ def tokens_of(grid: Grid, starts: Tensor, size: Tensor) -> Tensor:
 
 
 def split(target: Tensor, tokens: int) -> tuple[IndexSet, IndexSet]:
-    """(the rest, the targets) of N = `tokens`, for int64 [B, K] tokens in any order."""
+    """(context, target): the N = `tokens` tokens of a grid without `target` int64 [B, K], and those in it."""
     hidden = torch.zeros(len(target), tokens, dtype=torch.bool).scatter_(1, target, True)
     rest, targets = (mask.nonzero()[:, 1].view(len(target), -1) for mask in (~hidden, hidden))
     return IndexSet.from_dense(rest), IndexSet.from_dense(targets)
@@ -201,16 +201,18 @@ def split(target: Tensor, tokens: int) -> tuple[IndexSet, IndexSet]:
 
 def truncate(sets: Sequence[IndexSet], how: Truncation, generator: Generator) -> tuple[IndexSet, ...]:
     """Every sample of every set cut to the size of the smallest: its first tokens, or a random choice."""
-    kept = min(int(chosen.lengths.min()) for chosen in sets)
-    return tuple(one if one.uniform == kept else _cut(one, kept, how, generator) for one in sets)
+    length = min(int(tokens.lengths.min()) for tokens in sets)
+    return tuple(
+        tokens if tokens.uniform == length else _cut(tokens, length, how, generator) for tokens in sets
+    )
 
 
-def _cut(chosen: IndexSet, kept: int, how: Truncation, generator: Generator) -> IndexSet:
-    rows = torch.arange(kept).expand(chosen.batch_size, kept)
+def _cut(chosen: IndexSet, length: int, how: Truncation, generator: Generator) -> IndexSet:
+    rows = torch.arange(length).expand(chosen.batch_size, length)
     if how == "random":
         keys = torch.rand(chosen.batch_size, chosen.max_length, generator=generator)
         keys[torch.arange(chosen.max_length) >= chosen.lengths[:, None]] = 2.0
-        rows = keys.topk(kept, largest=False).indices.sort().values
+        rows = keys.topk(length, largest=False).indices.sort().values
     return IndexSet.from_dense(chosen.index[chosen.offsets[:-1, None] + rows])
 
 
@@ -223,11 +225,11 @@ def require_rank(masker: str, grid: Grid) -> None:
         )
 
 
-def by(sides: Sequence[int]) -> str:
+def size_text(sides: Sequence[int]) -> str:
     """`14x14`."""
     return "x".join(str(side) for side in sides)
 
 
-def described(grid: Grid) -> str:
+def grid_text(grid: Grid) -> str:
     """`a grid of 14x14 (196 tokens)`."""
-    return f"a grid of {by(grid)} ({grid_size(grid)} tokens)"
+    return f"a grid of {size_text(grid)} ({grid_size(grid)} tokens)"

@@ -19,7 +19,7 @@ class NoMasks:
         self.config = config
 
     def check(self, grid: Grid) -> None:
-        """Every grid will do."""
+        """Accepts every grid."""
 
     def __call__(self, grid: Grid, batch_size: int, generator: Generator, progress: float = 0.0) -> MaskPlan:
         """The empty plan; draws nothing."""

@@ -83,11 +83,11 @@ class PackedPredictor(nn.Module, ABC):
 
     @abstractmethod
     def make_mask_tokens(self) -> None:
-        """Makes the parameters that stand at hidden places; called once, in the constructor."""
+        """Creates the mask tokens' parameters; called once, in the constructor."""
 
     @abstractmethod
     def token_of(self, target: int, plan: MaskPlan) -> Tensor:
-        """[1, P]: what stands at the places of a target, by its number in the plan."""
+        """[1, P]: the mask token of a target set, by the set's number in the plan."""
 
     def positions(self, grid: Grid, device: torch.device | None = None) -> Tensor:
         """[N, P]: the fixed table that is added to context and mask tokens."""
@@ -137,7 +137,7 @@ class PackedPredictor(nn.Module, ABC):
     def _places(
         self, contexts: Sequence[Tokens], plan: MaskPlan, packing: Packing, grid: Grid, order: Tensor
     ) -> Layout | Rotary:
-        """The layout, with the angles of all rows where positions are rotary."""
+        """The attention layout; with each row's rotary angles where positions are rotary."""
         if self.config.positions != "rope":
             return packing.layout
         index = {"context": [t.at.index for t in contexts], "target": [t.index for t in plan.targets]}

@@ -29,7 +29,7 @@ Mode = Literal["repeat", "shared"]
 
 
 class Source(NamedTuple):
-    """Tokens that stand in a sequence: of a context, or mask tokens of a target, by number in the plan."""
+    """One part of a sequence: a context's tokens, or a target's mask tokens, by its number in the plan."""
 
     kind: Literal["context", "target"]
     number: int
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """Where the tokens of all sequences stand, and who attends to whom.
+    """The rows of all sequences' tokens in the packed tensor, and the layout of their attention.
 
     sources: what is laid out, in the order in which `rows` counts its tokens
     rows: int64 [S], the row of each of these tokens
@@ -52,7 +52,7 @@ class Packing:
 
 def pack(plan: MaskPlan, mode: Mode) -> Packing:
     """The sequences for the pairs of a plan, which has at least one."""
-    return _repeat(plan) if mode == "repeat" else _shared(plan)
+    return _repeat(plan) if mode == "repeat" else _shared_packing(plan)
 
 
 def _repeat(plan: MaskPlan) -> Packing:
@@ -68,7 +68,7 @@ def _repeat(plan: MaskPlan) -> Packing:
     return Packing(tuple(sources), rows, tuple(hidden for _, hidden in placed), layout)
 
 
-def _shared(plan: MaskPlan) -> Packing:
+def _shared_packing(plan: MaskPlan) -> Packing:
     targets_of: dict[int, list[int]] = {}
     for i, j in plan.pairs:
         targets_of.setdefault(i, []).append(j)

@@ -36,7 +36,7 @@ def patch_grid(
         first, *others = (f"{name} by {cut}" for name, cut in zip(names, patch, strict=True))
         needed = ", ".join([first.replace(" by", " must divide by"), *others[:-1]]) + f" and {others[-1]}"
         raise UserError(
-            f"{view.format(_format_sides(sides))} cannot be cut into patches of {_format_sides(patch)}; "
+            f"{view.format(_size_text(sides))} cannot be cut into patches of {_size_text(patch)}; "
             f"{needed}: set {settings}"
         )
     return tuple(side // cut for side, cut in zip(sides, patch, strict=True))
@@ -65,5 +65,5 @@ def image_sides(size: int | Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _format_sides(sides: Sequence[int]) -> str:
+def _size_text(sides: Sequence[int]) -> str:
     return "x".join(map(str, sides))

@@ -28,7 +28,7 @@ from jepa_kernels import Layout
 
 @dataclass(frozen=True, eq=False)
 class Rotary:
-    """Who attends to whom, and by how much each packed token's queries and keys are turned.
+    """An attention layout, and the angles by which packed tokens' queries and keys are rotated.
 
     `cos`, `sin`: [S, 1, 1, R/2], one angle for each pair of dimensions.
     """
@@ -54,7 +54,9 @@ def rotary(grid: Grid, index: Tensor, head_width: int, layout: Layout) -> Rotary
 
     Raises UserError where an axis of the grid would get no pair of dimensions.
     """
-    table = _cached.__wrapped__ if torch.compiler.is_compiling() else _cached  # it traces through a cache
+    table = (
+        _cached_table.__wrapped__ if torch.compiler.is_compiling() else _cached_table
+    )  # it traces through a cache
     angles = table(tuple(grid), head_width, index.device).index_select(0, index)[:, None, None]
     return Rotary(layout, angles.cos(), angles.sin())
 
@@ -73,7 +75,7 @@ def _share(rank: int, head_width: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _cached(grid: Grid, head_width: int, device: Device) -> Tensor:
+def _cached_table(grid: Grid, head_width: int, device: Device) -> Tensor:
     """[N, R/2] angles, made in float64 and rounded once to fp32."""
     check_head_width(grid, head_width)
     half = _share(len(grid), head_width) // 2

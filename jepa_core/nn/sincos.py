@@ -41,7 +41,9 @@ def sincos(
 
     Source: I-JEPA (arXiv 2301.08243) for rank 2, V-JEPA (arXiv 2404.08471) for rank 3.
     """
-    table = _cached.__wrapped__ if torch.compiler.is_compiling() else _cached  # it traces through a cache
+    table = (
+        _cached_table.__wrapped__ if torch.compiler.is_compiling() else _cached_table
+    )  # it traces through a cache
     return table(tuple(grid), width, scale, torch.device(device or "cpu"), dtype)
 
 
@@ -93,7 +95,7 @@ def check_width(grid: Grid, width: int) -> None:
 
 
 @lru_cache(maxsize=64)
-def _cached(grid: Grid, width: int, scale: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _cached_table(grid: Grid, width: int, scale: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     check_width(grid, width)
     with torch.inference_mode(False):  # a table first needed in inference must serve training too
         return (scale * _table(grid, width)).to(device=device, dtype=dtype)

@@ -35,7 +35,7 @@ FEATURES: Mapping[str, Any] = {"num_classes": 0, "global_pool": "avg", "fc_norm"
 
 
 def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """timm's arguments as it wants them: lists, which come from TOML and JSON, as tuples."""
+    """Arguments for timm: lists, which TOML and JSON have in place of tuples, as tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 

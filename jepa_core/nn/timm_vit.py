@@ -132,9 +132,9 @@ class TimmVit(nn.Module):
 
 
 def with_prefix(keep: IndexSet, prefix: int) -> tuple[IndexSet, Tensor]:
-    """Each sample's prefix tokens before its kept patches, counted in a sequence [P+N].
+    """The index set with each sample's P prefix tokens before its kept patches, indices within [P+N].
 
-    Also int64 [S]: the packed rows at which the patches stand.
+    Also int64 [S]: the packed rows of the patches.
     """
     device = keep.index.device
     patches = torch.arange(keep.total, device=device) + prefix * (keep.segments + 1)

@@ -96,7 +96,9 @@ def _merge_entries(section: str, base: Any, changes: Table) -> Table:
     for name, change in changes.items():
         if change is REMOVED and name not in known:
             raise unknown(f"entry of [{section}]", name, known)
-        if change is REMOVED:
+        if change is REMOVED and name not in DEFAULTS.get(section, {}):
+            del merged[name]
+        elif change is REMOVED:  # the mark stays, for the defaults are merged under the recipe later
             merged[name] = REMOVED
         else:
             kind = COMPONENT_TABLES[section]

@@ -219,11 +219,19 @@ def read(folder: Path, name: str) -> RunSummary:
     )
 
 
+def check_distinct(folders: Sequence[Path]) -> None:
+    """Raises UserError where two of the folders are the same."""
+    paths = [folder.resolve() for folder in folders]
+    twice = [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]
+    if twice:
+        raise UserError(f"the same run is named twice: {', '.join(twice)}")
+
+
 def names(folders: Sequence[Path]) -> list[str]:
-    """A short name for each folder: as many of its last parts as tell all folders apart."""
+    """A short name for each of several distinct folders: as many of its last parts as tell all apart."""
     paths = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, paths)) + 1):
         short = ["/".join(parts[-count:]) for parts in paths]
         if len(set(short)) == len(short):
             return short
-    raise UserError(f"the same run is named twice: {', '.join(map(str, folders))}")
+    raise AssertionError("two of the folders are the same")

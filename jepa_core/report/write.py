@@ -18,7 +18,7 @@ from jepa_core.report.figures import RunFigures, count_flops, run_figures
 from jepa_core.report.page import Part, render
 from jepa_core.report.scores import find_baseline
 from jepa_core.report.sections import file_name
-from jepa_core.report.summary import RunSummary, names, read
+from jepa_core.report.summary import RunSummary, check_distinct, names, read
 from jepa_core.runs.folder import RECIPE
 from jepa_core.runs.status import find_runs
 from jepa_core.runtime.atomic_write import atomic_path, atomic_write
@@ -112,9 +112,12 @@ def gather(
 def read_runs(folders: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
     """The summaries of runs, and a note for each run in a folder of runs that cannot be read.
 
-    Raises UserError for a named run that cannot be read, and where no run is left.
+    A run that is named beside its folder is taken once. Raises UserError for a named run that cannot be read
+    or is named twice, and where no run is left.
     """
-    runs = [run for folder in folders for run in _runs_in(folder)]
+    groups = [_runs_in(folder) for folder in folders]
+    check_distinct([folder for folder, group in zip(folders, groups, strict=True) if group == [folder]])
+    runs = list({run.resolve(): run for group in groups for run in group}.values())
     summaries, notes = [], []
     for folder, name in zip(runs, names(runs), strict=True):
         try:

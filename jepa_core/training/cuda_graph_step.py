@@ -12,13 +12,17 @@ What is unusual:
   `found_inf`; the host learns of it when a line is logged, or a checkpoint is made
 - learning rate, weight decay and gradient limit are device scalars. The decay is a product of its own before
   AdamW, which keeps its as a plain number
+- the features that a graph hands on are copied to places that all graphs share: left where they are, they
+  would take memory of their own in each graph, of which there is one for each combination of bucket sizes
 - the target update is no part of the graph: it is one launch, and plugins' updates may do anything
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -29,13 +33,16 @@ from jepa_core.jepa import JEPA, Output
 from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.recipe import Recipe
-from jepa_core.training.cuda_graphs import CudaRecorder, Recorded, Recorder
+from jepa_core.training.cuda_graphs import CudaRecorder, Recorded, Recorder, SharedPlaces
 from jepa_core.training.graph_inputs import GraphInputs, use_of_step_in_a_line
 from jepa_core.training.plan_buckets import DRAWS, PlanBuckets, sets_of, unpad, without_cache
 from jepa_core.training.step import TrainingStep
 from jepa_core.types.batch import Batch
 from jepa_core.types.index_set import grid_size
 from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.tokens import Tokens
+
+log = logging.getLogger("jepa.cuda_graph")
 
 MAX_GRAPHS = 64
 """Graphs of forward and backward that are kept, one for each combination of the sets' buckets."""
@@ -96,6 +103,7 @@ class CudaGraphStep(TrainingStep):
         self.eager_fallbacks = 0
         """Micro-batches that did not fit and ran without a graph."""
         self._graphs: dict[tuple[int, ...], MicroBatchGraph] = {}
+        self._places = SharedPlaces()
         self._end = Recorded(self._clip_and_step, self.recorder)
         self._share = 1.0
         names = list(model.objectives)
@@ -128,6 +136,8 @@ class CudaGraphStep(TrainingStep):
         if self.buckets is None:
             self.buckets = self._measure_buckets(batch.batch_size)
             self.inputs = GraphInputs(batch, self.device)
+            ratios = [bucket.sizes[-1] / bucket.sizes[0] for bucket in self.buckets.buckets]
+            self._places.headroom = max(ratios, default=1.0)
         padded = self.buckets.pad(plan)
         key = () if padded is None else tuple(own.total for own in sets_of(padded))
         full = key not in self._graphs and len(self._graphs) >= MAX_GRAPHS
@@ -137,10 +147,24 @@ class CudaGraphStep(TrainingStep):
         if self.device.type == "cuda" and any(own.index.device.type == "cpu" for own in sets_of(padded)):
             padded = padded.pin_memory()
         if key not in self._graphs:
-            self._graphs[key] = MicroBatchGraph(self.inputs, padded, self._forward_backward, self.recorder)
+            self._graphs[key] = MicroBatchGraph(self.inputs, padded, self._in_shared_places, self.recorder)
+            log.info(
+                "step %d: graph %d is recorded, for sets of %s tokens", self.done, len(self._graphs), key
+            )
         output = self._graphs[key](batch, padded)
         step = replace(unpad(output.step, plan), number=self.done)
         return replace(output, step=step, metrics=self.model.metrics(step))
+
+    def _in_shared_places(self, batch: Batch, plan: MaskPlan) -> Output:
+        """Forward and backward pass, with the features copied to the places that all graphs share."""
+        output, numbers = self._forward_backward(batch, plan), count()
+
+        def move(tokens: Tokens) -> Tokens:
+            features = (tokens.values, *tokens.layers)
+            values, *layers = (self._places(next(numbers), feature) for feature in features)
+            return Tokens(values, tokens.at, tokens.grid, tuple(layers))
+
+        return replace(output, step=output.step.map(move))
 
     def _forward_backward(self, batch: Batch, plan: MaskPlan) -> Output:
         with use_of_step_in_a_line():

@@ -6,6 +6,7 @@ call is recorded, so that libraries are loaded, kernels compiled and tables made
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -67,6 +68,28 @@ class CudaRecorder:
             return result
 
         return replay
+
+
+class SharedPlaces:
+    """One place in memory for each tensor that recorded work hands on, whichever graph hands it on.
+
+    Tensors that a graph leaves behind lie in memory that no other graph may use, for as long as they are
+    kept; a copy in a shared place lets them go. It holds until the next graph hands on its own.
+    `headroom`: how many times as large as the first a later tensor is expected to be.
+    """
+
+    def __init__(self, headroom: float = 1.0) -> None:
+        self.headroom = headroom
+        self._places: dict[
+            int, list[torch.Tensor]
+        ] = {}  # the last is in use; graphs still write to the others
+
+    def __call__(self, number: int, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of `tensor`, which is the `number`-th of those that each graph hands on."""
+        places = self._places.setdefault(number, [])
+        if not places or places[-1].numel() < tensor.numel() or places[-1].dtype != tensor.dtype:
+            places.append(tensor.new_empty(math.ceil(tensor.numel() * self.headroom)))
+        return places[-1][: tensor.numel()].view(tensor.shape).copy_(tensor)
 
 
 class Recorded:

@@ -1,9 +1,9 @@
-"""Pictures of what `jepa bench kernels --json` wrote: for each operation, time beside the best peer's.
+"""Pictures of a file of results: shares of the roofline, case by case, and of attention against length.
 
-    python kernels/benchmarks/draw.py docs/benchmarks/kernels.json      # writes kernels-*.png beside it
+    python kernels/benchmarks/draw.py docs/benchmarks/results/FILE.json     # writes FILE-*.png beside it
 
 A bar is a share of the roofline that the same run measured: 100 % is a kernel that nothing can beat. The
-lighter part is what the kernel reaches in a CUDA graph, where there is one.
+lighter part is what the kernel reaches with warm caches, where that was measured.
 """
 
 import json
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 Rows = list[dict[str, Any]]
 OURS, PEER, GRAPH = "#c2410c", "#64748b", 0.35
 COLUMNS = 3
+PEERS = 4
 
 
 def draw(document: dict[str, Any], op: str, direction: str) -> Figure | None:
@@ -52,6 +53,53 @@ def _panel(panel: Any, case: str, rows: Rows) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
+PASSES = ("forward", "backward")
+
+
+def draw_lengths(document: dict[str, Any]) -> Figure | None:
+    """Share of the roofline against tokens a sequence, a panel for each head width and pass: ours, and the
+    PEERS peers that are the fastest on most cases. None where no row says its width and length."""
+    rows = [r for r in document["rows"] if r["op"] == "attention" and "reason" not in r and "tokens" in r]
+    widths = sorted({row["width"] for row in rows})
+    if not widths:
+        return None
+    shown = ["ours: triton", *_fastest(rows)[:PEERS]]
+    figure = Figure(figsize=(4 * len(widths), 6.4), layout="constrained")
+    panels = figure.subplots(len(PASSES), len(widths), squeeze=False, sharey=True)
+    for line, direction in zip(panels, PASSES, strict=True):
+        for panel, width in zip(line, widths, strict=True):
+            mine = [row for row in rows if (row["direction"], row["width"]) == (direction, width)]
+            _curves(panel, mine, shown)
+            panel.set_title(f"D = {width}, {direction}", fontsize=10)
+    panels[0][0].legend(fontsize=7, frameon=False)
+    figure.supxlabel("tokens a sequence, on average", fontsize=9)
+    figure.suptitle(f"attention, cold caches: share of the roofline, % ({_where(document)})")
+    return figure
+
+
+def _fastest(rows: Rows) -> list[str]:
+    """Peers, those first that are in the upper half on most cases."""
+    wins: dict[str, int] = {}
+    keys = {(row["case"], row["direction"]) for row in rows}
+    for key in keys:
+        peers = [
+            r for r in rows if (r["case"], r["direction"]) == key and not r["impl"].startswith("ours: tri")
+        ]
+        for row in sorted(peers, key=lambda row: row["median_s"])[: max(1, len(peers) // 2)]:
+            wins[row["impl"]] = wins.get(row["impl"], 0) + 1
+    return sorted(wins, key=lambda name: -wins[name])
+
+
+def _curves(panel: Any, rows: Rows, shown: list[str]) -> None:
+    for number, impl in enumerate(shown):
+        points = sorted((row["tokens"], 100 * row["roofline"]) for row in rows if row["impl"] == impl)
+        colour = OURS if impl == "ours: triton" else f"C{number}"
+        if points:
+            panel.plot(*zip(*points, strict=True), "o-", label=impl, color=colour, markersize=4)
+    panel.tick_params(labelsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"
 
@@ -72,6 +120,10 @@ def main(paths: Iterable[str]) -> None:
                 target = path.with_name(f"{path.stem}-{op}-{direction.replace(' ', '-')}.png")
                 figure.savefig(target, dpi=110)
                 print(target)
+        lengths = draw_lengths(document)
+        if lengths is not None:
+            lengths.savefig(target := path.with_name(f"{path.stem}-attention-lengths.png"), dpi=110)
+            print(target)
 
 
 if __name__ == "__main__":

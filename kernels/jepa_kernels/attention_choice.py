@@ -17,7 +17,7 @@ from torch import Tensor
 from jepa_kernels.attention_peers import flex_unusable, xformers_unusable
 from jepa_kernels.attention_torch import varlen_unusable
 from jepa_kernels.layout import Layout
-from jepa_kernels.triton_attention_table import WIDEST, taken_up_to
+from jepa_kernels.triton_attention_table import WIDEST, bound_is_measured, taken_up_to
 
 LONG = 128  # rows: from here on SDPA trains as fast in fp32 on CPU, and stores no probabilities; measured
 HAS_TRITON = find_spec("triton") is not None
@@ -72,9 +72,12 @@ def _too_old(device: torch.device) -> str | None:
 
 def _on_cuda(qkv: Tensor, layout: Layout) -> tuple[str, str]:
     problem = triton_unusable(qkv)
+    measured = problem is None and bound_is_measured(qkv.shape[3], qkv.dtype)
     if problem is None and layout.max_len <= taken_up_to(qkv.shape[3], qkv.dtype):
-        return "triton", "short enough to be bound by memory (by a roofline, not measured)"
-    passed = f"triton {problem}" if problem else "too long for triton to be better (not measured)"
+        why = "measured to be the fastest" if measured else "by a roofline, not measured"
+        return "triton", f"short enough to be bound by memory ({why})"
+    said = "measured" if measured else "not measured"
+    passed = f"triton {problem}" if problem else f"too long for triton to be better ({said})"
     if layout.uniform is not None:
         return "sdpa", f"sequences of one length need no padding; {passed}"
     varlen = varlen_unusable(qkv)

@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_kernels.attention_torch import gathered_keys
+from jepa_kernels.attention_torch import gathered
 from jepa_kernels.layout import Layout
 
 FMHA = ("mslk.attention.fmha", "xformers.ops.fmha")
+FLEX_VARIANTS = 64
+"""Compiled forms of FlexAttention in a process: one for each head width, type of number and gradient mode.
+Dynamo stops at 8 of its own accord, and computes the whole score matrix from then on."""
 HAS_FMHA = any(find_spec(name.partition(".")[0]) is not None for name in FMHA)
 
 
@@ -38,13 +41,21 @@ def flex_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
         return qkv[:, 0]
     mask = layout.cached("flex", lambda: _block_mask(layout))
     q, k, v = (part.transpose(0, 1)[None] for part in qkv.unbind(1))
-    run = flex if qkv.device.type == "cpu" or torch.compiler.is_compiling() else _compiled_flex()
-    out: Any = run(q, k, v, block_mask=mask, scale=scale)
-    return out[0].transpose(0, 1)
+    run: Any = flex if qkv.device.type == "cpu" or torch.compiler.is_compiling() else _compiled_flex
+    return run(q, k, v, block_mask=mask, scale=scale)[0].transpose(0, 1)
+
+
+def _compiled_flex(*tensors: Tensor, **more: Any) -> Tensor:
+    """FlexAttention, fused. Raises dynamo's FailOnRecompileLimitHit past FLEX_VARIANTS, where dynamo would
+    else go on unfused, in silence."""
+    limits = {"recompile_limit": FLEX_VARIANTS, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(limits):
+        out: Tensor = _flex()(*tensors, **more)
+    return out
 
 
 @cache
-def _compiled_flex() -> Any:
+def _flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention as flex
 
     return torch.compile(flex, dynamic=True)
@@ -92,7 +103,7 @@ def xformers_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     if qkv.shape[0] == 0:
         return qkv[:, 0]
     mask = layout.cached("xformers", lambda: _block_diagonal(layout))
-    q, (k, v) = qkv[:, 0], gathered_keys(qkv, layout)
+    q, k, v = gathered(qkv, layout)
     return _fmha().memory_efficient_attention(q[None], k[None], v[None], attn_bias=mask, scale=scale)[0]
 
 

@@ -52,18 +52,22 @@ def varlen_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] on CUDA -> [T, H, D], without padding; keys of two ranges are gathered end to end."""
     from torch.nn.attention.varlen import varlen_attn
 
-    k, v = gathered_keys(qkv, layout)
+    q, k, v = gathered(qkv, layout)
     bounds = (layout.query_offsets, layout.key_offsets, layout.max_queries, layout.max_len)
-    return varlen_attn(qkv[:, 0], k, v, *bounds, scale=scale)  # type: ignore[return-value]
+    return varlen_attn(q, k, v, *bounds, scale=scale)  # type: ignore[return-value]
 
 
-def gathered_keys(qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Keys and values of all segments end to end, `layout.key_offsets` apart: views where layout is plain."""
+def gathered(qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, and keys and values of all segments end to end, `layout.key_offsets` apart.
+
+    Views where the layout is plain, by one `unbind`: its backward stacks the three gradients in one pass,
+    where three times `qkv[:, i]` would fill a whole tensor with zeros for each, and add them up.
+    """
+    q, k, v = qkv.unbind(1)
     if layout.plain:
-        return qkv[:, 1], qkv[:, 2]
+        return q, k, v
     rows = layout.cached("key_rows", lambda: _find_key_rows(layout))
-    k, v = qkv[:, 1:].index_select(0, rows).unbind(1)
-    return k, v
+    return q, k.index_select(0, rows), v.index_select(0, rows)
 
 
 def _find_key_rows(layout: Layout) -> Tensor:

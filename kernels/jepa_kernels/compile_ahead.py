@@ -17,6 +17,11 @@ from typing import Any
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
 """Bytes of shared memory that one program may use, by compute capability (A100, H100 and H200)."""
 
+_RESERVED = 1024  # bytes of shared memory that the driver takes of each program
+_REGISTERS = 65536  # of a processor
+_THREADS = 2048
+_PROGRAMS = 32
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -26,18 +31,30 @@ class Compiled:
     stack: bytes of a thread's stack; what registers spill to
     shared: bytes of shared memory
     ptx: the program, before assembly
+    warps, capability: what it was compiled for
     """
 
     registers: int
     stack: int
     shared: int
     ptx: str
+    warps: int = 4
+    capability: int = 90
 
     @property
     def tensor_cores(self) -> str:
         """Which tensor core instructions the program has: wgmma (from 9.0 on), mma, both or none."""
         found = [name for name, word in (("wgmma", "wgmma.mma"), ("mma", "mma.sync")) if word in self.ptx]
         return "+".join(found) or "none"
+
+    @property
+    def programs(self) -> int:
+        """How many one processor holds at a time: by registers, shared memory, threads."""
+        threads = 32 * self.warps
+        registers = -(-self.registers // 8) * 8  # a warp is given multiples of 256
+        shared = self.shared + _RESERVED
+        limits = (_PROGRAMS, _THREADS // threads, _REGISTERS // (threads * registers))
+        return min(*limits, (SHARED_LIMIT[self.capability] + _RESERVED) // shared)
 
 
 def compile_ahead(
@@ -47,11 +64,13 @@ def compile_ahead(
     warps: int,
     stages: int = 1,
     capability: int = 90,
+    registers: int | None = None,
 ) -> Compiled:
     """Compiles `kernel` (from `triton.jit`) for `capability`, 10 * major + minor.
 
     types: Triton's name of the type of each runtime argument: "*bf16", "*i32", "fp32", "i32"
     constants: the value of each compile-time argument; names that the kernel does not have are ignored
+    registers: the most that a thread may use, where it is limited
     Raises Triton's errors for what does not compile, and TypeError under TRITON_INTERPRET=1.
     """
     from triton import compile
@@ -71,10 +90,11 @@ def compile_ahead(
         constexprs={(names.index(name),): value for name, value in fixed.items()},
         attrs={index: [["tt.divisibility", 16]] for index in aligned},
     )
-    target, options = GPUTarget("cuda", capability, 32), {"num_warps": warps, "num_stages": stages}
-    binary = compile(source, target=target, options={**options, "enable_fp_fusion": True})
-    registers, stack = _resources(binary.asm["cubin"])
-    return Compiled(registers, stack, binary.metadata.shared, binary.asm["ptx"])
+    target = GPUTarget("cuda", capability, 32)
+    options = {"num_warps": warps, "num_stages": stages, "maxnreg": registers, "enable_fp_fusion": True}
+    binary = compile(source, target=target, options=options)
+    used, stack = _resources(binary.asm["cubin"])
+    return Compiled(used, stack, binary.metadata.shared, binary.asm["ptx"], warps, capability)
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:

@@ -6,7 +6,7 @@
 Registers are of a thread, stack is bytes a thread spills to, programs is how many of them one processor
 holds at a time (by registers, shared memory and threads). A line ends in "!" where a limit is broken.
 
-Axes: W head width padded to a power of two; D the head width.
+Axes: D head width; in `keys`, up to how many a sequence has.
 """
 
 import argparse
@@ -16,18 +16,17 @@ from typing import Any, NamedTuple
 import torch
 
 from jepa_kernels.compile_ahead import SHARED_LIMIT, Compiled, compile_ahead
-from jepa_kernels.triton_attention_table import LONG, TABLE, Tiles, padded
+from jepa_kernels.triton_attention_table import SMALL, Row, Tiles, row_for
 
-HEAD_WIDTHS = (8, 16, 24, 32, 64, 80, 88, 128)
+HEAD_WIDTHS = (8, 16, 24, 32, 40, 64, 80, 88, 128)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+SPARE = 8  # bytes of stack that a kernel of the short path may have: two registers
+LONG = 0  # keys of a kernel that takes any number
 _TRITON_NAMES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
-_REGISTERS = 65536  # of a processor
-_THREADS = 2048
-_PROGRAMS = 32
 
 
 class Case(NamedTuple):
-    """One kernel as it is launched for some input."""
+    """One kernel as it is launched for some input; `over`: the longest sequence that it leaves to others."""
 
     kernel: str
     width: int
@@ -35,6 +34,7 @@ class Case(NamedTuple):
     dtype: torch.dtype
     tiles: Tiles
     capability: int
+    over: int = 0
 
     @property
     def short(self) -> bool:
@@ -42,34 +42,43 @@ class Case(NamedTuple):
         return self.kernel.startswith("short")
 
 
-def cases(capability: int, widths: tuple[int, ...] = HEAD_WIDTHS) -> Iterator[Case]:
-    """Every kernel that the table launches for these head widths, each tiling once."""
+def cases(
+    capability: int, widths: tuple[int, ...] = HEAD_WIDTHS, dtypes: tuple[torch.dtype, ...] = DTYPES
+) -> Iterator[Case]:
+    """Every kernel that the table launches for these head widths and types, each tiling once."""
     seen = set()
     for width in widths:
-        for dtype in DTYPES:
-            for (w, keys, size), row in TABLE.items():
-                if (w, size) != (padded(width), dtype.itemsize):
-                    continue
-                named = [(f"general {name}", t) for name, t in row.general._asdict().items()]
-                if row.short:
-                    named += [(f"short {name}", t) for name, t in row.short._asdict().items()]
-                for name, tiles in named:
-                    if (name, width, dtype, tiles) not in seen:
-                        seen.add((name, width, dtype, tiles))
-                        yield Case(name, width, keys, dtype, tiles, capability)
+        for dtype in dtypes:
+            for name, keys, over, tiles in _launches(row_for(width, dtype, capability)):
+                if (name, width, dtype, tiles) not in seen:
+                    seen.add((name, width, dtype, tiles))
+                    yield Case(name, width, keys, dtype, tiles, capability, over)
+
+
+def _launches(row: Row) -> Iterator[tuple[str, int, int, Tiles]]:
+    """(kernel, up to how many keys, over how many, tiles)."""
+    for one in row.classes:
+        yield "short forward", one.keys, one.over, one.forward
+        yield "short backward", one.keys, one.over, one.backward
+    for keys, general in ((SMALL, row.small), (LONG, row.general)):
+        for name, tiles in general._asdict().items():
+            yield f"general {name}", keys, row.short_up_to if keys == LONG else 0, tiles
 
 
 def compile_case(case: Case, plain: bool = False) -> Compiled:
     """Compiles one case; `plain`: the key gradient's variant for layouts that read themselves."""
     from jepa_kernels.triton_attention import constants
 
-    number = _TRITON_NAMES[case.dtype]
+    number, tiles = _TRITON_NAMES[case.dtype], case.tiles
     types = dict.fromkeys(("qkv", "out", "grad", "dqkv"), number)
-    types |= dict.fromkeys(("seg", "pieces", "runs"), "*i32") | dict.fromkeys(("lse", "delta"), "*fp32")
+    types |= dict.fromkeys(("seg", "pieces", "runs"), "*i32") | {"lse": "*fp32", "stats": "*i64"}
     types |= {"total": "i32", "heads": "i32", "scale": "fp32"}
-    fixed = {**constants(case.width, case.dtype, case.tiles), "PLAIN": plain}
+    fixed = constants(case.width, case.dtype, tiles)
+    fixed |= {"OVER": case.over, "TAKEN": case.over, "PLAIN": plain}
     kernel = _kernels()[case.kernel]
-    return compile_ahead(kernel, types, fixed, case.tiles.warps, case.tiles.stages, case.capability)
+    return compile_ahead(
+        kernel, types, fixed, tiles.warps, tiles.stages, case.capability, registers=tiles.registers
+    )
 
 
 def _kernels() -> dict[str, Any]:
@@ -90,7 +99,7 @@ def problems(case: Case, compiled: Compiled) -> list[str]:
     found = []
     if compiled.tensor_cores == "none":
         found.append("uses no tensor cores")
-    if case.short and compiled.stack:
+    if case.short and compiled.stack > SPARE:
         found.append(f"spills {compiled.stack} bytes")
     limit = SHARED_LIMIT[case.capability]
     if compiled.shared > limit:
@@ -100,20 +109,19 @@ def problems(case: Case, compiled: Compiled) -> list[str]:
 
 def line(case: Case, compiled: Compiled) -> str:
     """One row of the report."""
-    keys = "long" if case.keys == LONG else str(case.keys)
-    tiles = f"{case.tiles.queries}x{case.tiles.keys}/{case.tiles.warps}/{case.tiles.stages}"
-    threads = 32 * case.tiles.warps
-    fits = [_PROGRAMS, _THREADS // threads, _REGISTERS // (threads * compiled.registers)]
-    fits += [SHARED_LIMIT[case.capability] // compiled.shared] if compiled.shared else []
+    keys = "any" if case.keys == LONG else str(case.keys)
     broken = "".join(f"  ! {words}" for words in problems(case, compiled))
     return (
-        f"sm_{case.capability} {case.kernel:22} {str(case.dtype)[6:]:8} {case.width:3} {keys:>4} {tiles:12} "
-        f"{compiled.registers:4} {compiled.stack:5} {compiled.shared // 1024:6}K {min(fits):8} "
-        f"{compiled.tensor_cores}{broken}"
+        f"sm_{case.capability} {case.kernel:22} {str(case.dtype)[6:]:8} {case.width:3} {keys:>4} "
+        f"{case.tiles!s:20} {compiled.registers:4} {compiled.stack:5} {compiled.shared // 1024:6}K "
+        f"{compiled.programs:8} {compiled.tensor_cores}{broken}"
     )
 
 
-HEAD = "card  kernel                 dtype      D keys tiles/w/st   regs stack  shared programs tensor cores"
+HEAD = (
+    "card  kernel                 dtype      D keys tiles                regs stack  shared programs "
+    "tensor cores"
+)
 
 
 def main() -> int:
@@ -127,12 +135,11 @@ def main() -> int:
     words.add_argument("--width", type=int, nargs="*", default=HEAD_WIDTHS, help="head widths")
     words.add_argument("--dtype", nargs="*", choices=[str(d)[6:] for d in DTYPES], default=None)
     given = words.parse_args()
+    dtypes = tuple(d for d in DTYPES if given.dtype is None or str(d)[6:] in given.dtype)
     print(HEAD)
     broken = 0
     for capability in given.capability:
-        for case in cases(capability, tuple(given.width)):
-            if given.dtype and str(case.dtype)[6:] not in given.dtype:
-                continue
+        for case in cases(capability, tuple(given.width), dtypes):
             compiled = compile_case(case)
             print(line(case, compiled), flush=True)
             broken += bool(problems(case, compiled))

@@ -27,6 +27,7 @@ from jepa_kernels.readers import Readers, readers_of
 
 Value = TypeVar("Value")
 _BY_SEGMENTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # seg -> weak reference to its layout
+SHORTEST = 2  # what `min_len` is where nobody looked
 SEG_COLUMNS = ("q_start", "q_len", "a_start", "a_len", "b_start", "b_len")
 
 
@@ -37,6 +38,8 @@ class Layout:
     seg: int32 [S, 6], columns `SEG_COLUMNS`; query segments stand in packed order and cover each row once
     total: T, rows of the packed tensor
     max_len: the longest list of keys that a segment reads, in rows (an upper bound is allowed)
+    min_len: no plain sequence that has rows is shorter; at least SHORTEST unless all have one length, so that
+        compiled graphs, which take 0 and 1 for constants, have one number fewer to be specialised on
     max_queries: the longest query segment, in rows (an upper bound is allowed)
     uniform: L where all sequences are plain and have L rows, so that T = S * L; else None
     plain: every segment reads exactly itself
@@ -52,6 +55,7 @@ class Layout:
     plain: bool = False
     has_unread: bool = False
     readers: Readers | None = None
+    min_len: int = SHORTEST
     _cache: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -81,11 +85,13 @@ class Layout:
         batch = len(offsets) - 1
         if uniform is not None:
             return cls._uniform(offsets, batch, uniform, total)
+        shortest = SHORTEST
         if max_len is None or total is None or _readable(offsets):
-            longest, rows = _check_offsets(offsets)
+            lengths = _check_offsets(offsets)
+            shortest, longest = _shortest(lengths), int(lengths.max()) if len(lengths) else 0
             max_len = _not_below("max_len", max_len, longest)
-            total = _agree("total", total, rows)
-        return cls(_plain_segments(offsets), total, max_len, max_len, plain=True)
+            total = _agree("total", total, int(lengths.sum()))
+        return cls(_plain_segments(offsets), total, max_len, max_len, plain=True, min_len=shortest)
 
     @classmethod
     def _uniform(cls, offsets: Tensor, batch: int, length: int, total: int | None) -> "Layout":
@@ -94,7 +100,7 @@ class Layout:
             if bool((offsets.diff() != length).any()):
                 raise ValueError(f"uniform={length}, but sequence lengths are {brief(offsets.diff())}")
         total = _agree("total", total, batch * length)
-        return cls(_plain_segments(offsets), total, length, length, uniform=length, plain=True)
+        return cls(_plain_segments(offsets), total, length, length, length, True, min_len=length)
 
     @classmethod
     def dense(cls, batch: int, length: int, device: torch.device | str = "cpu") -> "Layout":
@@ -102,7 +108,7 @@ class Layout:
         if batch < 0 or length < 0:
             raise ValueError(f"batch and length must not be negative; got batch={batch}, length={length}")
         offsets = torch.arange(batch + 1, dtype=torch.int32, device=device) * length
-        return cls(_plain_segments(offsets), batch * length, length, length, uniform=length, plain=True)
+        return cls(_plain_segments(offsets), batch * length, length, length, length, True, min_len=length)
 
     @classmethod
     def jepa(
@@ -160,6 +166,7 @@ class Layout:
             plain=bool(alone.all()),
             has_unread=bool(((keys == 0) & (q_len > 0)).any()),
             readers=None if bool(alone.all()) else readers_of(seg, total),
+            min_len=_shortest(q_len),
         )
 
     @property
@@ -228,13 +235,19 @@ def _plain_segments(offsets: Tensor) -> Tensor:
     return torch.stack([start, length, start, length, none, none], dim=1).to(torch.int32)
 
 
-def _check_offsets(offsets: Tensor) -> tuple[int, int]:
-    """(the longest sequence, T) of offsets that start at 0 and never fall."""
+def _check_offsets(offsets: Tensor) -> Tensor:
+    """Lengths, on the host, from offsets that start at 0 and never fall."""
     host = offsets.cpu()
     lengths = host.diff()
     if int(host[0]) != 0 or (len(lengths) and int(lengths.min()) < 0):
         raise ValueError(f"offsets must start at 0 and never fall; got {brief(offsets)}")
-    return (int(lengths.max()) if len(lengths) else 0), int(host[-1])
+    return lengths
+
+
+def _shortest(lengths: Tensor) -> int:
+    """The shortest that has rows, SHORTEST at least."""
+    some = lengths[lengths > 0]
+    return max(SHORTEST, int(some.min()) if len(some) else 0)
 
 
 def _not_below(name: str, given: int | None, found: int) -> int:

@@ -1,13 +1,17 @@
 """Attention in Triton as operations of torch: what is launched with which tiles, and how it differentiates.
 
-Two paths: short plain sequences, where the table has a row for them, go to `triton_attention_short`, all else
-to `triton_attention_general`. Each is an opaque operation with a backward operation, so that a compiled
-graph holds one node a direction, whatever the lengths. What is unusual: lengths enter the operations as
-plain ints and choose tiles inside, so that a compiled graph is not specialised on them.
+Plain sequences go to a class by their length (`triton_attention_short`), each class one launch over all of
+them; longer ones, and every layout whose segments read other rows, go to `triton_attention_general`, whose
+launches come last. Two opaque operations with a backward operation each, so that a compiled graph holds one
+node a direction, whatever the lengths. What is unusual: lengths enter the operations as plain ints and choose
+launches inside, so that a compiled graph is not specialised on them; they are bounds, and none decides how a
+sequence is computed.
 
 Axes: T packed rows, S segments, H heads, D head width.
 """
 
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +23,17 @@ from jepa_kernels import triton_attention_general as general
 from jepa_kernels import triton_attention_short as short
 from jepa_kernels.layout import Layout
 from jepa_kernels.library import backward_of, operation
-from jepa_kernels.triton_attention_table import Short, Tiles, padded, row_for, short_up_to
+from jepa_kernels.triton_attention_table import (
+    NEWEST,
+    SMALL,
+    General,
+    LengthClass,
+    Row,
+    Tiles,
+    parts,
+    row_for,
+    short_up_to,
+)
 
 INTERPRETED = not isinstance(short.forward_kernel, JITFunction)
 """Whether TRITON_INTERPRET=1 was set when the kernels were loaded: they then run on CPU tensors."""
@@ -27,21 +41,23 @@ INTERPRETED = not isinstance(short.forward_kernel, JITFunction)
 
 def triton_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] -> [T, H, D]; see `jepa_kernels.attention.block_attention`, which checks the input."""
-    width, max_len = qkv.shape[3], layout.max_len
-    if layout.plain and max_len <= short_up_to(width, qkv.dtype):
-        return short_attention(qkv, layout.seg, max_len, scale)
+    bounds = (layout.min_len, layout.max_len)
+    if layout.plain and layout.max_len <= short_up_to(qkv.shape[3], qkv.dtype):
+        return short_attention(qkv, layout.seg, *bounds, scale)
     pieces, runs, longest = layout.seg, layout.seg, layout.max_queries
     if layout.readers is not None:
         pieces, runs, longest = layout.readers.pieces, layout.readers.runs, layout.readers.longest
-    lengths = (max_len, layout.max_queries, longest)
+    lengths = (*bounds, layout.max_queries, longest)
     return general_attention(qkv, layout.seg, pieces, runs, *lengths, layout.readers is None, scale)[0]
 
 
 def constants(width: int, dtype: torch.dtype, tiles: Tiles) -> dict[str, Any]:
     """The compile-time arguments of every kernel."""
+    first, rest = parts(width, tiles.whole or dtype == torch.float32)
     return {
         "D": width,
-        "W": padded(width),
+        "W": first,
+        "REST": rest,
         "QUERIES": tiles.queries,
         "KEYS": tiles.keys,
         "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32",
@@ -49,44 +65,86 @@ def constants(width: int, dtype: torch.dtype, tiles: Tiles) -> dict[str, Any]:
     }
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], qkv: Tensor, tiles: Tiles, *args: Any, **more: Any) -> None:
-    """Runs `kernel` on the device of qkv, unless the grid is empty."""
+def options(tiles: Tiles) -> dict[str, Any]:
+    """What the compiler is told besides."""
+    found = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
+    return found | ({"maxnreg": tiles.registers} if tiles.registers else {})
+
+
+def launch(kernel: Any, grid: tuple[int, ...], qkv: Tensor, tiles: Tiles, *args: Any, **more: Any) -> None:
+    """Runs `kernel` in these tiles on the device of qkv, unless the grid is empty."""
     if 0 in grid:
         return
-    options = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
     with torch.cuda.device_of(qkv):
-        kernel[grid](*args, **constants(qkv.shape[3], qkv.dtype, tiles), **more, **options)
+        kernel[grid](*args, **constants(qkv.shape[3], qkv.dtype, tiles), **more, **options(tiles))
 
 
-def _short(qkv: Tensor, max_len: int) -> Short:
-    found = row_for(qkv.shape[3], max_len, qkv.dtype).short
-    assert found is not None, f"no short path for {qkv.shape[3]=}, {max_len=}, {qkv.dtype}"
-    return found
+@cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def _row(qkv: Tensor) -> Row:
+    capability = _capability(qkv.device) if qkv.device.type == "cuda" else NEWEST
+    return row_for(qkv.shape[3], qkv.dtype, capability)
+
+
+def _classes(qkv: Tensor, min_len: int, max_len: int) -> Iterator[LengthClass]:
+    """Those that sequences of `min_len` to `max_len` rows may belong to."""
+    return (one for one in _row(qkv).classes if one.keys >= min_len and one.over < max_len)
+
+
+def _forward_classes(qkv: Tensor, seg: Tensor, out: Tensor, bounds: tuple[int, int], scale: float) -> None:
+    grid, heads = (len(seg) * qkv.shape[2],), qkv.shape[2]
+    for one in _classes(qkv, *bounds):
+        args = (qkv, seg, out, heads, scale)
+        launch(short.forward_kernel, grid, qkv, one.forward, *args, OVER=one.over)
+
+
+def _backward_classes(
+    qkv: Tensor, grad: Tensor, seg: Tensor, dqkv: Tensor, bounds: tuple[int, int], scale: float
+) -> None:
+    grid, heads = (len(seg) * qkv.shape[2],), qkv.shape[2]
+    for one in _classes(qkv, *bounds):
+        args = (qkv, grad, seg, dqkv, heads, scale)
+        launch(short.backward_kernel, grid, qkv, one.backward, *args, OVER=one.over)
+
+
+def _general(qkv: Tensor, max_len: int, plain: bool) -> tuple[General, int]:
+    """(tiles, rows of the longest segment that the classes have taken already)."""
+    row = _row(qkv)
+    if plain:
+        return row.general, row.short_up_to
+    return (row.small if max_len <= SMALL else row.general), 0
 
 
 def _like_output(qkv: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(qkv[:, 0], memory_format=torch.contiguous_format)
 
 
-@operation("short_attention(Tensor qkv, Tensor seg, SymInt max_len, float scale) -> Tensor", _like_output)
-def short_attention(qkv: Tensor, seg: Tensor, max_len: int, scale: float) -> Tensor:
-    """qkv [T, 3, H, D] and plain segments int32 [S, 6] of at most max_len rows -> [T, H, D]."""
-    out, heads = _like_output(qkv), qkv.shape[2]
-    tiles = _short(qkv, max_len).forward
-    _launch(short.forward_kernel, (len(seg) * heads,), qkv, tiles, qkv, seg, out, heads, scale)
+@operation(
+    "short_attention(Tensor qkv, Tensor seg, SymInt min_len, SymInt max_len, float scale) -> Tensor",
+    _like_output,
+)
+def short_attention(qkv: Tensor, seg: Tensor, min_len: int, max_len: int, scale: float) -> Tensor:
+    """qkv [T, 3, H, D] and plain segments int32 [S, 6] that all belong to a class -> [T, H, D]."""
+    out = _like_output(qkv)
+    _forward_classes(qkv, seg, out, (min_len, max_len), scale)
     return out
 
 
 @operation(
-    "short_attention_backward(Tensor grad, Tensor qkv, Tensor seg, SymInt max_len, float scale) -> Tensor",
+    "short_attention_backward(Tensor grad, Tensor qkv, Tensor seg, SymInt min_len, SymInt max_len, "
+    "float scale) -> Tensor",
     lambda grad, qkv, *_: torch.empty_like(qkv),
 )
-def short_attention_backward(grad: Tensor, qkv: Tensor, seg: Tensor, max_len: int, scale: float) -> Tensor:
+def short_attention_backward(
+    grad: Tensor, qkv: Tensor, seg: Tensor, min_len: int, max_len: int, scale: float
+) -> Tensor:
     """The gradient of qkv [T, 3, H, D], from that of the output [T, H, D]."""
-    dqkv, heads = torch.empty_like(qkv), qkv.shape[2]
-    tiles = _short(qkv, max_len).backward
-    args = (qkv, grad.contiguous(), seg, dqkv, heads, scale)
-    _launch(short.backward_kernel, (len(seg) * heads,), qkv, tiles, *args)
+    dqkv = torch.empty_like(qkv)
+    _backward_classes(qkv, grad.contiguous(), seg, dqkv, (min_len, max_len), scale)
     return dqkv
 
 
@@ -95,7 +153,7 @@ def _like_general(qkv: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 @operation(
-    "general_attention(Tensor qkv, Tensor seg, Tensor pieces, Tensor runs, SymInt max_len, "
+    "general_attention(Tensor qkv, Tensor seg, Tensor pieces, Tensor runs, SymInt min_len, SymInt max_len, "
     "SymInt max_queries, SymInt longest_piece, bool plain, float scale) -> (Tensor, Tensor)",
     _like_general,
 )
@@ -104,6 +162,7 @@ def general_attention(
     seg: Tensor,
     pieces: Tensor,
     runs: Tensor,
+    min_len: int,
     max_len: int,
     max_queries: int,
     longest_piece: int,
@@ -113,19 +172,23 @@ def general_attention(
     """qkv [T, 3, H, D] and any segments int32 [S, 6] -> [T, H, D], and LSE (base 2) float32 [H, T].
 
     pieces, runs, longest_piece: see `Readers`; only the backward reads them (where `plain`, nothing does)
+    LSE is written for rows that no class has taken.
     """
     out, lse = _like_general(qkv)
     total, heads = qkv.shape[0], qkv.shape[2]
-    tiles = row_for(qkv.shape[3], max_len, qkv.dtype).general.forward
+    if plain:
+        _forward_classes(qkv, seg, out, (min_len, max_len), scale)
+    (tiles, _, _), taken = _general(qkv, max_len, plain)
     grid = (len(seg) * heads, triton.cdiv(max_queries, tiles.queries))
-    _launch(general.forward_kernel, grid, qkv, tiles, qkv, seg, out, lse, total, heads, scale)
+    args = (qkv, seg, out, lse, total, heads, scale)
+    launch(general.forward_kernel, grid, qkv, tiles, *args, TAKEN=taken)
     return out, lse
 
 
 @operation(
     "general_attention_backward(Tensor grad, Tensor qkv, Tensor out, Tensor lse, Tensor seg, Tensor pieces, "
-    "Tensor runs, SymInt max_len, SymInt max_queries, SymInt longest_piece, bool plain, float scale) "
-    "-> Tensor",
+    "Tensor runs, SymInt min_len, SymInt max_len, SymInt max_queries, SymInt longest_piece, bool plain, "
+    "float scale) -> Tensor",
     lambda grad, qkv, *_: torch.empty_like(qkv),
 )
 def general_attention_backward(
@@ -136,6 +199,7 @@ def general_attention_backward(
     seg: Tensor,
     pieces: Tensor,
     runs: Tensor,
+    min_len: int,
     max_len: int,
     max_queries: int,
     longest_piece: int,
@@ -143,28 +207,28 @@ def general_attention_backward(
     scale: float,
 ) -> Tensor:
     """The gradient of qkv [T, 3, H, D], from that of the output and from what the forward gave."""
-    grad, dqkv, delta = grad.contiguous(), torch.empty_like(qkv), torch.empty_like(lse)
+    grad, dqkv, stats = grad.contiguous(), torch.empty_like(qkv), torch.empty_like(lse, dtype=torch.int64)
     numbers = (qkv.shape[0], qkv.shape[2], scale)
-    table = row_for(qkv.shape[3], max_len, qkv.dtype).general
-    tiles = table.query_gradient
+    if plain:
+        _backward_classes(qkv, grad, seg, dqkv, (min_len, max_len), scale)
+    (_, tiles, of_keys), taken = _general(qkv, max_len, plain)
     grid = (len(seg) * qkv.shape[2], triton.cdiv(max_queries, tiles.queries))
-    args: tuple[Any, ...] = (qkv, out, grad, lse, seg, dqkv, delta, *numbers)
-    _launch(general.query_gradient_kernel, grid, qkv, tiles, *args)
-    tiles = table.key_gradient
-    grid = (len(pieces) * qkv.shape[2], triton.cdiv(longest_piece, tiles.keys))
-    args = (qkv, grad, lse, delta, pieces, runs, dqkv, *numbers)
-    _launch(general.key_gradient_kernel, grid, qkv, tiles, *args, PLAIN=plain)
+    args: tuple[Any, ...] = (qkv, out, grad, lse, seg, dqkv, stats, *numbers)
+    launch(general.query_gradient_kernel, grid, qkv, tiles, *args, TAKEN=taken)
+    grid = (len(pieces) * qkv.shape[2], triton.cdiv(longest_piece, of_keys.keys))
+    args = (qkv, grad, stats, pieces, runs, dqkv, *numbers)
+    launch(general.key_gradient_kernel, grid, qkv, of_keys, *args, TAKEN=taken, PLAIN=plain)
     return dqkv
 
 
 def _save_short(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    qkv, seg, ctx.max_len, ctx.scale = inputs
+    qkv, seg, *ctx.numbers = inputs
     ctx.save_for_backward(qkv, seg)
 
 
 @backward_of(short_attention, _save_short)
 def _short_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return short_attention_backward(grad, *ctx.saved_tensors, ctx.max_len, ctx.scale), None, None, None
+    return short_attention_backward(grad, *ctx.saved_tensors, *ctx.numbers), *([None] * 4)
 
 
 def _save_general(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -175,4 +239,4 @@ def _save_general(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 @backward_of(general_attention, _save_general)
 def _general_gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return general_attention_backward(grad, *ctx.saved_tensors, *ctx.numbers), *([None] * 8)
+    return general_attention_backward(grad, *ctx.saved_tensors, *ctx.numbers), *([None] * 9)

@@ -1,39 +1,72 @@
-"""The tuning table of the Triton attention: who takes what, in which tiles, by how many warps and stages.
+"""The tuning table of the Triton attention, read from `attention_tiles.json`: which tiles, who takes what.
 
-One row for each padded head width, bucket of lengths and size of a number. **Not yet measured on a GPU**:
-- tiles are the largest of those tried that compile for sm_90 and sm_80 without spilling registers in the
-  short path, at the most programs a processor holds (`python -m jepa_kernels.compile_report` prints them);
-- who is `taken` by `impl="auto"` follows from a roofline: attention inside sequences of N tokens is bound by
-  memory up to N = 367 on an H200, where a kernel that reads qkv once and writes its gradient once wins; far
-  above, tensor cores decide, and torch's kernels use them better.
+A row belongs to a compute capability (9.0 and later, or 8.0), a padded head width and the bytes of a number:
 
-The length that chooses a row is the layout's `max_len`: within a bucket, a sequence's result does not depend
-on its neighbours, bit for bit.
+    classes     for plain sequences of up to so many keys: the tiles of the forward and the backward kernel
+    general     tiles of the three kernels for longer sequences, and for layouts that read other rows
+    small       the same for such layouts where no list of keys is longer than SMALL
+    taken_up_to `impl="auto"` takes Triton up to this many keys
+
+A plain sequence's class is found from its own length alone. `source` in the file says where the numbers come
+from; `kernels/benchmarks/gpu.sh --tune` measures them anew and writes date and times beside them. Until then
+tiles are those that compile without spilling, at the most programs a processor holds
+(`python -m jepa_kernels.compile_report`), and `taken_up_to` follows from a roofline: attention inside
+sequences of N tokens is bound by memory up to N = 367 on an H200.
+
+Axes: D head width; W and REST its parts as the kernels see them, each a power of two or 0.
 """
 
-from typing import NamedTuple
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
-SHORT = 128  # keys: the longest sequence whose keys and values stay resident
-LONG = 0  # the bucket of all that is longer than the others
-BUCKETS = (16, 32, 64, SHORT, 512)
-WIDTHS = (16, 32, 64, 128)  # of a head, padded: a power of two, 16 at least, as tensor cores want it
-WIDEST = WIDTHS[-1]
+SMALL = 32
+WIDEST = 128  # of a head
+NARROWEST = 16  # of a part of a head: tensor cores take no less
+FILE = Path(str(files("jepa_kernels").joinpath("attention_tiles.json")))
 
 
 class Tiles(NamedTuple):
-    """How one kernel is launched: a tile is queries x keys scores."""
+    """How one kernel is launched: a tile is queries x keys scores. Written "64x128 w4 s2 r128 whole".
+
+    registers: the most that a thread may use, where it is limited
+    whole: a head width that is no power of two is padded to one, and not split into two parts
+    """
 
     queries: int
     keys: int
     warps: int
     stages: int = 1
+    registers: int | None = None
+    whole: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Tiles":
+        """From its written form. Raises ValueError for another text."""
+        found = re.fullmatch(r"(\d+)x(\d+) w(\d+)(?: s(\d+))?(?: r(\d+))?( whole)?", text)
+        if found is None:
+            raise ValueError(f"tiles are written like '64x128 w4 s2 r128 whole'; got {text!r}")
+        queries, keys, warps, stages, registers, whole = found.groups()
+        limit = int(registers) if registers else None
+        return cls(int(queries), int(keys), int(warps), int(stages or 1), limit, whole is not None)
+
+    def __str__(self) -> str:
+        """The written form."""
+        words = [f"{self.queries}x{self.keys}", f"w{self.warps}"]
+        words += [f"s{self.stages}"] if self.stages > 1 else []
+        words += [f"r{self.registers}"] if self.registers else []
+        return " ".join([*words, "whole"] if self.whole else words)
 
 
-class Short(NamedTuple):
-    """The short path's two kernels; their `keys` is the bucket."""
+class LengthClass(NamedTuple):
+    """Plain sequences of more than `over` and up to `keys` rows: the short path's two kernels."""
 
+    over: int
+    keys: int
     forward: Tiles
     backward: Tiles
 
@@ -47,104 +80,93 @@ class General(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is done with one kind of input; no `short` where those kernels would spill, or are too long."""
+    """What is done with one kind of input; `classes` rise in length and are empty where none fits.
 
-    taken: bool
-    short: Short | None
+    measured: whether `taken_up_to` was found on a GPU, beside the peers
+    """
+
+    taken_up_to: int
+    measured: bool
+    classes: tuple[LengthClass, ...]
+    small: General
     general: General
 
+    @property
+    def short_up_to(self) -> int:
+        """Plain sequences up to this many keys belong to a class; 0 where there is none."""
+        return self.classes[-1].keys if self.classes else 0
 
-T = Tiles
-G16 = General(T(16, 16, 1), T(16, 16, 1), T(16, 16, 2))
-G32 = General(T(32, 32, 2, 2), T(32, 32, 2, 2), T(32, 32, 4, 2))
-G64 = General(T(64, 64, 4, 2), T(64, 64, 4, 2), T(64, 64, 4, 2))
-G64W = General(T(64, 64, 8, 2), T(64, 64, 8, 2), T(64, 64, 8, 2))
-F64 = General(T(64, 32, 4), T(64, 32, 4), T(32, 64, 4))
-F32 = General(T(32, 32, 4), T(32, 32, 4), T(32, 32, 4))
-F16 = General(T(16, 32, 4), T(16, 32, 4), T(32, 16, 4))
+    @classmethod
+    def parse(cls, row: dict[str, Any]) -> "Row":
+        """From a row of the file. Raises ValueError for tiles that are not written as such."""
+        bounds = [0, *map(int, row["classes"])]
+        classes = [
+            LengthClass(over, int(keys), *map(Tiles.parse, tiles))
+            for over, (keys, tiles) in zip(bounds, row["classes"].items(), strict=False)
+        ]
+        small, general = (General(*map(Tiles.parse, row[name])) for name in ("small", "general"))
+        measured = "auto" in row.get("times", {})
+        return cls(row["taken_up_to"], measured, tuple(classes), small, general)
 
-TABLE: dict[tuple[int, int, int], Row] = {
-    # (padded head width, up to how many keys, bytes of a number)
-    (16, 16, 2): Row(True, Short(T(16, 16, 1), T(16, 16, 1)), G16),
-    (16, 32, 2): Row(True, Short(T(32, 32, 2), T(32, 32, 2)), G32),
-    (16, 64, 2): Row(True, Short(T(64, 64, 4), T(64, 64, 4)), G64),
-    (16, 128, 2): Row(True, Short(T(64, 128, 4, 2), T(32, 128, 4)), G64),
-    (16, 512, 2): Row(True, None, G64),
-    (16, LONG, 2): Row(False, None, G64),
-    (32, 16, 2): Row(True, Short(T(16, 16, 1), T(16, 16, 2)), G16),
-    (32, 32, 2): Row(True, Short(T(32, 32, 2), T(32, 32, 2)), G32),
-    (32, 64, 2): Row(True, Short(T(64, 64, 4), T(64, 64, 4)), G64),
-    (32, 128, 2): Row(True, Short(T(64, 128, 4), T(16, 128, 4, 2)), G64),
-    (32, 512, 2): Row(True, None, G64),
-    (32, LONG, 2): Row(False, None, G64),
-    (64, 16, 2): Row(True, Short(T(16, 16, 1), T(16, 16, 2)), G16),
-    (64, 32, 2): Row(True, Short(T(32, 32, 2), T(32, 32, 4)), G32),
-    (64, 64, 2): Row(True, Short(T(64, 64, 4), T(32, 64, 4, 2)), G64),
-    (64, 128, 2): Row(True, Short(T(64, 128, 4), T(16, 128, 4)), G64),
-    (64, 512, 2): Row(True, None, G64),
-    (64, LONG, 2): Row(False, None, G64),
-    (128, 16, 2): Row(True, Short(T(16, 16, 2), T(16, 16, 2)), G16),
-    (128, 32, 2): Row(True, Short(T(32, 32, 4), T(16, 32, 4)), G32),
-    (128, 64, 2): Row(True, Short(T(64, 64, 4), T(16, 64, 4)), G64W),
-    (128, 128, 2): Row(True, Short(T(32, 128, 4, 2), T(16, 128, 8)), G64W),
-    (128, 512, 2): Row(True, None, G64W),
-    (128, LONG, 2): Row(False, None, G64W),
-    (16, 16, 4): Row(True, Short(T(16, 16, 1), T(16, 16, 2)), F64),
-    (16, 32, 4): Row(True, Short(T(16, 32, 2), T(16, 32, 2)), F64),
-    (16, 64, 4): Row(True, Short(T(16, 64, 4), T(16, 64, 4)), F64),
-    (16, 128, 4): Row(True, None, F64),
-    (16, 512, 4): Row(True, None, F64),
-    (16, LONG, 4): Row(False, None, F64),
-    (32, 16, 4): Row(True, Short(T(16, 16, 2), T(16, 16, 4)), F64),
-    (32, 32, 4): Row(True, Short(T(16, 32, 4), T(16, 32, 4)), F64),
-    (32, 64, 4): Row(True, Short(T(16, 64, 4), T(16, 64, 4)), F64),
-    (32, 128, 4): Row(True, Short(T(16, 128, 8), T(16, 128, 8)), F64),
-    (32, 512, 4): Row(True, None, F64),
-    (32, LONG, 4): Row(False, None, F64),
-    (64, 16, 4): Row(True, Short(T(16, 16, 2), T(16, 16, 4)), F32),
-    (64, 32, 4): Row(True, Short(T(16, 32, 4), T(16, 32, 8)), F32),
-    (64, 64, 4): Row(True, Short(T(32, 64, 8), T(16, 64, 8)), F32),
-    (64, 128, 4): Row(True, None, F32),
-    (64, 512, 4): Row(True, None, F32),
-    (64, LONG, 4): Row(False, None, F32),
-    (128, 16, 4): Row(True, None, F16),
-    (128, 32, 4): Row(True, None, F16),
-    (128, 64, 4): Row(True, None, F16),
-    (128, 128, 4): Row(True, None, F16),
-    (128, 512, 4): Row(True, None, F16),
-    (128, LONG, 4): Row(False, None, F16),
+
+Table = dict[tuple[int, int, int], Row]  # (capability, kind of width, bytes of a number) -> Row
+
+
+def read_table(text: str) -> Table:
+    """The table that a file's text holds. Raises ValueError where it is not one."""
+    found = {}
+    for capability, rows in json.loads(text)["rows"].items():
+        for words, row in rows.items():
+            width, size = map(int, words.split(" x "))
+            found[int(capability), width, size] = Row.parse(row)
+    return found
+
+
+TABLE = read_table(FILE.read_text(encoding="utf-8"))
+CAPABILITIES = tuple(sorted({capability for capability, _, _ in TABLE}, reverse=True))
+NEWEST = CAPABILITIES[0]
+
+
+def parts(width: int, whole: bool = False) -> tuple[int, int]:
+    """(W, REST) for heads of `width`: two powers of two where their sum is less than the next one."""
+    power = _power(width)
+    first = max(NARROWEST, power // 2)
+    rest = _power(width - first) if width > first else 0
+    return (first, rest) if rest and not whole and first + rest < power else (power, 0)
+
+
+def _power(width: int) -> int:
+    return max(NARROWEST, 1 << (width - 1).bit_length())
+
+
+def kind(width: int, size: int) -> int:
+    """The padded head width by which rows are found; numbers of four bytes are never split."""
+    return sum(parts(width, whole=size == 4))
+
+
+def row_for(width: int, dtype: torch.dtype, capability: int = NEWEST) -> Row:
+    """The row for heads of `width` <= WIDEST on a card of `capability` (10 * major + minor)."""
+    known = next((one for one in CAPABILITIES if one <= capability), CAPABILITIES[-1])
+    return TABLE[known, kind(width, dtype.itemsize), dtype.itemsize]
+
+
+_BOUNDS = {
+    (width, size): (row.short_up_to, row.taken_up_to, row.measured)
+    for (capability, width, size), row in TABLE.items()
+    if capability == NEWEST
 }
-
-
-def _longest(rows: dict[int, bool]) -> int:
-    """The last bucket, from the shortest on, up to which every row says yes; -1 where none does."""
-    no = [keys for keys in BUCKETS if not rows[keys]]
-    return max([keys for keys in BUCKETS if not no or keys < no[0]], default=-1)
-
-
-_KINDS = [(width, size) for width in WIDTHS for size in (2, 4)]
-_SHORT_UP_TO = {
-    kind: _longest({b: TABLE[kind[0], b, kind[1]].short is not None for b in BUCKETS}) for kind in _KINDS
-}
-_TAKEN_UP_TO = {kind: _longest({b: TABLE[kind[0], b, kind[1]].taken for b in BUCKETS}) for kind in _KINDS}
-
-
-def padded(width: int) -> int:
-    """The head width as the kernels see it, of WIDTHS."""
-    return max(WIDTHS[0], 1 << (width - 1).bit_length())
 
 
 def short_up_to(width: int, dtype: torch.dtype) -> int:
-    """Plain sequences up to this many keys take the short path; one bound, since graphs guard on it."""
-    return _SHORT_UP_TO[padded(width), dtype.itemsize]
+    """Plain sequences up to this many keys take the short path, on every card: graphs guard on it."""
+    return _BOUNDS[kind(width, dtype.itemsize), dtype.itemsize][0]
 
 
 def taken_up_to(width: int, dtype: torch.dtype) -> int:
     """`impl="auto"` takes Triton up to this many keys."""
-    return _TAKEN_UP_TO[padded(width), dtype.itemsize]
+    return _BOUNDS[kind(width, dtype.itemsize), dtype.itemsize][1]
 
 
-def row_for(width: int, length: int, dtype: torch.dtype) -> Row:
-    """The row for heads of `width` <= WIDEST that read up to `length` keys."""
-    bucket = next((keys for keys in BUCKETS if length <= keys), LONG)
-    return TABLE[padded(width), bucket, dtype.itemsize]
+def bound_is_measured(width: int, dtype: torch.dtype) -> bool:
+    """Whether `taken_up_to` was found on a GPU."""
+    return _BOUNDS[kind(width, dtype.itemsize), dtype.itemsize][2]

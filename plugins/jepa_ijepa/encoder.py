@@ -167,7 +167,7 @@ class VisionTransformer(nn.Module):
         table = self.positions(self.grid(self.view_shape()))
         tensors = {**self.state_dict(), "pos_embed": table[None]}
         own = OFFICIAL.get(self.config.name)
-        arguments = {**(own or {}), "class_token": False, "reg_tokens": 0, **_given(self.config)}
+        arguments = {**(own or {}), "class_token": False, "reg_tokens": 0, **_timm_arguments(self.config)}
         architecture = "vit_base_patch16_224" if own else self.config.name
         return TimmModel(architecture, {**arguments, "pos_embed": "learn"}, tensors)
 
@@ -184,9 +184,9 @@ class VisionTransformer(nn.Module):
         return self.norm_pre(to_residual(x, self.config.residual)), at
 
 
-def _given(config: VisionTransformer.Config) -> dict[str, Any]:
+def _timm_arguments(config: VisionTransformer.Config) -> dict[str, Any]:
     """timm's arguments for the sizes that the settings name."""
-    given = {
+    arguments = {
         "img_size": image_sides(config.image_size),
         "patch_size": config.patch_size,
         "embed_dim": config.width,
@@ -194,18 +194,18 @@ def _given(config: VisionTransformer.Config) -> dict[str, Any]:
         "num_heads": config.heads,
         "mlp_ratio": config.mlp_ratio,
     }
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in arguments.items() if value is not None}
 
 
 def _build(config: VisionTransformer.Config) -> Any:
     """The timm model with packed attention, in the sizes of the settings."""
-    given = _given(config)
+    arguments = _timm_arguments(config)
     if config.init == "ijepa":
-        given["weight_init"] = "skip"
+        arguments["weight_init"] = "skip"
     config.check()
     if config.name in OFFICIAL:
-        return TimmViT(**{**OFFICIAL[config.name], **PATCHES_ONLY, **given}, attn_layer=PackedAttention)
-    return timm.create_model(config.name, **PATCHES_ONLY, **given, attn_layer=PackedAttention)
+        return TimmViT(**{**OFFICIAL[config.name], **PATCHES_ONLY, **arguments}, attn_layer=PackedAttention)
+    return timm.create_model(config.name, **PATCHES_ONLY, **arguments, attn_layer=PackedAttention)
 
 
 @cache

@@ -62,7 +62,7 @@ class HuggingFace:
         if not self.recognises(source):
             raise UserError(f"{source.name} is no folder with a config.json of model_type 'ijepa'")
         config = _sizes(source)
-        tensors, left = _own(source, config["num_hidden_layers"])
+        tensors, left = _own_tensors(source, config["num_hidden_layers"])
         notes = [*stored_as(source.content)]
         if left:
             notes.append(f"left out, as no part of the encoder: {', '.join(left)}")
@@ -73,9 +73,9 @@ class HuggingFace:
             notes.append("its positions are trained ones: kept as stored, resized for other image sizes")
         else:
             del tensors["pos_embed"]
-        transform, said = _transform(source)
+        transform, assumptions = _transform(source)
         sections = {"encoder": encoder, "transform": transform}
-        return Weights(sections, {"encoder": as_fp32(tensors)}, (*notes, *said))
+        return Weights(sections, {"encoder": as_fp32(tensors)}, (*notes, *assumptions))
 
     def write(self, export: Export, path: Path) -> Sequence[str]:
         """A folder. Raises UserError for an encoder that IJepaModel cannot be."""
@@ -136,7 +136,7 @@ def _pairs(depth: int) -> Iterator[tuple[str, str]]:
             yield f"encoder.layer.{block}.{theirs}", f"blocks.{block}.{ours}"
 
 
-def _own(source: Source, depth: int) -> tuple[dict[str, Tensor], list[str]]:
+def _own_tensors(source: Source, depth: int) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors under our names, the table as `pos_embed`; and the names that were left out.
 
     Raises UserError where a tensor is missing or left over.
@@ -150,19 +150,19 @@ def _own(source: Source, depth: int) -> tuple[dict[str, Tensor], list[str]]:
         f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in _pairs(depth) for end in ("weight", "bias")
     }
     names[TABLE] = "pos_embed"
-    joined = {
+    merged = {
         f"blocks.{block}.attn.qkv.{end}": [
             f"encoder.layer.{block}.attention.attention.{part}.{end}" for part in QKV
         ]
         for block in range(depth)
         for end in ("weight", "bias")
     }
-    wanted = [*names, *(name for parts in joined.values() for name in parts)]
+    wanted = [*names, *(name for parts in merged.values() for name in parts)]
     complaints = misfits(rest, {name: rest.get(name, torch.empty(0)) for name in wanted})
     if complaints:
         raise UserError(f"{source.name} is not the IJepaModel of its config.json: {'; '.join(complaints)}")
     own = {ours: rest[theirs] for theirs, ours in names.items()}
-    return own | {ours: torch.cat([rest[part] for part in parts]) for ours, parts in joined.items()}, left
+    return own | {ours: torch.cat([rest[part] for part in parts]) for ours, parts in merged.items()}, left
 
 
 def _encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bool]:
@@ -193,13 +193,13 @@ def _encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[
 
 def _transform(source: Source) -> tuple[dict[str, Any], list[str]]:
     """The recipe's section from preprocessor_config.json; and what had to be taken for granted."""
-    said = source.json("preprocessor_config.json")
-    if "image_mean" not in said:
+    processor = source.json("preprocessor_config.json")
+    if "image_mean" not in processor:
         return {}, ["it does not say how its images were prepared: taken from the recipe (transform.mean=…)"]
-    section: dict[str, Any] = {"mean": list(said["image_mean"]), "std": list(said["image_std"])}
-    section["interpolation"] = RESAMPLE.get(said.get("resample", 2), "bilinear")
-    crop, size = said.get("crop_size"), said.get("size", {})
-    if said.get("do_center_crop") and crop and "shortest_edge" in size:
+    section: dict[str, Any] = {"mean": list(processor["image_mean"]), "std": list(processor["image_std"])}
+    section["interpolation"] = RESAMPLE.get(processor.get("resample", 2), "bilinear")
+    crop, size = processor.get("crop_size"), processor.get("size", {})
+    if processor.get("do_center_crop") and crop and "shortest_edge" in size:
         section["eval_crop"] = max(crop["height"], crop["width"]) / size["shortest_edge"]
     if section["mean"] == [0.5, 0.5, 0.5]:
         why = "its processor says mean .5, transformers' default; I-JEPA's released weights were trained with"

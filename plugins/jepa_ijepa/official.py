@@ -86,9 +86,9 @@ def _parts(model: Any) -> dict[str, VisionTransformer | VitPredictor]:
     parts = {name: getattr(model, name) for name in PARTS}
     for name, kind in PARTS.items():
         if not isinstance(parts[name], kind):
-            came = type(parts[name]).__name__
+            other = type(parts[name]).__name__
             raise UserError(
-                f"official checkpoints hold a {name} of class {kind.__name__}; this model's is {came}"
+                f"official checkpoints hold a {name} of class {kind.__name__}; this model's is {other}"
             )
     return parts
 
@@ -105,9 +105,9 @@ def states(source: Source) -> dict[str, dict[str, Tensor]]:
     checkpoint = source.content
     if not holds_parts(checkpoint):
         is_table = isinstance(checkpoint, dict)
-        came = ", ".join(map(str, islice(checkpoint, 10))) if is_table else type(checkpoint).__name__
+        content = ", ".join(map(str, islice(checkpoint, 10))) if is_table else type(checkpoint).__name__
         raise UserError(
-            f"{source.name} is no official checkpoint: expected tensors in {', '.join(PARTS)}; got {came}"
+            f"{source.name} is no official checkpoint: expected tensors in {', '.join(PARTS)}; got {content}"
         )
     return {
         name: {key.removeprefix("module."): value for key, value in checkpoint[name].items()}

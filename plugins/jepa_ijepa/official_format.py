@@ -133,8 +133,8 @@ def predictor_settings(file: str, tensors: Mapping[str, Tensor]) -> dict[str, An
 
 def _tensor(file: str, tensors: Mapping[str, Tensor], name: str, rank: int) -> Tensor:
     if name not in tensors or tensors[name].dim() != rank:
-        came = list(tensors[name].shape) if name in tensors else "nothing"
-        raise UserError(f"{file}: expected a tensor {name!r} with {rank} axes; got {came}")
+        shape = list(tensors[name].shape) if name in tensors else "nothing"
+        raise UserError(f"{file}: expected a tensor {name!r} with {rank} axes; got {shape}")
     return tensors[name]
 
 

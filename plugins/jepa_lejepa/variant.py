@@ -64,11 +64,11 @@ class LeJEPA(JEPA):
     def __init__(self, config: Config, **parts: Any) -> None:
         super().__init__(config, **parts)
         for kind, none in {"masker": NoMasks, "predictor": NoPredictor}.items():
-            came = parts[kind]
-            if not isinstance(came, none):
+            component = parts[kind]
+            if not isinstance(component, none):
                 raise UserError(
                     f"variant {config.name!r} has no {kind}; "
-                    f"got {came.config.name!r}, expected {kind}.name=none"
+                    f"got {component.config.name!r}, expected {kind}.name=none"
                 )
         self.projector = projector(self.encoder.width, config.projector)
 

@@ -82,7 +82,7 @@ class ClipsSource(FolderSource):
         return self.load("train"), shares[name]
 
     def tasks(self) -> Sequence[str]:
-        """The classes of the folders where there are some, and those that any film has (`labels`)."""
+        """`class` where there are class folders, and the tasks that need no labels (see `labels`)."""
         return [CLASS, *TASKS] if self.files("train")[0].classes else list(TASKS)
 
     def labelled(self, task: str, split: str, view_shape: Sequence[int]) -> BaseSamples:
@@ -97,10 +97,10 @@ class ClipsSource(FolderSource):
         return Windows(files, share, task, view_shape[1], self.config.task_every)
 
     def controls(self, model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
-        """What would give the labels away without seeing motion, and with nothing but it (`labels`)."""
+        """Features that see no motion, and features that see nothing but motion (see `labels`)."""
         return controls(model, role, tokens)
 
-    def opened(
+    def make_samples(
         self, root: Path, files: Sequence[str], labels: Sequence[int], classes: Sequence[str] | None
     ) -> WholeFiles:
         """The files below `root`, each a sample."""

@@ -103,7 +103,7 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class Stamps:
-    """What the packets of a file tell without being decoded."""
+    """Time stamps of a file's frames, read from its packets without decoding."""
 
     times: Times
     """When each frame is shown, int64 [F], ascending."""

@@ -51,7 +51,7 @@ class Stretch:
 
 
 def part(length: int, share: Share, span: int) -> tuple[int, int]:
-    """First frame, and the one after the last, of a part of a file; one window after the part before it."""
+    """(first, end) frame of a part of a file; later parts begin one window after the part before."""
     first, end = (round(length * edge) for edge in share)
     return (first + span if first else 0), end
 

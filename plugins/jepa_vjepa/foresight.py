@@ -111,14 +111,14 @@ def pair_scores(prediction: Tokens, truth: Tensor, visible: IndexSet) -> Mapping
     hidden = guess.isfinite().all(2)
     other = another_time(hidden, prediction.grid)
     moved = guess.gather(1, other.clamp(min=0)[..., None].expand_as(guess))
-    found = {
+    guesses = {
         "prediction": (guess, hidden),
         "copy of the nearest visible token": (copied, hidden),
         "prediction for another time": (moved, hidden & (other >= 0)),
     }
     return {
         name: torch.where(where, F.cosine_similarity(values, exact, dim=2), torch.nan)
-        for name, (values, where) in found.items()
+        for name, (values, where) in guesses.items()
     }
 
 
@@ -136,12 +136,12 @@ def another_time(hidden: Tensor, grid: Grid) -> Tensor:
     steps, places = grid[0], grid_size(grid[1:])
     hidden = hidden.view(-1, steps, places)
     time = torch.arange(steps, device=hidden.device)
-    found = torch.full(hidden.shape, -1, dtype=torch.long, device=hidden.device)
+    following = torch.full(hidden.shape, -1, dtype=torch.long, device=hidden.device)
     for ahead in range(steps - 1, 0, -1):  # the nearest is written last
         there = (time + ahead) % steps
         index = (there * places)[:, None] + torch.arange(places, device=hidden.device)
-        found = torch.where(hidden[:, there], index, found)
-    return found.flatten(1)
+        following = torch.where(hidden[:, there], index, following)
+    return following.flatten(1)
 
 
 def course(scores: list[Tensor], grid: Grid) -> Course:
@@ -161,8 +161,8 @@ def draw(courses: Mapping[str, Mapping[str, Course]]) -> Figure:
         for number, (name, one) in enumerate(guesses.items()):
             time = torch.arange(1, len(one.mean) + 1)
             beside = time + 0.07 * (number - 1)  # guesses that agree stay apart
-            looks: Any = {"color": SERIES[number], "marker": "o", "markersize": 4, "capsize": 2}
-            axis.errorbar(beside, one.mean, one.error, label=name, **looks)
+            style: Any = {"color": SERIES[number], "marker": "o", "markersize": 4, "capsize": 2}
+            axis.errorbar(beside, one.mean, one.error, label=name, **style)
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("time step of the grid", color=FAINT)
         axis.set_xlim(0.6, len(time) + 0.4)

@@ -2,9 +2,9 @@
 
     arrow   forward, reversed            speed   1×, 2×, 4×
 
-What is unusual: all windows of a place show the same frame in their middle, and each label has exactly one
-window at each place. So the labels are balanced, and whoever looks at a single frame cannot tell them apart,
-by construction; a control in the probe table shows it.
+What is unusual: all windows of a place have the same middle frame, and each label has exactly one window at
+each place. So the labels are balanced and cannot be told from a single frame, by construction; a control in
+the probe table confirms it.
 
 Axes: n windows, B samples of a batch, C channels, T frames of a window, h, w pixels.
 """
@@ -48,9 +48,9 @@ class Windows(BaseSamples):
         reach = frames // 2 * max(map(abs, self.paces))
         whole = [whole_file(files, index)[0] for index in range(len(files))]
         places = [_places(file, share, frames, reach, every) for file in whole]
-        self.index = np.repeat(np.arange(len(files)), [len(found) for found in places])
-        self.middle = np.array([place for found in places for place in found], dtype=np.int64)
-        short = sum(not len(found) for found in places)
+        self.index = np.repeat(np.arange(len(files)), [len(middles) for middles in places])
+        self.middle = np.array([middle for middles in places for middle in middles], dtype=np.int64)
+        short = sum(not len(middles) for middles in places)
         self.note = f"{files.note}; {len(self.index)} places, a window of each label"
         if short:
             self.note += f" ({short} of {len(files)} files are too short)"
@@ -82,7 +82,7 @@ def _places(whole: Stretch, share: Share, frames: int, reach: int, every: int) -
 
 
 def controls(model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
-    """The encoder that sees one frame; and without an encoder what changes between frames, and how much."""
+    """Controls of the probes: the encoder on one frame, frame differences, and their size."""
     seen = model_features(model, "one frame", role, tokens)
     description = f"the trained {role} encoder, the window's middle frame in place of all"
     alone = replace(seen, description=description, encode=lambda view: seen.encode(one_frame(view)))
@@ -112,8 +112,8 @@ def amounts(view: Tensor) -> Tensor:
 
     A lag longer than the window is cut to it.
     """
-    found = []
+    areas = []
     for lag in (min(lag, view.shape[2] - 1) for lag in LAGS):
         change = (view[:, :, lag:] - view[:, :, : view.shape[2] - lag]).abs().mean((1, 2))
-        found.append(F.adaptive_avg_pool2d(change[:, None], SIDE).flatten(1))
-    return (torch.cat(found, 1) + 1e-3).log()
+        areas.append(F.adaptive_avg_pool2d(change[:, None], SIDE).flatten(1))
+    return (torch.cat(areas, 1) + 1e-3).log()

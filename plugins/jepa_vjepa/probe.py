@@ -94,8 +94,8 @@ class AttentivePool(nn.Module):
             rearrange(of(tokens), "m n (h d) -> m h n d", h=self.heads) for of in (self.key, self.value)
         )
         query = self.query[:, None].expand(len(tokens), -1, -1, -1)
-        found = F.scaled_dot_product_attention(query, key, value)
-        logits: Tensor = self.head(self.norm(rearrange(found, "m h 1 d -> m (h d)")))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        logits: Tensor = self.head(self.norm(rearrange(attended, "m h 1 d -> m (h d)")))
         return logits
 
 

@@ -348,6 +348,32 @@ def test_two_plugins_of_one_name(jepa, install, tmp_path: Path) -> None:
     assert "plugin 'nothing' is set aside: AttributeError" in printed
 
 
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (b"[jepa]\nhostile\n", "are left out: TypeError: "),
+        (b"[jepa]\n\xff\xfe = jepa_hostile\n", "are left out: UnicodeDecodeError: "),
+        (b"[jepa]\nhostile = a b c\n", "its entry point is 'a b c'; expected package.module or"),
+        (b"[jepa]\nhostile =\n", "its entry point is ''; expected package.module or"),
+        (b"[jepa]\nhostile = jepa_hostile:\n", "its entry point is 'jepa_hostile:'; expected"),
+        (b"[jepa]\nhostile\x1b[31m = jepa_hostile\n", "expected a name without blanks, commas, slashes"),
+        (b"[jepa]\n = jepa_hostile\n", "expected a name without blanks, commas, slashes"),
+        (b"[jepa]\nho/stile = jepa_hostile\n", "expected a name without blanks, commas, slashes"),
+        (b"[jepa]\ncore = jepa_hostile\n", "another plugin is called 'core' and comes first"),
+        (b"hostile = jepa_hostile\n", ""),
+        (b"\x00\x01", ""),
+    ],
+)
+def test_entry_points_that_are_damaged(jepa, install, points: bytes, said: str) -> None:
+    site = install(BEGIN)
+    (site / "jepa_hostile-1.0.dist-info/entry_points.txt").write_bytes(points)
+    printed = held(jepa("plugins"))
+    assert said in printed
+    assert "multiblock" in printed
+    plugins.registry.cache_clear()
+    assert "ijepa/demo" in held(jepa("recipes"))
+
+
 def test_a_distribution_that_was_cut_off(jepa, install) -> None:
     site = install(BEGIN)
     (site / "jepa_hostile-1.0.dist-info/METADATA").unlink()

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from jepa_kernels import ATTENTION_IMPLS, Layout, attention_choice, attention_peers, block_attention, explain
+from jepa_kernels import (
+    ATTENTION_IMPLS,
+    Layout,
+    attention_choice,
+    attention_peers,
+    attention_torch,
+    block_attention,
+    explain,
+)
 from tests.kernels.attention_cases import fresh, packed, truth
 
 SHARED = Layout.jepa(torch.tensor([7, 20, 0]), torch.tensor([[4, 9, 1], [6, 0, 30]]), "shared")
@@ -48,6 +56,17 @@ def test_auto_on_cuda(layout, width, dtype, impl, reason):
     chosen, why = attention_choice.automatic(on_cuda(layout, width, dtype), layout)
     assert chosen == impl
     assert reason in why
+
+
+@pytest.mark.usefixtures("_a_hopper")
+def test_it_is_said_whether_the_bound_was_measured(monkeypatch):
+    short, long = packed([60, 110]), packed([60, 513])
+    said = [attention_choice.automatic(on_cuda(layout), layout)[1] for layout in (short, long)]
+    assert all("not measured" in why for why in said)
+    monkeypatch.setattr(attention_choice, "bound_is_measured", lambda width, dtype: True)
+    said = [attention_choice.automatic(on_cuda(layout), layout)[1] for layout in (short, long)]
+    assert "(measured to be the fastest)" in said[0]
+    assert "too long for triton to be better (measured)" in said[1]
 
 
 def test_an_old_card_is_told_so(monkeypatch):
@@ -109,6 +128,29 @@ def test_flex_agrees_with_float64(layout):
     qkv, grad = fresh(layout, torch.float32)
     out = block_attention(qkv, layout, impl="flex")
     torch.testing.assert_close(out.double(), truth(qkv, grad, layout)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_flex_raises_dynamos_limit_and_never_runs_unfused_in_silence(monkeypatch):
+    seen = {}
+
+    def compiled(*tensors, **more):
+        config = torch._dynamo.config
+        seen.update(limit=config.recompile_limit, fails=config.fail_on_recompile_limit_hit)
+        return tensors[0]
+
+    monkeypatch.setattr(attention_peers, "_flex", lambda: compiled)
+    before = torch._dynamo.config.recompile_limit
+    attention_peers._compiled_flex(torch.zeros(1))
+    assert seen == {"limit": attention_peers.FLEX_VARIANTS, "fails": True}
+    assert torch._dynamo.config.recompile_limit == before
+
+
+def test_torchs_kernels_are_given_views_by_one_unbind():
+    """Whose backward is one stack, not three tensors of zeros that are added up."""
+    qkv = torch.randn(14, 3, 2, 8, requires_grad=True)
+    parts = attention_torch.gathered(qkv, packed([5, 9]))
+    assert {part.grad_fn.name() for part in parts} == {"UnbindBackward0"}
+    assert all(torch.equal(part, qkv[:, number]) for number, part in enumerate(parts))
 
 
 class BlockDiagonalMask:

@@ -17,6 +17,7 @@ LAYOUTS = {
     "8 x 8": packed([22, 13, 0, 33, 16, 1, 30]),
     "14 x 14": packed([82, 64, 115, 50, 128, 127]),
     "long": packed([3, 196, 0, 257, 129]),
+    "every class": packed([129, 0, 64, 256, 1, 128, 65, 257]),
     "shared": Layout.jepa(torch.tensor([82, 50, 0]), torch.tensor([[33, 40, 30], [36, 0, 35]]), "shared"),
     "no keys": Layout.from_segments(torch.tensor([[0, 2, 0, 0, 0, 0], [2, 70, 0, 2, 5, 40]])),
 }
@@ -75,14 +76,29 @@ def test_uninitialised_memory_is_never_read(name):
         torch.use_deterministic_algorithms(False)
 
 
-def test_it_can_be_captured_in_a_graph():
+@pytest.mark.parametrize("width", [24, 64, 80])
+def test_bits_depend_on_a_sequences_own_length_alone(width):
+    lengths = [129, 0, 64, 256, 1, 128, 65, 257]
+    qkv, grad = fresh(packed(lengths), torch.bfloat16, width=width)
+    together = both_ways(qkv, grad, packed(lengths), "triton", "cuda")
+    start = 0
+    for length in lengths:
+        rows = slice(start, start + length)
+        alone = both_ways(qkv[rows], grad[rows], packed([length]), "triton", "cuda")
+        assert all(torch.equal(a[rows], b) for a, b in zip(together, alone, strict=True)), length
+        start += length
+
+
+@pytest.mark.parametrize(("width", "longest"), [(64, 64), (64, 300), (24, 300), (80, 128)])
+def test_it_can_be_captured_in_a_graph(width, longest):
     """Other offsets in the same memory, and the replay follows them: no length was read to the host."""
-    offsets = torch.tensor([0, 60, 100], dtype=torch.int32, device="cuda")
-    qkv = torch.randn(100, 3, 2, 64, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    total = longest + 40
+    offsets = torch.tensor([0, 60, total], dtype=torch.int32, device="cuda")
+    qkv = torch.randn(total, 3, 2, width, dtype=torch.bfloat16, device="cuda", requires_grad=True)
     static = torch.zeros_like(qkv)
 
     def step():
-        layout = Layout.packed(offsets, max_len=64, total=100)
+        layout = Layout.packed(offsets, max_len=longest, total=total)
         out = block_attention(qkv, layout, impl="triton")
         static.copy_(torch.autograd.grad(out.float().square().sum(), qkv)[0])
 
@@ -93,7 +109,7 @@ def test_it_can_be_captured_in_a_graph():
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    for cut in (60, 37):
+    for cut in (60, 41, longest):  # other classes of lengths in turn
         offsets[1] = cut
         graph.replay()
         replayed = static.clone()

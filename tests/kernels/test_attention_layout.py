@@ -129,3 +129,17 @@ def test_errors_say_what_came(build, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         build()
     assert str(caught.value) == message
+
+
+def test_the_shortest_is_known_where_the_host_has_looked():
+    """At least 2, so that no graph is specialised on 0 and 1; sequences without rows do not count."""
+    offsets = torch.tensor([0, 9, 9, 14])
+    assert Layout.packed(offsets).min_len == 5
+    assert Layout.packed(torch.tensor([0, 1, 9])).min_len == 2
+    assert Layout.packed(torch.tensor([0])).min_len == 2
+    assert (Layout.dense(3, 40).min_len, Layout.dense(3, 1).min_len) == (40, 1)
+    assert Layout.jepa(torch.tensor([3, 8]), torch.tensor([[4, 2]])).min_len == 7
+    shared = Layout.jepa(torch.tensor([3, 8]), torch.tensor([[4, 2]]), "shared")
+    assert Layout.from_segments(shared.seg).min_len == 2
+    on_device = Layout.packed(offsets.to("meta"), max_len=9, total=14)
+    assert on_device.min_len == 2, "nothing was read"

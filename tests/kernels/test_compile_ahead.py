@@ -3,6 +3,8 @@
 Here stands a part of the tuning table; `python -m jepa_kernels.compile_report` compiles all of it.
 """
 
+import re
+
 import pytest
 import torch
 
@@ -13,9 +15,13 @@ from jepa_kernels.compile_ahead import SHARED_LIMIT, Compiled, compile_ahead
 from jepa_kernels.compile_report import Case, cases, compile_case, line, problems
 
 HALF, FULL = torch.bfloat16, torch.float32
-PART = [case for case in cases(90, (24, 64, 80)) if case.dtype is HALF]
-PART += [case for case in cases(80, (64,)) if case.dtype is HALF]
-PART += [case for case in cases(90, (32,)) if case.dtype is FULL and case.short]
+PART = [*cases(90, (24, 64, 80), (HALF,)), *cases(80, (64, 80), (HALF,))]
+PART += [case for case in cases(90, (32,), (FULL,)) if case.short]
+
+
+def short(kernel, width, keys, capability=90, dtype=HALF):
+    """The case of one class."""
+    return next(c for c in cases(capability, (width,), (dtype,)) if (c.kernel, c.keys) == (kernel, keys))
 
 
 @pytest.mark.parametrize(
@@ -28,34 +34,97 @@ def test_it_compiles_within_the_limits(case):
     print(line(case, compiled))
 
 
+@pytest.mark.parametrize("width", [24, 64, 80])
+def test_the_loop_free_backward_holds_four_programs_and_hoppers_instructions(width):
+    compiled = compile_case(short("short backward", width, 64))
+    assert compiled.tensor_cores == "wgmma"
+    assert compiled.programs >= 4
+    assert compiled.ptx.count("bar.sync") < 16, "no loop, whose tiles would wait for each other"
+
+
 def test_large_tiles_use_the_instructions_of_hopper():
-    case = next(c for c in cases(90, (64,)) if c.kernel == "short forward" and c.keys == 128)
-    assert compile_case(case).tensor_cores == "wgmma"
+    assert compile_case(short("short forward", 64, 128)).tensor_cores == "wgmma"
+    assert compile_case(short("short backward", 64, 128)).tensor_cores == "wgmma"
+
+
+def test_a_limit_on_registers_is_kept():
+    compiled = compile_case(short("short forward", 24, 128))
+    assert compiled.registers <= 128
+    assert compiled.programs == 4
 
 
 def test_rows_are_loaded_sixteen_bytes_at_a_time():
     """Head widths that are no power of two as well: D = 24 and 80 are multiples of 8 numbers of 2 bytes."""
     for width in (24, 64, 80):
-        case = next(c for c in cases(90, (width,)) if c.kernel == "short forward" and c.keys == 64)
-        loads = [word for word in compile_case(case).ptx.split() if word.startswith("ld.global")]
-        wide = [word for word in loads if ".v4." in word]
-        assert len(wide) >= len(loads) - 2, f"D = {width}: all but start and length"
+        for kernel in ("short forward", "short backward"):
+            compiled = compile_case(short(kernel, width, 64))
+            loads = [word for word in compiled.ptx.split() if word.startswith("ld.global")]
+            wide = [word for word in loads if ".v4." in word]
+            assert len(wide) >= len(loads) - 2, f"D = {width}: all but start and length"
+
+
+def test_lse_and_delta_come_eight_bytes_at_a_time():
+    case = next(c for c in cases(90, (64,), (HALF,)) if c.kernel == "general key_gradient" and c.keys == 0)
+    copies = re.findall(
+        r"cp\.async\.\w+\.shared\.global \[[^]]*\], \[[^]]*\], (0x[0-9a-f]+)", compile_case(case).ptx
+    )
+    assert {int(size, 16) for size in copies} == {8, 16}
+
+
+def test_the_number_of_heads_is_not_compiled_for():
+    from jepa_kernels import triton_attention_general as general
+    from jepa_kernels import triton_attention_short as classes
+
+    kernels = [classes.forward_kernel, classes.backward_kernel, general.forward_kernel]
+    kernels += [general.query_gradient_kernel, general.key_gradient_kernel]
+    for kernel in kernels:
+        assert [p.do_not_specialize for p in kernel.params if p.name == "heads"] == [True]
 
 
 def test_a_layout_that_reads_itself_needs_no_readers():
-    case = next(c for c in cases(90, (64,)) if c.kernel == "general key_gradient")
+    case = next(c for c in cases(90, (64,), (HALF,)) if c.kernel == "general key_gradient")
     assert problems(case, compile_case(case, plain=True)) == []
 
 
 def test_the_table_has_a_row_for_every_input():
     for width in range(1, table.WIDEST + 1):
-        for length in (0, 1, 16, 17, 128, 129, 512, 513, 10**6):
-            for dtype in (torch.bfloat16, torch.float16, torch.float32):
-                row = table.row_for(width, length, dtype)
-                if length <= table.short_up_to(width, dtype):
-                    assert row.short.forward.keys >= length
-                    assert row.short.backward.keys >= length
-                assert row.taken == (length <= table.taken_up_to(width, dtype))
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            rows = [table.row_for(width, dtype, capability) for capability in table.CAPABILITIES]
+            for row in rows:
+                assert row.short_up_to == table.short_up_to(width, dtype), "graphs guard on one bound"
+                bounds = [0, *(one.keys for one in row.classes)]
+                assert [one.over for one in row.classes] == bounds[:-1], "no length is left out"
+                for one in row.classes:
+                    assert one.forward.keys == one.backward.keys == one.keys
+
+
+def test_head_widths_are_split_where_that_is_less():
+    assert [table.parts(width) for width in (8, 24, 40, 64, 80, 88, 96, 100, 128)] == [
+        (16, 0),
+        (32, 0),
+        (32, 16),
+        (64, 0),
+        (64, 16),
+        (64, 32),
+        (64, 32),
+        (128, 0),
+        (128, 0),
+    ]
+    assert table.parts(80, whole=True) == (128, 0)
+    for width in range(1, table.WIDEST + 1):
+        assert width <= sum(table.parts(width)) <= sum(table.parts(width, whole=True))
+
+
+def test_tiles_are_written_and_read():
+    for text in ("64x128 w4", "16x256 w8 s2", "128x128 w8 r128", "16x128 w8 s3 r128 whole"):
+        assert str(table.Tiles.parse(text)) == text
+    with pytest.raises(ValueError, match="tiles are written like '64x128 w4 s2 r128 whole'; got '64x128'"):
+        table.Tiles.parse("64x128")
+
+
+@pytest.mark.parametrize(("capability", "known"), [(120, 90), (90, 90), (89, 80), (80, 80)])
+def test_a_card_takes_the_rows_of_the_newest_that_is_no_newer(capability, known):
+    assert table.row_for(64, HALF, capability) is table.TABLE[known, 64, 2]
 
 
 def test_limits_that_are_broken_are_named():

@@ -39,7 +39,7 @@ def here(tmp_path, tiny_recipe, monkeypatch):
     vit = timm.create_model("test_vit")
     torch.save(vit.state_dict(), "pytorch_model.bin")
     known = "test_vit", {}, timm.create_model("test_vit").pretrained_cfg, vit.state_dict()
-    monkeypatch.setattr(timm_format, "_pretrained", lambda name: known)
+    monkeypatch.setattr(timm_format, "_load_pretrained", lambda name: known)
     return tmp_path
 
 

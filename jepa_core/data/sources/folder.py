@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from jepa_core.data.cache import expand_home
 from jepa_core.data.images import EXTENSIONS
 from jepa_core.data.samples import BaseSamples, ImageFiles
 from jepa_core.data.splits import ImageFileSettings, SplitSource
@@ -48,7 +49,7 @@ class FolderSource(SplitSource):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.path, self.max_pixels = config.path.expanduser(), config.max_pixels
+        self.path, self.max_pixels = expand_home(config.path), config.max_pixels
 
     def own_splits(self) -> Collection[str]:
         """Those with a folder of their own; `train` alone where the classes lie directly in `path`."""
@@ -64,9 +65,9 @@ class FolderSource(SplitSource):
         if not files:
             raise UserError(self._nothing_in(folders[name]))
         labels = _labels(files, classes, folders[name])
-        return self.opened(folders[name], files, labels, classes and list(map(_text, classes)))
+        return self.make_samples(folders[name], files, labels, classes and list(map(_text, classes)))
 
-    def opened(
+    def make_samples(
         self, root: Path, files: Sequence[str], labels: Sequence[int], classes: Sequence[str] | None
     ) -> BaseSamples:
         """The samples of these files below `root`."""
@@ -163,7 +164,7 @@ class Walk:
             self.broken.append(path)
 
     def warn_of_broken_entries(self) -> None:
-        """One line, where there are some."""
+        """Logs one warning with the number of entries that were left out, if there are any."""
         if self.broken:
             log.warning(
                 "data: left out of %s, as they lead to no file: %d entries, such as %r",

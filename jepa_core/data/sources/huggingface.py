@@ -14,6 +14,7 @@ from typing import Any
 from PIL.Image import Image
 from torch import Tensor
 
+from jepa_core.data.cache import expand_home
 from jepa_core.data.images import CorruptSample, read_image
 from jepa_core.data.samples import BaseSamples, class_number
 from jepa_core.data.splits import ImageFileSettings, SplitSource
@@ -101,7 +102,7 @@ def _load(config: HuggingFaceSource.Config) -> Any:
         raise UserError(
             "the source 'huggingface' needs the package datasets: pip install 'jepa-core[data]'"
         ) from None
-    folder = Path(config.path).expanduser()
+    folder = expand_home(Path(config.path))
     saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
     try:
         return datasets.load_from_disk(folder) if saved else datasets.load_dataset(config.path, config.subset)

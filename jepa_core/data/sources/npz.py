@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from jepa_core.data.cache import expand_home
 from jepa_core.data.npz_file import array_names, list_names, read_array
 from jepa_core.data.samples import ArraySamples
 from jepa_core.data.splits import SPLITS, HeldOutSettings, SplitSource
@@ -39,7 +40,7 @@ class NpzSource(SplitSource):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.path = config.path.expanduser()
+        self.path = expand_home(config.path)
 
     def own_splits(self) -> Collection[str]:
         """Those with arrays of their own."""
@@ -59,7 +60,7 @@ class NpzSource(SplitSource):
         images = channels_first(read_array(self.path, f"{prefix}images"), f"array '{prefix}images'{of}")
         labels = read_array(self.path, key) if key in names else np.full(len(images), -1)
         numbers = label_numbers(labels, len(images), f"array {key!r}{of}")
-        return ArraySamples(images, numbers, numbered(numbers), f"{prefix}images of {self.path}")
+        return ArraySamples(images, numbers, class_numbers(numbers), f"{prefix}images of {self.path}")
 
     def _names(self) -> list[str]:
         """Names of the arrays in the file."""
@@ -111,7 +112,7 @@ def label_numbers(labels: Array, count: int, name: str) -> Tensor:
     return torch.from_numpy(labels.reshape(-1).astype(np.int64))
 
 
-def numbered(labels: Tensor) -> list[str] | None:
+def class_numbers(labels: Tensor) -> list[str] | None:
     """Class names "0", "1", …; None where there are no labels."""
     most = int(labels.max())
     return None if most < 0 else [str(number) for number in range(most + 1)]

@@ -21,7 +21,7 @@ from torch import Tensor
 from jepa_core.data.cache import cache_folder
 from jepa_core.data.images import CorruptSample, pillow_limits, to_rgb
 from jepa_core.data.samples import ArraySamples, BaseSamples, class_number
-from jepa_core.data.sources.npz import channels_first, label_numbers, numbered
+from jepa_core.data.sources.npz import channels_first, class_numbers, label_numbers
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError, unknown
 
@@ -107,11 +107,11 @@ class TorchvisionSource(SplitSource):
                 f"torchvision {self.config.dataset}: {error} (data.download, data.options)"
             ) from None
         except (OSError, RuntimeError, ValueError, ImportError) as error:
-            said = " ".join(str(error).split()).removesuffix(_ITS_HINT).rstrip(". ")
+            reason = " ".join(str(error).split()).removesuffix(_ITS_HINT).rstrip(". ")
             fetches = "download" in inspect.signature(offered).parameters and not self.config.download
             hint = "; data.download=true fetches it" if fetches else ""
             raise UserError(
-                f"torchvision {self.config.dataset} in {arguments.get('root')}: {said}{hint}"
+                f"torchvision {self.config.dataset} in {arguments.get('root')}: {reason}{hint}"
             ) from None
 
     def _root(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class TorchvisionSamples(BaseSamples):
 
 
 def _class_names(data: Any) -> list[str] | None:
-    """torchvision keeps them under three names, or not at all; then the classes are numbered."""
+    """Names of a set's classes, from the attribute that its class has for them; numbers where it has none."""
     if isinstance(data, sets.FakeData):
         return [str(number) for number in range(data.num_classes)]
     if isinstance(data, sets.Caltech101 | sets.Caltech256):
@@ -156,7 +156,7 @@ def _class_names(data: Any) -> list[str] | None:
 
 
 def _in_memory(data: Any, note: str) -> ArraySamples | None:
-    """Sets that are one array already; None for those that are files."""
+    """Samples in memory of a set that torchvision holds as one array; None for sets of files."""
     if isinstance(data, sets.CIFAR10 | sets.USPS):
         images, labels = np.asarray(data.data), np.asarray(data.targets)
     elif isinstance(data, sets.MNIST):
@@ -166,7 +166,7 @@ def _in_memory(data: Any, note: str) -> ArraySamples | None:
     else:
         return None
     numbers = label_numbers(labels, len(images), f"labels of {note}")
-    classes = _class_names(data) or numbered(numbers)
+    classes = _class_names(data) or class_numbers(numbers)
     return ArraySamples(
         channels_first(np.ascontiguousarray(images), f"images of {note}"), numbers, classes, note
     )

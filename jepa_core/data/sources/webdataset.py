@@ -29,7 +29,7 @@ from jepa_core.data.cache import Arrays, cached_arrays
 from jepa_core.data.images import EXTENSIONS, MAX_PIXELS, CorruptSample, read_image, unreadable_sample
 from jepa_core.data.packed_names import PackedNames
 from jepa_core.data.samples import BaseSamples
-from jepa_core.data.sources.npz import MOST_CLASSES, numbered
+from jepa_core.data.sources.npz import MOST_CLASSES, class_numbers
 from jepa_core.data.sources.tar_headers import FAULTS, DamagedTar, Member, TarHeaders
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError
@@ -100,14 +100,14 @@ class ShardIndex:
     """Headers of the file that are damaged, so that nobody knows what they stood for."""
 
     def arrays(self) -> Arrays:
-        """The index as arrays, to keep it."""
+        """The index as arrays by name, for the cache."""
         numbers = {name: getattr(self, name) for name in NUMBERS}
         unreadable = np.array([self.unreadable], dtype=np.int64)
         return {**numbers, "names": self.names.content, "ends": self.names.ends, "unreadable": unreadable}
 
     @classmethod
     def of_arrays(cls, arrays: Arrays) -> ShardIndex:
-        """What `arrays` gave."""
+        """The index whose `arrays` these are."""
         names = PackedNames(arrays["names"], arrays["ends"])
         numbers = {name: arrays[name] for name in NUMBERS}
         return cls(**numbers, names=names, unreadable=int(arrays["unreadable"][0]))
@@ -128,7 +128,7 @@ class ShardSamples(BaseSamples):
             np.concatenate([getattr(shard, number) for shard in shards]) for number in NUMBERS
         )
         self.names = PackedNames.concatenate(shard.names for shard in shards)
-        self.classes = numbered(torch.from_numpy(self.label))
+        self.classes = class_numbers(torch.from_numpy(self.label))
 
     def __len__(self) -> int:
         return len(self.start)

@@ -11,6 +11,7 @@ Axes: B sequences, L the longest, T packed rows, H heads, D head width.
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +19,10 @@ from torch import Tensor
 
 from jepa_kernels.attention import block_attention
 from jepa_kernels.attention_choice import unusable
-from jepa_kernels.bench.rows import (
-    PROBLEMS,
-    CannotRun,
-    Row,
-    Settings,
-    Work,
-    failed,
-    timed,
-    with_graph,
-)
+from jepa_kernels.bench.rows import PROBLEMS, CannotRun, Judged, Row, Settings, Work, failed, timed
 from jepa_kernels.bench.shapes import Case
+from jepa_kernels.bench.timing import Call, copies_for, stream_aside
+from jepa_kernels.bench.waste import computed_over_useful
 from jepa_kernels.layout import Layout
 
 DTYPE = torch.bfloat16
@@ -39,84 +33,127 @@ OURS = ("triton", "matmul", "sdpa", "varlen")
 class Ready:
     """A peer with its input: `call()` gives an output, `packed(output)` brings it to [T, H, D].
 
-    leaf: what a gradient is wanted of, where it was made ready with gradients enabled
+    leaf: what a gradient is wanted of, where it was made ready with gradients enabled; `packed` fits its
+        gradient as well
+    spread: brings [T, H, D] to the output's shape
     graph: whether a CUDA graph can hold the call
     """
 
     leaf: Tensor
     call: Callable[[], Tensor]
     packed: Callable[[Tensor], Tensor] = lambda out: out
+    spread: Callable[[Tensor], Tensor] = lambda packed: packed
     graph: bool = True
 
 
 Peer = Callable[[Case, Tensor], Ready]
 
 
-def rows(case: Case, settings: Settings) -> Iterator[Row]:
-    """Forward and backward of every implementation on one case."""
-    qkv = torch.randn(sum(case.lengths), 3, case.heads, case.width, device=settings.device).to(DTYPE)
-    reference = block_attention(qkv.float(), case.layout(settings.device), impl="sdpa")
+class Truth(NamedTuple):
+    """What one input gives: the output, and the gradient of qkv from `grad`; and how far torch is from it."""
+
+    qkv: Tensor
+    grad: Tensor
+    output: Tensor
+    gradient: Tensor
+    torch_output: float
+    torch_gradient: float
+
+
+def truth(case: Case, device: torch.device, dtype: torch.dtype = DTYPE) -> Truth:
+    """In float32, on fresh random input; torch is its SDPA on the same numbers in `dtype`."""
+    rows = sum(case.lengths)
+    qkv = torch.randn(rows, 3, case.heads, case.width, device=device).to(dtype)
+    grad = torch.randn(rows, case.heads, case.width, device=device).to(dtype)
+    layout = case.layout(device)
+
+    def both(qkv: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = qkv.detach().requires_grad_()
+        out = block_attention(leaf, layout, impl="sdpa")
+        return out.detach(), torch.autograd.grad(out, leaf, grad)[0]
+
+    with torch.enable_grad():
+        exact, theirs = both(qkv.float(), grad.float()), both(qkv, grad)
+    far = [_distance(a, b) for a, b in zip(theirs, exact, strict=True)]
+    return Truth(qkv, grad, *exact, *far)
+
+
+def rows(case: Case, settings: Settings, only: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Forward and backward of every implementation on one case; `only`: of those named."""
+    with stream_aside(settings.device):
+        true = truth(case, settings.device)
     for name, peer in peers(settings.device).items():
-        yield from _both(name, peer, case, qkv, reference, settings)
+        if not only or name in only:
+            yield from _both(name, peer, case, true, settings)
 
 
 def peers(device: torch.device) -> dict[str, Peer]:
-    """Everyone by name; those that cannot run say so when they are asked to."""
-    ours = {f"ours: {impl}": _ours(impl) for impl in OURS}
+    """Everyone by name, ours first; those that cannot run say so when they are asked to."""
     pinned = {
         f"SDPA padded, {name}": _sdpa(backend)
         for name, backend in (("cuDNN", "CUDNN"), ("flash", "FLASH"), ("efficient", "EFFICIENT"))
     }
     return {
-        "ours: auto": _ours("auto"),
-        **ours,
+        **{f"ours: {impl}": _ours(impl) for impl in OURS},
         "explicit softmax, padded": _explicit,
-        "SDPA padded, torch's choice": _sdpa(None),
         **pinned,
-        "FlexAttention, mask built each call": _ours("flex", rebuilt=True),
-        "FlexAttention, mask kept": _ours("flex"),
-        "xformers BlockDiagonalMask": _ours("xformers"),
+        "SDPA padded, torch's choice": _sdpa(None),
         "NestedTensor, SDPA": _nested,
+        "xformers BlockDiagonalMask": _ours("xformers"),
+        "FlexAttention, mask kept": _ours("flex"),
+        "FlexAttention, mask built each call": _ours("flex", rebuilt=True),
     }
 
 
-def _both(
-    name: str, peer: Peer, case: Case, qkv: Tensor, reference: Tensor, settings: Settings
-) -> Iterator[Row]:
+def _both(name: str, peer: Peer, case: Case, true: Truth, settings: Settings) -> Iterator[Row]:
     """The row of the forward pass, then that of the backward pass."""
-    size, count, operations = qkv.element_size(), case.numbers(), case.operations()
-    forward = Row("attention", case.name, "forward", name, Work(4 * count * size, operations))
-    backward = Row("attention", case.name, "backward", name, Work(7 * count * size, 2.5 * operations))
+    size, count, operations = true.qkv.element_size(), case.numbers(), case.operations()
+    for direction, numbers, factor, measured in (
+        ("forward", 4, 1.0, _forward),
+        ("backward", 7, 2.5, _backward),
+    ):
+        work = Work(numbers * count * size, factor * operations)
+        wasted = computed_over_useful(name, direction, case, true.qkv.dtype)
+        row = Row("attention", case.name, direction, name, work, computed=wasted, about=case.about())
+        try:
+            with stream_aside(settings.device), warnings.catch_warnings(action="ignore"):
+                yield measured(row, peer, case, true, settings)
+        except PROBLEMS as problem:
+            yield failed(row, problem)
+
+
+def _forward(row: Row, peer: Peer, case: Case, true: Truth, settings: Settings) -> Row:
     with torch.no_grad():
-        yield _forward(forward, lambda: peer(case, qkv), reference, settings)
-    yield _backward(backward, lambda: peer(case, qkv), settings)
+        ready = [peer(case, qkv) for qkv in _inputs(row, true, settings)]
+        first, second = ready[0].packed(ready[0].call()), ready[0].packed(ready[0].call())
+        judged = _judged(first, second, true.output, true.torch_output)
+        return timed(replace(row, judged=judged), [one.call for one in ready], settings, ready[0].graph)
 
 
-def _forward(row: Row, prepare: Callable[[], Ready], reference: Tensor, settings: Settings) -> Row:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's advice to its peers' users
-            ready = prepare()
-            error = _distance(ready.packed(ready.call()), reference)
-    except PROBLEMS as problem:
-        return failed(row, problem)
-    row = timed(replace(row, error=error), ready.call, settings)
-    return with_graph(row, ready.call, settings) if ready.graph else row
+def _backward(row: Row, peer: Peer, case: Case, true: Truth, settings: Settings) -> Row:
+    """Backward alone, on a forward that is kept."""
+    with torch.enable_grad():
+        ready = [peer(case, qkv) for qkv in _inputs(row, true, settings)]
+        calls = [_gradient_of(one, true.grad) for one in ready]
+    first, second = ready[0].packed(calls[0]()), ready[0].packed(calls[0]())
+    judged = _judged(first, second, true.gradient, true.torch_gradient)
+    return timed(replace(row, judged=judged), calls, settings, ready[0].graph)
 
 
-def _backward(row: Row, prepare: Callable[[], Ready], settings: Settings) -> Row:
-    """Backward alone; its time in a graph is that of both passes less that of the forward pass."""
-    try:
-        ready = prepare()
-        out = ready.call()
-        grad = torch.randn_like(out)
-    except PROBLEMS as problem:
-        return failed(row, problem)
-    found = timed(row, lambda: torch.autograd.grad(out, ready.leaf, grad, retain_graph=True), settings)
-    forward = with_graph(found, ready.call, settings) if ready.graph else found
-    if forward.time is None or forward.time.graph is None:
-        return found
-    both = lambda: torch.autograd.grad(ready.call(), ready.leaf, grad)  # noqa: E731
-    return with_graph(found, both, settings, less=forward.time.graph)
+def _inputs(row: Row, true: Truth, settings: Settings) -> list[Tensor]:
+    """The one that is judged, and as many others as are rotated."""
+    others = copies_for(row.work.moved, settings.device) - 1
+    return [true.qkv, *(torch.randn_like(true.qkv) for _ in range(others))]
+
+
+def _gradient_of(ready: Ready, grad: Tensor) -> Call:
+    out, given = ready.call(), ready.spread(grad)
+    return lambda: torch.autograd.grad(out, ready.leaf, given, retain_graph=True)[0]
+
+
+def _judged(first: Tensor, second: Tensor, exact: Tensor, torchs: float) -> Judged:
+    error = _distance(first, exact)
+    return Judged(error, error / torchs if torchs else 0.0, torch.equal(first, second))
 
 
 def _distance(out: Tensor, reference: Tensor) -> float:
@@ -131,11 +168,11 @@ def _ours(impl: str, rebuilt: bool = False) -> Peer:
     def prepare(case: Case, qkv: Tensor) -> Ready:
         layout = case.layout(qkv.device)
         leaf = _leaf(qkv)
-        problem = None if impl == "auto" else unusable(impl, leaf)
+        problem = unusable(impl, leaf)
         if problem is not None:
             raise CannotRun(problem)
         fresh: Callable[[], Layout] = (lambda: replace(layout)) if rebuilt else (lambda: layout)
-        graph = impl in ("triton", "varlen", "auto") and not rebuilt
+        graph = impl in ("triton", "varlen") or (case.uniform and impl in ("sdpa", "matmul"))
         return Ready(leaf, lambda: block_attention(leaf, fresh(), impl=impl), graph=graph)
 
     return prepare
@@ -156,8 +193,14 @@ class _Padded:
         return q, k, v
 
     def packed(self, out: Tensor) -> Tensor:
-        """[B, L, H, D] -> [T, H, D]."""
+        """[B, L, ...] -> [T, ...]."""
         return out[self.real]
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """[T, ...] -> [B, L, ...], zero where there is padding."""
+        padded = packed.new_zeros(*self.real.shape, *packed.shape[1:])
+        padded[self.real] = packed
+        return padded
 
 
 def _pad(case: Case, qkv: Tensor) -> _Padded:
@@ -178,7 +221,7 @@ def _explicit(case: Case, qkv: Tensor) -> Ready:
         scores = (q @ k.transpose(-2, -1)) * scale
         return ((scores if bias is None else scores + bias).softmax(-1) @ v).transpose(1, 2)
 
-    return Ready(batch.leaf, call, batch.packed)
+    return Ready(batch.leaf, call, batch.packed, batch.spread)
 
 
 def _sdpa(backend: str | None) -> Peer:
@@ -200,7 +243,7 @@ def _sdpa(backend: str | None) -> Peer:
             with sdpa_kernel(getattr(SDPBackend, f"{backend}_ATTENTION")):
                 return call()
 
-        return Ready(batch.leaf, pinned if backend else call, batch.packed)
+        return Ready(batch.leaf, pinned if backend else call, batch.packed, batch.spread)
 
     return prepare
 

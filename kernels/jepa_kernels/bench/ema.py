@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed, timed, with_graph
+from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed, timed
+from jepa_kernels.bench.timing import stream_aside
 from jepa_kernels.ema import EmaPlan, ema_update_
 
 ALPHA = 0.004
@@ -60,8 +61,8 @@ class Tensors:
         return cls(teacher, student, [t.bfloat16() for t in teacher])
 
 
-def rows(model: str, settings: Settings) -> Iterator[Row]:
-    """Every way to update one encoder."""
+def rows(model: str, settings: Settings, only: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Every way to update one encoder; `only`: those named."""
     encoder = ENCODERS[model]
     numbers = sum(math.prod(shape) for shape in encoder.shapes())
     if settings.device.type == "cpu" and numbers > LARGEST_ON_CPU:
@@ -69,7 +70,8 @@ def rows(model: str, settings: Settings) -> Iterator[Row]:
         yield failed(row, CannotRun(f"{numbers / 1e6:.0f} M numbers are left to a GPU"))
         return
     tensors = Tensors.of(encoder, settings.device)
-    for name, (prepare, shadowed) in PEERS.items():
+    for name in only or PEERS:
+        prepare, shadowed = PEERS[name]
         direction = "update and shadow" if shadowed else "update"
         row = Row("ema", model, direction, name, Work((14 if shadowed else 12) * numbers, 3 * numbers))
         try:
@@ -77,8 +79,9 @@ def rows(model: str, settings: Settings) -> Iterator[Row]:
         except CannotRun as problem:
             yield failed(row, problem)
             continue
-        with torch.no_grad():
-            yield with_graph(timed(row, call, settings), call, settings)
+        with torch.no_grad(), stream_aside(settings.device):
+            measured = timed(row, call, settings)
+        yield measured
 
 
 def _ours(impl: str, shadowed: bool) -> Callable[[Tensors], Callable[[], None]]:

@@ -14,6 +14,7 @@ from jepa_kernels.bench.ceilings import Ceilings
 from jepa_kernels.bench.rows import Row, Settings
 from jepa_kernels.bench.shapes import MODELS, STAGES, case
 
+OPERATIONS = ("ema", "loss", "masks", "attention")
 CPU_SAMPLES = 8
 """Of a batch, where there is no GPU: enough to see ratios, in seconds."""
 
@@ -28,15 +29,15 @@ class Job:
 
 
 def jobs() -> list[Job]:
-    """Everything there is to run, the quickest first."""
-    found = [Job("ema", model, partial(ema.rows, model)) for model in ema.ENCODERS]
-    found += [Job("loss", model, partial(loss.rows, model)) for model in loss.SIZES]
-    found += [Job("masks", name, partial(sampling.rows, name)) for name in sampling.LAWS]
-    return found + [
+    """Everything there is to run, what matters most first."""
+    found = [
         Job("attention", f"{model} {stage}", partial(_attention_rows, model, stage))
         for model in MODELS
         for stage in STAGES
     ]
+    found += [Job("ema", model, partial(ema.rows, model)) for model in ema.ENCODERS]
+    found += [Job("loss", model, partial(loss.rows, model)) for model in loss.SIZES]
+    return found + [Job("masks", name, partial(sampling.rows, name)) for name in sampling.LAWS]
 
 
 def _attention_rows(model: str, stage: str, settings: Settings) -> Iterator[Row]:
@@ -49,10 +50,9 @@ def chosen(ops: Sequence[str] = (), shapes: Sequence[str] = ()) -> list[Job]:
     Raises ValueError for an operation that is not there, and for words that no case has.
     """
     everything = jobs()
-    known = list(dict.fromkeys(job.op for job in everything))
     for op in ops:
-        if op not in known:
-            raise _unknown("operation", op, known)
+        if op not in OPERATIONS:
+            raise _unknown("operation", op, OPERATIONS)
     kept = [job for job in everything if not ops or job.op in ops]
     for shape in shapes:
         if not any(shape.lower() in job.name.lower() for job in kept):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
-from jepa_kernels.bench.rows import PROBLEMS, Row, Settings, Work, failed, timed, with_graph
+from jepa_kernels.bench.rows import PROBLEMS, Row, Settings, Work, failed, timed
+from jepa_kernels.bench.timing import stream_aside
 from jepa_kernels.loss import LOSS_IMPLS, jepa_loss
 
 SIZES = {
@@ -39,4 +40,6 @@ def rows(model: str, settings: Settings) -> Iterator[Row]:
         except PROBLEMS as problem:
             yield failed(row, problem)
             continue
-        yield with_graph(timed(row, call, settings), call, settings)
+        with stream_aside(device):
+            measured = timed(row, call, settings)
+        yield measured

@@ -4,14 +4,15 @@ What is unusual: an implementation that cannot run here is a row too, with the r
 looks as if a peer had been forgotten.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from jepa_kernels.bench.ceilings import Ceilings
-from jepa_kernels.bench.timing import Time, measure, replayed
+from jepa_kernels.bench.timing import Call, Time, measure
 
 
 class CannotRun(Exception):
@@ -27,10 +28,26 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """How right an implementation was on one case.
+
+    error: relative distance (Frobenius) from the float32 reference
+    over_torch: that, over the distance of torch's own attention in the same type of numbers
+    same_bits: whether two runs gave the same bits
+    """
+
+    error: float
+    over_torch: float
+    same_bits: bool
+
+
+@dataclass(frozen=True)
 class Row:
     """One implementation on one case; times are None and `reason` says why where it could not run.
 
-    error: relative distance (Frobenius) from the float32 reference; None where not compared
+    judged: None where nothing is compared
+    computed: what it computes over what the case needs, where that is known: padding of rows and of heads
+    about: facts of the case that pictures need
     """
 
     op: str
@@ -40,22 +57,36 @@ class Row:
     work: Work
     time: Time | None = None
     reason: str = ""
-    error: float | None = None
+    judged: Judged | None = None
+    computed: float | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def facts(self, ceilings: Ceilings) -> dict[str, Any]:
         """As plain values for JSON, with the fractions of the roofline reached."""
-        least = ceilings.least_time(self.work.moved, self.work.operations)
-        times = asdict(self.time) if self.time else {}
-        named = {"op": self.op, "case": self.case, "direction": self.direction, "impl": self.impl}
-        facts = {**named, "bytes": self.work.moved, "operations": self.work.operations}
-        facts |= {"bound": ceilings.bound(self.work.moved, self.work.operations), "least_s": least}
-        if self.time is None:
-            return {**facts, "reason": self.reason}
-        facts |= {"median_s": times["median"], "low_s": times["low"], "high_s": times["high"]}
-        facts |= {"graph_s": times["graph"], "peak_bytes": times["peak"], "error": self.error}
-        facts["roofline"] = least / times["median"]
-        facts["graph_roofline"] = least / times["graph"] if times["graph"] else None
-        return facts
+        moved, operations = self.work.moved, self.work.operations
+        facts: dict[str, Any] = {
+            "op": self.op,
+            "case": self.case,
+            "direction": self.direction,
+            "impl": self.impl,
+        }
+        facts |= {**self.about, "bytes": moved, "operations": operations}
+        facts |= {"bound": ceilings.bound(moved, operations), "least_s": self._least(ceilings)}
+        return facts | (self._times(ceilings) if self.time else {"reason": self.reason})
+
+    def _least(self, ceilings: Ceilings) -> float:
+        return ceilings.least_time(self.work.moved, self.work.operations)
+
+    def _times(self, ceilings: Ceilings) -> dict[str, Any]:
+        assert self.time is not None
+        one, least = self.time, self._least(ceilings)
+        facts: dict[str, Any] = {"median_s": one.median, "low_s": one.low, "high_s": one.high}
+        facts |= {"graph_s": one.graph, "launched_s": one.launched, "peak_bytes": one.peak}
+        facts |= {"gb_s": self.work.moved / one.median / 1e9, "computed_over_useful": self.computed}
+        facts |= {"tflop_s": self.work.operations / one.median / 1e12}
+        facts |= asdict(self.judged) if self.judged else {"error": None}
+        facts |= {"roofline": least / one.median}
+        return facts | {"graph_roofline": least / one.graph if one.graph else None}
 
 
 @dataclass(frozen=True)
@@ -72,30 +103,36 @@ class Settings:
         return 0.01 if self.quick else 0.1
 
 
-PROBLEMS = (RuntimeError, ValueError, TypeError, ImportError, CannotRun)
-"""What other people's kernels raise on a case that they do not take."""
+def _errors_of_triton() -> tuple[type[Exception], ...]:
+    """Such as for tiles that do not fit a card; they are no RuntimeErrors."""
+    if find_spec("triton") is None:
+        return ()
+    from triton.errors import TritonError
+
+    return (TritonError,)
 
 
-def timed(row: Row, call: Callable[[], Any], settings: Settings) -> Row:
-    """`row` with its time, or with the reason why there is none."""
+PROBLEMS: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError, ImportError, CannotRun)
+PROBLEMS += _errors_of_triton()
+"""What kernels raise on a case that they do not take."""
+
+
+def timed(row: Row, calls: Call | Sequence[Call], settings: Settings, graph: bool = True) -> Row:
+    """`row` with its time, or with the reason why there is none; see `timing.measure`."""
     try:
-        return replace(row, time=measure(call, settings.device, settings.seconds))
+        return replace(row, time=_measured(calls, settings, graph))
     except PROBLEMS as error:
         return failed(row, error)
 
 
-def with_graph(row: Row, call: Callable[[], Any], settings: Settings, less: float = 0.0) -> Row:
-    """`row` with the time of `call` replayed from a CUDA graph, `less` what is not the row's.
-
-    As it is on a CPU, where it has no time, and where the call cannot be captured.
-    """
-    if row.time is None or settings.device.type != "cuda":
-        return row
+def _measured(calls: Call | Sequence[Call], settings: Settings, graph: bool) -> Time:
+    """Without a graph where the call turns out not to be one that can be captured."""
     try:
-        seconds = replayed(call, settings.seconds / 2) - less
+        return measure(calls, settings.device, settings.seconds, graph)
     except PROBLEMS:
-        return row  # a time without a graph says what there is to say
-    return replace(row, time=replace(row.time, graph=seconds))
+        if settings.device.type != "cuda" or not graph:
+            raise
+    return measure(calls, settings.device, settings.seconds, graph=False)
 
 
 def failed(row: Row, error: Exception) -> Row:

@@ -1,44 +1,39 @@
-"""The attention that JEPAs do: heads and lengths of each stage of each model, contexts as really masked.
+"""The attention that JEPAs do, as versioned data: heads and lengths of each stage of each model.
 
-Heads of the predictors are those of the released code: as many as the encoder's on a width of 384 for
-I-JEPA, 12 for V-JEPA. Lengths of one batch were drawn from the real laws of the masks and stand in
-`lengths.json` with the command that drew them; uniform ones would flatter whoever pads.
+    case = load("I-JEPA B/16 context")          # as really masked: 128 sequences of 56 to 123 tokens
+    case = load("I-JEPA B/16 context, equal")   # cut to the smallest of the batch, as the released code does
+
+`shapes.json` holds the models, `lengths.json` one batch for each grid, drawn from the real laws of the masks,
+with the command that drew it; uniform lengths would flatter whoever pads. A change of either file is a new
+`VERSION`, which every result names, so that results are compared like with like.
 
 Axes: B samples, H heads, D head width.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from jepa_kernels.layout import Layout
+    from jepa_kernels.layout import Layout
+
+STAGES = ("target", "context", "predictor")
+EQUAL = ", equal"
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """An encoder and its predictor: (heads, head width) of each; `grid`: the key in lengths.json."""
 
     grid: str
     encoder: tuple[int, int]
     predictor: tuple[int, int]
-
-
-MODELS = {
-    "I-JEPA B/16": Model("14x14", (12, 64), (12, 32)),
-    "I-JEPA L/16": Model("14x14", (16, 64), (16, 24)),
-    "I-JEPA H/14": Model("16x16", (16, 80), (16, 24)),
-    "CIFAR T/4": Model("8x8", (3, 64), (3, 32)),
-    "V-JEPA L/16": Model("8x14x14", (16, 64), (12, 32)),
-    "I-JEPA S/16": Model("14x14", (6, 64), (6, 64)),
-    "I-JEPA T/16": Model("14x14", (3, 64), (3, 128)),
-    "I-JEPA g/16": Model("14x14", (16, 88), (16, 24)),
-}
-"""Those that matter most first: a run that is cut short has them."""
-STAGES = ("target", "context", "predictor")
 
 
 @dataclass(frozen=True)
@@ -61,8 +56,12 @@ class Case:
         """Whether all sequences are of one length, so that nobody has to pad."""
         return len(set(self.lengths)) == 1
 
-    def layout(self, device: torch.device) -> Layout:
+    def layout(self, device: "torch.device | str" = "cpu") -> "Layout":
         """A fresh layout, nothing cached on it."""
+        import torch
+
+        from jepa_kernels.layout import Layout
+
         offsets = torch.tensor([0, *self.lengths]).cumsum(0)
         return Layout.packed(offsets, uniform=self.lengths[0] if self.uniform else None).to(device)
 
@@ -74,30 +73,59 @@ class Case:
         """Of the forward pass: two products, each 2 L² D a head."""
         return sum(4 * length**2 for length in self.lengths) * self.heads * self.width
 
+    def about(self) -> Mapping[str, Any]:
+        """What rows say of it: heads, head width, sequences, tokens of a sequence on average."""
+        count = len(self.lengths)
+        facts = {"heads": self.heads, "width": self.width, "sequences": count}
+        return {**facts, "tokens": sum(self.lengths) / max(1, count)}
 
-def case(model: str, stage: str, samples: int | None = None) -> Case:
-    """One stage of one of MODELS; `samples`: only the first so many of the batch."""
-    described = MODELS[model]
-    drawn = _drawn()[described.grid]
+
+def names() -> list[str]:
+    """Of all cases that `load` knows, as really masked; each stage but "target" also with EQUAL behind."""
+    return [f"{model} {stage}" for model in MODELS for stage in STAGES]
+
+
+def load(name: str) -> Case:
+    """A case by name. Raises ValueError for another name, which says the nearest ones."""
+    model, _, stage = name.removesuffix(EQUAL).rpartition(" ")
+    if model not in MODELS or stage not in STAGES:
+        near = get_close_matches(name, names(), n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown case {name!r}; a model ({', '.join(MODELS)}) and one of {STAGES}{hint}")
+    return case(model, stage, equal=name.endswith(EQUAL))
+
+
+def case(model: str, stage: str, samples: int | None = None, equal: bool = False) -> Case:
+    """One stage of one of MODELS; `samples`: only the first so many of the batch; `equal`: see `load`."""
+    described, drawn = MODELS[model], _read("lengths.json")[MODELS[model].grid]
     contexts = drawn["contexts"][:samples]
-    if stage == "target":
-        lengths = [_tokens(drawn)] * len(contexts)
-    elif stage == "context":
-        lengths = contexts
-    elif len(drawn["grid"]) == 3:  # V-JEPA predicts all that is hidden in one sequence
-        lengths = [_tokens(drawn)] * len(contexts)
-    else:
-        lengths = [context + target for target in drawn["targets"] for context in contexts]
+    if equal:
+        contexts = [min(contexts)] * len(contexts)
     heads, width = described.predictor if stage == "predictor" else described.encoder
-    return Case(model, stage, heads, width, tuple(lengths))
+    lengths = _lengths(stage, drawn, contexts)
+    return Case(model, stage + EQUAL * equal, heads, width, tuple(lengths))
 
 
-def _tokens(drawn: dict[str, Any]) -> int:
-    return int(torch.tensor(drawn["grid"]).prod())
+def _lengths(stage: str, drawn: Mapping[str, Any], contexts: list[int]) -> list[int]:
+    if stage == "context":
+        return contexts
+    if stage == "target" or len(drawn["grid"]) == 3:  # V-JEPA predicts all that is hidden in one sequence
+        return [prod(drawn["grid"])] * len(contexts)
+    return [context + target for target in drawn["targets"] for context in contexts]
 
 
 @cache
-def _drawn() -> dict[str, Any]:
-    text = files("jepa_kernels.bench").joinpath("lengths.json").read_text(encoding="utf-8")
+def _read(name: str) -> dict[str, Any]:
+    text = files("jepa_kernels.bench").joinpath(name).read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def _models() -> dict[str, Model]:
+    listed = _read("shapes.json")["models"].items()
+    return {name: Model(one["grid"], tuple(one["encoder"]), tuple(one["predictor"])) for name, one in listed}
+
+
+VERSION: int = _read("shapes.json")["version"]
+MODELS = _models()
+"""Those that matter most first: a run that is cut short has them."""

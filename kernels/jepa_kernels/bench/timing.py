@@ -1,29 +1,40 @@
-"""How long a call takes: with cold caches, one call at a time, and replayed from a CUDA graph.
+"""How long a call takes: with cold caches, with warm ones, and with its launches.
 
-What is unusual: both ends are given. On a GPU the first time is of calls between two events, each after the
-second-level cache was overwritten: what a training step pays, launches included. The other is of a CUDA
-graph that holds the call ten times over: no launches, and data that may still lie in the cache: what the
-kernels alone can do. The truth of a captured step lies between. On a CPU it is the wall clock, caches as
-they are.
+Three numbers, since none alone is what a training step pays:
+    cold      device time; inputs are rotated until they exceed the second-level cache several times
+    warm      device time on one input over and over: what the kernel alone can do
+    launched  wall time of a call in a row of them: the longer of launching and running
+
+What is unusual: device times are those of CUDA graphs that hold the call many times, on inputs rotated inside
+the graph; where a call cannot be captured, of events behind a sleeping kernel, so that the host is ahead of
+the device and no launch is counted. Calls and captures share one stream aside, because a backward pass runs
+on the stream of its forward. The median of replays counts. On a CPU it is the wall clock, caches as they are.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-FLUSH = 256 * 2**20  # bytes: several times the second-level cache of any GPU
-IN_A_GRAPH = 10
+Call = Callable[[], Any]
+
+CACHES = 3  # second-level caches that rotated inputs exceed together
+MOST = 48  # inputs that are rotated
+IN_A_GRAPH = 10  # calls, at least
+SLEEP = 1_000_000  # cycles: about half a millisecond, in which the host gets ahead
 
 
 @dataclass(frozen=True)
 class Time:
     """Seconds of one call.
 
-    median, low, high: of calls one by one (low and high: quantiles .2 and .8)
-    graph: replayed from a CUDA graph; None where there is none
+    median, low, high: cold (low and high: quantiles .2 and .8)
+    graph: warm, from a CUDA graph; None where there is none
+    launched: with launches; None on a CPU, where there are none
     peak: bytes on the GPU above what was there before; None on a CPU
     """
 
@@ -32,17 +43,63 @@ class Time:
     high: float
     graph: float | None = None
     peak: int | None = None
+    launched: float | None = None
 
 
-def measure(call: Callable[[], Any], device: torch.device, seconds: float) -> Time:
-    """Times `call` for about `seconds`, after warming up; raises whatever the call raises."""
-    call()
+def measure(calls: Call | Sequence[Call], device: torch.device, seconds: float, graph: bool = True) -> Time:
+    """Times a call for about `seconds`, after warming up; raises whatever the call raises.
+
+    calls: one, or the same work on inputs that are to be rotated (`copies_for` says on how many)
+    graph: whether a CUDA graph can hold them
+    """
+    calls = [calls] if callable(calls) else list(calls)
+    for call in calls:
+        call()
     if device.type != "cuda":
-        return Time(*_quantiles(_repeated(lambda: _wall(call), seconds)))
-    peak = _peak(call)
-    flush = torch.empty(FLUSH // 4, dtype=torch.int32, device=device)
-    times = _repeated(lambda: _events(call, flush), seconds)
-    return Time(*_quantiles(times), peak=peak)
+        return Time(*_quantiles(_repeated(lambda: _wall(calls[0]), seconds)))
+    if torch.cuda.current_stream(device) == torch.cuda.default_stream(device):  # which cannot be captured
+        with stream_aside(device):
+            return measure(calls, device, seconds, graph)
+    peak, launched = _peak(calls[0]), _in_a_row(calls, seconds / 4)
+    if not graph:
+        return Time(*_quantiles(_one_by_one(calls, device, seconds)), peak=peak, launched=launched)
+    rotations = calls * math.ceil(IN_A_GRAPH / len(calls))
+    cold = _quantiles(replays(rotations, seconds / 2))
+    warm, *_ = _quantiles(replays(calls[:1] * IN_A_GRAPH, seconds / 4))
+    return Time(*cold, graph=warm, peak=peak, launched=launched)
+
+
+def copies_for(moved: float, device: torch.device) -> int:
+    """On how many inputs to rotate a call that moves so many bytes; one on a CPU."""
+    if device.type != "cuda":
+        return 1
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    return min(MOST, max(2, 1 + math.ceil(CACHES * cache / moved)))
+
+
+@contextmanager
+def stream_aside(device: torch.device) -> Iterator[None]:
+    """Where calls are made ready, run and captured; the current stream waits for it."""
+    if device.type != "cuda":
+        yield
+        return
+    before, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    aside.wait_stream(before)
+    with torch.cuda.stream(aside):
+        yield
+    before.wait_stream(aside)
+
+
+def replays(calls: Sequence[Call], seconds: float) -> list[float]:
+    """Seconds of one call, for each replay of a CUDA graph that holds all of `calls`.
+
+    Raises RuntimeError where they cannot be captured.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        for call in calls:
+            call()
+    return [each / len(calls) for each in _repeated(lambda: _events(graph.replay), seconds)]
 
 
 def _repeated(once: Callable[[], float], seconds: float) -> list[float]:
@@ -55,15 +112,16 @@ def _repeated(once: Callable[[], float], seconds: float) -> list[float]:
     return times
 
 
-def _wall(call: Callable[[], Any]) -> float:
+def _wall(call: Call) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def _events(call: Callable[[], Any], flush: torch.Tensor) -> float:
-    flush.zero_()
+def _events(call: Call) -> float:
+    """Device time of what the call launches: the device sleeps until the host is done launching."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(SLEEP)
     start.record()
     call()
     end.record()
@@ -71,34 +129,34 @@ def _events(call: Callable[[], Any], flush: torch.Tensor) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def replayed(call: Callable[[], Any], seconds: float) -> float:
-    """Seconds of one call replayed from a CUDA graph, on the current device.
+def _one_by_one(calls: Sequence[Call], device: torch.device, seconds: float) -> list[float]:
+    """Each call after the caches were overwritten."""
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    flush = torch.empty(CACHES * cache // 4, dtype=torch.int32, device=device)
 
-    Raises RuntimeError where the call cannot be captured.
-    """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
+    def once() -> float:
+        flush.zero_()
+        return _events(calls[0])
+
+    return _repeated(once, seconds)
+
+
+def _in_a_row(calls: Sequence[Call], seconds: float) -> float:
+    """Seconds of one call among IN_A_GRAPH or more, launches included: the median of rows."""
+    row = list(calls) * math.ceil(IN_A_GRAPH / len(calls))
+
+    def once() -> float:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for call in row:
             call()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(IN_A_GRAPH):
-            call()
-    return sorted(_repeated(lambda: _timed_replay(graph), seconds))[0] / IN_A_GRAPH
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) / len(row)
+
+    return _quantiles(_repeated(once, seconds))[0]
 
 
-def _timed_replay(graph: torch.cuda.CUDAGraph) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    graph.replay()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
-
-
-def _peak(call: Callable[[], Any]) -> int:
+def _peak(call: Call) -> int:
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

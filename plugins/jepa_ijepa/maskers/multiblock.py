@@ -139,7 +139,7 @@ class Multiblock:
         own = 1 << torch.arange(self.config.targets, starts.shape[1])[:, None]
         return (covered & (own | ((1 << hidden) - 1))) == own
 
-    def _failed(self, visible: Tensor) -> Tensor:
+    def _failures(self, visible: Tensor) -> Tensor:
         """int64 [n]: the samples with a context of `min_keep` tokens or fewer."""
         return (visible.sum(-1) <= self.config.min_keep).any(1).nonzero()[:, 0]
 
@@ -148,58 +148,58 @@ class Multiblock:
     ) -> None:
         """Places failed samples anew, in place; what is left goes to opposite corners, which is valid."""
         for _ in range(RETRIES):
-            failed = self._failed(visible)
+            failed = self._failures(visible)
             if not failed.numel():
                 return
             starts[failed] = blocks.place(self.target_law.places(grid, sizes[failed]), generator)
             visible[failed] = self._visible(grid, starts[failed], sizes[failed], self.config.targets)
-        failed, targets = self._failed(visible), self.config.targets
+        failed, targets = self._failures(visible), self.config.targets
         sizes[failed, :targets] = sizes[failed, :1]
         last = self.target_law.places(grid, sizes[failed]) - 1
         far = torch.randint(2, (len(failed), 1, len(grid)), generator=generator)
         starts[failed] = torch.cat([last[:, :targets] * far, last[:, targets:] * (1 - far)], 1)
         visible[failed] = self._visible(grid, starts[failed], sizes[failed], targets)
-        assert not self._failed(visible).numel(), "check() foresees every size that can be drawn"
+        assert not self._failures(visible).numel(), "check() foresees every size that can be drawn"
 
     def _drop(self, grid: Grid, sizes: Tensor, starts: Tensor, visible: Tensor, generator: Generator) -> None:
         """The official rule, in place: contexts anew, one target fewer taken out after every 20 failures."""
         targets = self.config.targets
         for attempt in range(1, RETRIES * targets + 1):
-            failed = self._failed(visible)
+            failed = self._failures(visible)
             if not failed.numel():
                 return
             places = self.target_law.places(grid, sizes[failed, targets:])
             starts[failed, targets:] = blocks.place(places, generator)
             hidden = targets - attempt // RETRIES
             visible[failed] = self._visible(grid, starts[failed], sizes[failed], hidden)
-        assert not self._failed(visible).numel(), "check() foresees every size that can be drawn"
+        assert not self._failures(visible).numel(), "check() foresees every size that can be drawn"
 
     def _target_sets(self, grid: Grid, starts: Tensor, sizes: Tensor) -> tuple[IndexSet, ...]:
         starts, sizes = starts[:, : self.config.targets], sizes[:, : self.config.targets]
         if self.config.sizes == "batch":
             index = blocks.tokens_of(grid, starts, sizes[0, 0])
-            return tuple(IndexSet.from_dense(one) for one in index.unbind(1))
+            return tuple(IndexSet.from_dense(tokens) for tokens in index.unbind(1))
         covered = blocks.cover(grid, starts, sizes)
         return tuple(IndexSet.from_mask((covered >> j & 1).bool()) for j in range(self.config.targets))
 
     def _require_valid(self, grid: Grid, targets: np.ndarray, contexts: np.ndarray) -> None:
         """Raises UserError unless each target size [n, R] leaves enough of each context size [n, R]."""
-        low, where = self.config.min_keep, f"masker multiblock: on {blocks.described(grid)}"
+        low, where = self.config.min_keep, f"masker multiblock: on {blocks.grid_text(grid)}"
         lower = " or lower min_keep" if low else ""
         needs = f"min_keep {low} needs more than {low}"
         small = targets[targets.prod(1).argmin()]
         if small.prod() <= low:
             raise UserError(
-                f"{where} target_scale {list(self.config.target_scale)} gives blocks of {blocks.by(small)} = "
-                f"{small.prod()} tokens; {needs}. Raise target_scale{lower}"
+                f"{where} target_scale {list(self.config.target_scale)} gives blocks of "
+                f"{blocks.size_text(small)} = {small.prod()} tokens; {needs}. Raise target_scale{lower}"
             )
         visible = self._most_visible(grid, targets, contexts)
         target, context = np.unravel_index(visible.argmin(), visible.shape)
         if visible[target, context] <= low:
             raise UserError(
-                f"{where} a context block of {blocks.by(contexts[context])} beside a target block of "
-                f"{blocks.by(targets[target])} keeps at most {visible[target, context]} tokens; {needs}. "
-                f"Lower target_scale{',' if low else ' or'} raise context_scale{lower}"
+                f"{where} a context block of {blocks.size_text(contexts[context])} beside a target block of "
+                f"{blocks.size_text(targets[target])} keeps at most {visible[target, context]} tokens; "
+                f"{needs}. Lower target_scale{',' if low else ' or'} raise context_scale{lower}"
             )
 
     def _most_visible(self, grid: Grid, targets: np.ndarray, contexts: np.ndarray) -> np.ndarray:

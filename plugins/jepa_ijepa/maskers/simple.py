@@ -44,8 +44,8 @@ class Block:
         blocks.require_rank("block", grid)
         if self.law.reachable(grid).prod(1).max() == grid_size(grid):
             raise UserError(
-                f"masker block: on {blocks.described(grid)} scale {list(self.config.scale)} gives a block of "
-                f"{blocks.by(grid)}, the whole grid; the context needs at least 1 token. Lower scale"
+                f"masker block: on {blocks.grid_text(grid)} scale {list(self.config.scale)} gives a block of "
+                f"{blocks.size_text(grid)}, the whole grid; the context needs at least 1 token. Lower scale"
             )
         self._checked.add(grid)
 
@@ -79,7 +79,7 @@ class Random:
         blocks.require_rank("random", grid)
         if grid_size(grid) < 2:
             raise UserError(
-                f"masker random: on {blocks.described(grid)} nothing can be both seen and predicted; "
+                f"masker random: on {blocks.grid_text(grid)} nothing can be both seen and predicted; "
                 "expected at least 2 tokens"
             )
 
@@ -114,7 +114,7 @@ class Rasterised:
         blocks.require_rank("rasterised", grid)
         if min(grid[-2:]) < 2:
             raise UserError(
-                f"masker rasterised: {blocks.described(grid)} cannot be cut into quadrants; "
+                f"masker rasterised: {blocks.grid_text(grid)} cannot be cut into quadrants; "
                 "expected at least 2 tokens along each axis of space"
             )
 

@@ -61,7 +61,7 @@ class Union:
         visible, predicted = self.counts(grid)
         if min(visible, predicted) < 1 or visible + predicted > grid_size(grid):
             raise UserError(
-                f"masker union: on {blocks.described(grid)} context {self.config.context} and target "
+                f"masker union: on {blocks.grid_text(grid)} context {self.config.context} and target "
                 f"{self.config.target} come to {visible} and {predicted} tokens; expected at least 1 each "
                 f"and at most {grid_size(grid)} together"
             )

@@ -59,16 +59,16 @@ class Multiblock3d:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.laws = {name: self._law(pair) for name, pair in config.pairs.items()}
+        self.samplers = {name: self._sampler(pair) for name, pair in config.pairs.items()}
         self._checked: set[Grid] = set()
 
     def check(self, grid: Grid) -> None:
         """Raises UserError where a block can be as large as the grid."""
         blocks.require_rank("multiblock3d", grid)
-        for name, law in self.laws.items():
-            if law.reachable(grid).prod(1).max() == grid_size(grid):
+        for name, sampler in self.samplers.items():
+            if sampler.reachable(grid).prod(1).max() == grid_size(grid):
                 raise UserError(
-                    f"masker multiblock3d: on {blocks.described(grid)} a block of the pair {name!r} can be "
+                    f"masker multiblock3d: on {blocks.grid_text(grid)} a block of the pair {name!r} can be "
                     f"the whole grid, and nothing is left to see; lower pairs.{name}.scale or time_scale"
                 )
         self._checked.add(grid)
@@ -81,28 +81,28 @@ class Multiblock3d:
         grid = tuple(grid)
         if grid not in self._checked:
             self.check(grid)
-        sets = [self._sets(name, grid, batch_size, generator) for name in self.laws]
+        sets = [self._sets(name, grid, batch_size, generator) for name in self.samplers]
         contexts, targets = zip(*sets, strict=True)
         return MaskPlan(contexts, targets, tuple((pair, pair) for pair in range(len(sets))))
 
     def _sets(
         self, name: str, grid: Grid, batch_size: int, generator: Generator
     ) -> tuple[IndexSet, IndexSet]:
-        hidden = self._hidden(name, grid, batch_size, generator)
+        hidden = self._draw_hidden(name, grid, batch_size, generator)
         sets = IndexSet.from_mask(~hidden), IndexSet.from_mask(hidden)
         if self.config.truncate == "none":
             return sets
-        context, target = (blocks.truncate([one], self.config.truncate, generator)[0] for one in sets)
+        context, target = (blocks.truncate([tokens], self.config.truncate, generator)[0] for tokens in sets)
         return context, target
 
-    def _hidden(self, name: str, grid: Grid, batch_size: int, generator: Generator) -> Tensor:
+    def _draw_hidden(self, name: str, grid: Grid, batch_size: int, generator: Generator) -> Tensor:
         """bool [B, N]: the union of a pair's blocks, never the whole grid.
 
         Where it is, a sample's blocks are placed anew; after 20 failures all lie on the first.
         """
-        law, count = self.laws[name], self.config.pairs[name].blocks
-        sizes = law.draw(grid, 1, generator).expand(batch_size, count, -1)
-        places = law.places(grid, sizes)
+        sampler, count = self.samplers[name], self.config.pairs[name].blocks
+        sizes = sampler.draw(grid, 1, generator).expand(batch_size, count, -1)
+        places = sampler.places(grid, sizes)
         starts = blocks.place(places, generator)
         hidden = blocks.cover(grid, starts, sizes) != 0
         for attempt in range(1, RETRIES + 2):
@@ -117,7 +117,7 @@ class Multiblock3d:
             hidden[failed] = blocks.cover(grid, starts[failed], sizes[failed]) != 0
         return hidden
 
-    def _law(self, pair: BlockPair) -> BlockSampler:
+    def _sampler(self, pair: BlockPair) -> BlockSampler:
         return BlockSampler(
             scale=pair.scale,
             aspect=pair.aspect,

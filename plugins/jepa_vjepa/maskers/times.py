@@ -34,7 +34,7 @@ class Tube:
         _require_clip("tube", grid)
         if grid[1] * grid[2] < 2:
             raise UserError(
-                f"masker tube: on {blocks.described(grid)} no place can be hidden and another seen; "
+                f"masker tube: on {blocks.grid_text(grid)} no place can be hidden and another seen; "
                 "expected at least 2 places in space"
             )
 
@@ -67,7 +67,7 @@ class Causal:
         _require_clip("causal", grid)
         if grid[0] < 2:
             raise UserError(
-                f"masker causal: on {blocks.described(grid)} nothing comes later; expected at least 2 times"
+                f"masker causal: on {blocks.grid_text(grid)} nothing comes later; expected at least 2 times"
             )
 
     def __call__(self, grid: Grid, batch_size: int, generator: Generator, progress: float = 0.0) -> MaskPlan:

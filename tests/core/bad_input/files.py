@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -29,15 +30,44 @@ RECIPES = {
     "section.toml": 'extends = "tiny.toml"\n[maskr]\nname = "random"\n',
     "setting.toml": 'extends = "tiny.toml"\n[train]\nstep = 3\n',
     "array.toml": 'extends = "tiny.toml"\n[[masker]]\nname = "random"\n',
+    "deep.toml": f"a = {'[' * 5000}{']' * 5000}",
+    "deep_table.toml": f'extends = "tiny.toml"\nencoder.x = {"{a = " * 40}1{"}" * 40}',
+    "long_key.toml": f"{'.'.join(['a'] * 50_000)} = 1",
+    "quoted_key.toml": "x = {" + ".".join(['"a"'] * 60) + " = 1}",
+    "digits.toml": f'extends = "tiny.toml"\nseed = {"1" * 5000}',
+    "huge.toml": f'extends = "tiny.toml"\n[train]\nsteps = {10**30}\n',
+    "nul.toml": 'extends = "tiny.toml"\n[data]\npath = "a\\u0000b"\n',
+    "nul_byte.toml": 'extends = "tiny.toml"\n[data]\npath = "a\0b"\n',
+    "coloured.toml": 'extends = "tiny.toml"\nname = "a\\u001b[31m"\n',
+    "coloured_section.toml": 'extends = "tiny.toml"\n"a\\u001b]0;title\\u0007" = 3\n',
+    "utf16.toml": "seed = 3".encode("utf-16"),
+    "no_knn.toml": 'extends = "tiny.toml"\nprobes.knn = false\n[train]\neval_every = 1\n',
+    "no_such_probe.toml": 'extends = "tiny.toml"\nprobes.linaer = false\n',
+    "on_pipe.toml": 'extends = "pipe.toml"',
+    "circle_by_link.toml": 'extends = "up/circle_by_link.toml"',
     "titled.toml": 'extends = "tiny.toml"\nname = ["a"]\n',
     "nameless.toml": '[data]\npath = "tiny.npz"\n',
     "no_encoder.toml": '[data]\nname = "npz"\npath = "tiny.npz"\n',
     "no_masker.toml": 'extends = "no_encoder.toml"\nencoder = "official_tiny"\npredictor = "vit_predictor"\n',
 }
 
+LINKS = {
+    "dangling.toml": "nowhere.toml",
+    "looping.toml": "looping.toml",
+    "device.toml": "/dev/zero",
+    "up": ".",
+}
+
 
 def write_recipes(folder: Path) -> None:
-    """Recipes that are not TOML, or not recipes; `endless.toml` does not say how long to train."""
+    """Recipes that are not TOML, not recipes, or not files; `endless.toml` has no length of training."""
+    os.mkfifo(folder / "pipe.toml")
+    for name, target in LINKS.items():
+        (folder / name).symlink_to(target)
+    with (folder / "long.toml").open("wb") as file:
+        file.truncate(100 * 2**20)
+    for number in range(20):
+        (folder / f"chain{number}.toml").write_text(f'extends = "chain{number + 1}.toml"', encoding="utf-8")
     for name, text in RECIPES.items():
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     (folder / "folder.toml").mkdir()

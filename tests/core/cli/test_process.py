@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jepa_core.cli import process
-from jepa_core.cli.console import Printer, out
+from jepa_core.cli.console import Printer, out, print_json
 from jepa_core.errors import UserError
 
 
@@ -111,3 +112,10 @@ def test_control_characters_are_printed_as_escapes_and_names_between_colons_stay
 ) -> None:
     out.print("a \x1b[31mred\x07 :cat: \x9b2J\nnext", markup=False, soft_wrap=True)
     assert capsys.readouterr().out == "a \\x1b[31mred\\x07 :cat: \\x9b2J\nnext\n"
+
+
+def test_json_is_ascii_and_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"ü\x9b": [float("nan"), (1.5, float("-inf"))], "b": {"c": True}})
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    assert json.loads(printed) == {"ü\x9b": [None, [1.5, None]], "b": {"c": True}}

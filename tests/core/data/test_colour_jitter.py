@@ -13,7 +13,15 @@ from torchvision.transforms.v2 import functional as F
 
 from jepa_core.data import TransformSettings, train_transform
 from jepa_core.data.batched_transforms import augment
-from jepa_core.data.colour_jitter import Jitter, blur, blurred, hue, jittered, kernel_size, random_jitter
+from jepa_core.data.colour_jitter import (
+    Jitter,
+    apply_jitter,
+    blur,
+    hue,
+    kernel_size,
+    random_blur,
+    random_jitter,
+)
 
 THEIRS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 
@@ -49,7 +57,7 @@ def of_torchvision(image: Tensor, jitter: Jitter, row: int) -> Tensor:
 def test_a_batch_equals_torchvision_image_by_image_at_given_factors() -> None:
     jitter, before = every_order(), images(48)
     expected = [of_torchvision(image, jitter, row) for row, image in enumerate(before)]
-    torch.testing.assert_close(jittered(before.clone(), jitter), torch.stack(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(apply_jitter(before.clone(), jitter), torch.stack(expected), atol=1e-5, rtol=0)
 
 
 def test_it_equals_torchvision_on_8_bits_but_for_the_rounding() -> None:
@@ -57,7 +65,7 @@ def test_it_equals_torchvision_on_8_bits_but_for_the_rounding() -> None:
     jitter = every_order()
     levels = (images(48) * 255).to(torch.uint8)
     expected = torch.stack([of_torchvision(image, jitter, row) for row, image in enumerate(levels)])
-    away = (jittered(levels / 255, jitter) * 255 - expected).abs()
+    away = (apply_jitter(levels / 255, jitter) * 255 - expected).abs()
     assert away.median() < 2
     assert away.quantile(0.99) < 6
 
@@ -105,7 +113,7 @@ def test_blur_equals_torchvision_image_by_image(kernel: int) -> None:
 
 def test_a_share_of_the_images_is_blurred_each_by_its_own_width() -> None:
     one = images(6)[5:].expand(2000, -1, -1, -1)
-    out = blurred(one.clone(), TransformSettings(blur=0.25), seeded())
+    out = random_blur(one.clone(), TransformSettings(blur=0.25), seeded())
     changed = (out - one).abs().amax((1, 2, 3)) > 0
     assert 0.2 < changed.float().mean() < 0.27, "widths near 0.1 change nothing that a float shows"
     assert len(out[changed][:, 0, 2, 2].unique()) > 200

@@ -176,6 +176,7 @@ def test_a_name_that_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path)
     message(name, tmp_path / "made", format="timm", overrides=["encoder.model=vit_tiny_patch16_224"])
+    message(name, tmp_path / "made")
 
 
 def as_dinov2(vit: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -10,6 +10,8 @@ import pytest
 
 from jepa_core import ComponentSettings, UserError, hookimpl, load_recipe, plugins
 from jepa_core.recipes import Recipe, names, read
+from jepa_core.recipes.annotate import Head, to_commented_toml
+from jepa_core.recipes.toml_text import TooDeep, parse
 
 Write = Callable[..., Path]
 
@@ -246,3 +248,78 @@ def test_every_shipped_recipe_resolves_and_survives_being_written(name: str, wri
     assert load_recipe(write(recipe.to_toml())) == recipe
     head = names()[name].read_text(encoding="utf-8").splitlines()[0]
     assert head.startswith(f"# {name}: "), "the first line says what the recipe is: `jepa recipes` shows it"
+
+
+@pytest.mark.parametrize("where", ["file", "override", "base", "two below"])
+def test_a_probe_that_is_there_by_default_can_be_taken_out(
+    tiny_recipe: Path, write: Write, where: str
+) -> None:
+    text = f'extends = "{tiny_recipe}"\n'
+    removed = text + "probes.linear = false\n"
+    recipe = {
+        "file": lambda: load_recipe(write(removed)),
+        "override": lambda: load_recipe(write(text), "probes.linear=false"),
+        "base": lambda: (write(removed, "base"), load_recipe(write('extends = "base.toml"\n')))[1],
+        "two below": lambda: (
+            write(removed, "base"),
+            write('extends = "base.toml"\n', "middle"),
+            load_recipe(write('extends = "middle.toml"\n[probes.knn]\nk = 4\n')),
+        )[-1],
+    }[where]()
+    assert set(recipe.probes) == {"knn"}
+    assert load_recipe(write(recipe.to_toml(), "written")) == recipe, "it stays out when it is read again"
+    commented = to_commented_toml(recipe, Head())
+    assert load_recipe(write(commented, "commented")).probes == recipe.probes
+
+
+def test_a_probe_comes_back_and_a_term_goes(tiny_recipe: Path, write: Write) -> None:
+    base = write(f'extends = "{tiny_recipe}"\nprobes.linear = false\nterms.spread = "l1"\n', "base")
+    assert set(load_recipe(base, "probes.linear=linear").probes) == {"knn", "linear"}
+    assert load_recipe(base, "terms.spread=false").terms == {}
+    assert "spread" in load_recipe(base).terms
+
+
+def test_what_a_swap_drops_is_logged_once_with_what_was_set(
+    tiny_recipe: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = write(
+        f'extends = "{tiny_recipe}"\n[masker]\ntargets = 3\nmin_keep = 0\n[terms.a]\nname = "smooth_l1"\n'
+        "beta = 2.0\nweight = 0.5\n"
+    )
+    with caplog.at_level("WARNING", "jepa.recipes"):
+        load_recipe(base, "masker=random", "terms.a.name=l1", "terms.a.weight=1.0")
+        assert [record.message for record in caplog.records] == [
+            "a swapped component starts from its own defaults: masker multiblock → random without "
+            "targets = 3; terms.a smooth_l1 → l1 without beta = 2.0"
+        ], "min_keep is the default, weight is set anew"
+        caplog.clear()
+        load_recipe(base, "masker.targets=2", "objective=l1")
+        load_recipe(base, "masker.name=multiblock")
+        load_recipe(tiny_recipe, "masker=random")
+        assert caplog.records == []
+
+
+@pytest.mark.usefixtures("two_maskers")
+def test_what_a_swap_carries_is_not_dropped(
+    tiny_recipe: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = write(f'extends = "{tiny_recipe}"\nmasker = {{name = "old", image_size = 32}}')
+    with caplog.at_level("WARNING", "jepa.recipes"):
+        load_recipe(base, "masker.name=new")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 40 + "]" * 40, "a = " + "{b = " * 40 + "1" + "}" * 40, ".".join("abc" * 20) + " = 1"],
+)
+def test_what_nests_too_deep_is_refused_before_it_costs_anything(text: str) -> None:
+    with pytest.raises(TooDeep):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["x = [" + "0.5, " * 200 + "]", 'x = "' + "word " * 99 + '"', "[a.b.c.d]\ne=1"]
+)
+def test_long_lists_and_texts_are_not_deep(text: str) -> None:
+    assert parse(text)

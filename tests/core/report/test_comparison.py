@@ -305,3 +305,11 @@ def test_a_folder_without_runs_is_an_error(jepa: Callable[..., Said], tmp_path: 
     answer = jepa("report", tmp_path)
     assert answer.code == 2
     assert "is not a run: it holds no recipe.toml, and there are no runs in it" in answer.err
+
+
+def test_a_run_named_beside_its_folder_is_taken_once(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "runs", count=3, steps=3)
+    assert len(read_runs([runs[0], tmp_path / "runs"])[0]) == 3
+    assert len(read_runs([tmp_path / "runs", runs[0]])[0]) == 3
+    with pytest.raises(UserError, match=f"the same run is named twice: {runs[0]}, {runs[0]}$"):
+        read_runs([runs[0], runs[1], runs[0]])

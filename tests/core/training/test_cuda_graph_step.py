@@ -19,7 +19,7 @@ from torch import Tensor
 
 from jepa_core import UserError, build_model, load_recipe, sample_masks, training_step
 from jepa_core.training.cuda_graph_step import CudaGraphStep
-from jepa_core.training.cuda_graphs import WARM
+from jepa_core.training.cuda_graphs import WARM, SharedPlaces
 from jepa_core.training.step import TrainingStep
 from jepa_core.training.step_guard import StepRefused
 from jepa_core.types import Batch, MaskPlan
@@ -130,6 +130,33 @@ def test_what_is_handed_on_has_no_filler(tiny_recipe: Path) -> None:
     assert [t.at.valid for t in (*output.step.predictions, *output.step.contexts)] == [None] * 5
     expected = sum(s.total for s in plan.contexts) / 8 / len(plan.contexts)
     assert output.metrics["context_tokens"] == expected
+
+
+def test_features_are_handed_on_in_the_same_memory_and_new_graphs_are_logged(
+    tiny_recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "jepa.cuda_graph")
+    step, _ = stepper(tiny_recipe, True)
+    seen = set()
+    while step.done < STEPS:
+        output = step.accumulate([batch(step)])
+        features = (*output.step.predictions, *output.step.contexts)
+        seen.add(tuple(tokens.values.data_ptr() for tokens in features))
+    assert len(seen) == 1
+    said = [record.getMessage() for record in caplog.records if record.name == "jepa.cuda_graph"]
+    assert len(said) == len(step._graphs)
+    assert said[0].startswith("step 0: graph 1 is recorded, for sets of (")
+
+
+def test_a_shared_place_holds_what_was_handed_on_last() -> None:
+    places = SharedPlaces(headroom=2.0)
+    first = places(0, torch.ones(4, 3))
+    larger = places(0, torch.arange(18.0).view(6, 3))
+    assert first.data_ptr() == larger.data_ptr() != places(1, torch.ones(2)).data_ptr()
+    assert torch.equal(larger, torch.arange(18.0).view(6, 3))
+    beyond = places(0, torch.zeros(9, 3))
+    assert beyond.data_ptr() != larger.data_ptr(), "graphs that are there still write to the first"
+    assert torch.equal(larger, torch.arange(18.0).view(6, 3))
 
 
 def test_a_step_that_is_not_finite_changes_no_weight_and_is_found_when_a_line_is_logged(
@@ -267,7 +294,7 @@ def test_a_condition_that_is_no_tensor_is_refused(tiny_recipe: Path, condition: 
     step = stepper(tiny_recipe, True)[0]
     images, plan = batch(step)
     with pytest.raises(
-        UserError, match="carries tensors alone, and batch.condition holds a (str|float|object);"
+        UserError, match=r"carries tensors alone, and batch\.condition holds a (str|float|object);"
     ):
         step.accumulate([(with_all(images, 0, condition), plan)])
 

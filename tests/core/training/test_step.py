@@ -172,7 +172,7 @@ def test_other_parameters_are_a_part_of_their_own(tiny_recipe: Path) -> None:
     parts = clip_parts(step.model, "by_part")
     assert list(parts) == ["encoder", "predictor", "others"]
     trainable = [p for p in step.model.parameters() if p.requires_grad]
-    assert sorted(map(id, sum(parts.values(), []))) == sorted(map(id, trainable)), "each once"
+    assert sorted(id(p) for part in parts.values() for p in part) == sorted(map(id, trainable)), "each once"
     assert all(any(p is q for q in parts["encoder"]) for p in step.model.encoder.blocks[0].parameters())
 
 

@@ -1,7 +1,6 @@
 """The Triton attention, run by Triton's interpreter, against float64: both paths, every dtype and width."""
 
 import dataclasses
-from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from jepa_kernels import Layout, block_attention, explain
 from jepa_kernels import triton_attention_general as general
 from jepa_kernels import triton_attention_short as short
+from jepa_kernels.readers import readers_of
 from jepa_kernels.triton_attention import INTERPRETED
 from jepa_kernels.triton_attention_parts import LOG2E
 from tests.kernels.attention_cases import DTYPES, assert_within_budget, both_ways, fresh, packed, truth
@@ -58,7 +58,17 @@ def test_error_is_within_the_budget(name, dtype):
     budget(*fresh(LAYOUTS[name], dtype, heads=2, width=32), LAYOUTS[name])
 
 
-@pytest.mark.parametrize("width", [8, 16, 24, 64, 80, 88, 128])
+EVERY_CLASS = [129, 0, 64, 256, 1, 128, 65, 257]
+"""Around each bound of a class, so that all launches of a batch have work, and none in order."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", [24, 64, 80])
+def test_every_class_of_lengths_in_one_batch(width, dtype):
+    budget(*fresh(packed(EVERY_CLASS), dtype, heads=1, width=width), packed(EVERY_CLASS))
+
+
+@pytest.mark.parametrize("width", [8, 16, 24, 40, 64, 72, 80, 88, 128])
 @pytest.mark.parametrize("name", ["short", "shared"])
 def test_every_head_width(name, width):
     budget(*fresh(LAYOUTS[name], torch.float32, heads=1, width=width), LAYOUTS[name])
@@ -114,7 +124,9 @@ def test_rows_without_keys_give_zero_and_take_no_gradient():
 
 
 @pytest.mark.usefixtures("_poisoned_memory")
-@pytest.mark.parametrize("layout", [*LAYOUTS.values(), NO_KEYS], ids=[*LAYOUTS, "no keys"])
+@pytest.mark.parametrize(
+    "layout", [*LAYOUTS.values(), NO_KEYS, packed(EVERY_CLASS)], ids=[*LAYOUTS, "no keys", "every class"]
+)
 def test_uninitialised_memory_is_never_read(layout):
     assert bool(torch.empty(4).isnan().all())
     for part in both_ways(*fresh(layout, torch.float32, heads=1), layout, "triton"):
@@ -128,22 +140,46 @@ def test_two_runs_are_bitwise_equal(name):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def rows_of(lengths, index):
+    """The packed rows of one sequence."""
+    start = sum(lengths[:index])
+    return torch.arange(start, start + lengths[index])
+
+
+@pytest.mark.parametrize(("width", "dtype"), [(24, torch.float16), (80, torch.float16), (32, torch.float32)])
+def test_bits_depend_on_a_sequences_own_length_alone(width, dtype):
+    """Alone, and among all others, in one order and another, a sequence is computed the same way."""
+    qkv, grad = fresh(packed(EVERY_CLASS), dtype, heads=1, width=width)
+    together = both_ways(qkv, grad, packed(EVERY_CLASS), "triton")
+    places = [rows_of(EVERY_CLASS, index) for index in range(len(EVERY_CLASS))]
+    backwards = torch.cat(places[::-1])
+    moved = both_ways(qkv[backwards], grad[backwards], packed(EVERY_CLASS[::-1]), "triton")
+    assert all(torch.equal(a[backwards], b) for a, b in zip(together, moved, strict=True))
+    for length, rows in zip(EVERY_CLASS, places, strict=True):
+        alone = both_ways(qkv[rows], grad[rows], packed([length]), "triton")
+        assert all(torch.equal(a[rows], b) for a, b in zip(together, alone, strict=True)), length
+
+
+@pytest.mark.parametrize("width", [24, 64])
+def test_bounds_on_lengths_do_not_change_a_bit(width):
+    """What the caller says of the longest chooses launches, and none decides how a sequence is computed."""
+    lengths = [9, 64, 70]
+    qkv, grad = fresh(packed(lengths), torch.float16, heads=1, width=width)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    layouts = [Layout.packed(offsets, max_len=bound) for bound in (70, 128, 200, 600)]
+    layouts += [dataclasses.replace(layouts[0], min_len=2), dataclasses.replace(layouts[2], min_len=2)]
+    first, *others = [both_ways(qkv, grad, layout, "triton") for layout in layouts]
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("lengths", [[9, 4, 21, 30], [9, 4, 130, 21]], ids=["short", "long"])
-def test_a_sequence_is_bitwise_the_same_among_any_neighbours(lengths):
-    """Alone with the longest, in another order, and beside NaN. (The longest chooses the tiles.)"""
+def test_a_neighbour_full_of_nan_does_not_leak(lengths):
     qkv, grad = fresh(packed(lengths), torch.float32, heads=1)
     together = both_ways(qkv, grad, packed(lengths), "triton")
-    pieces = [slice(a, b) for a, b in pairwise([0, *torch.tensor(lengths).cumsum(0).tolist()])]
-    longest = lengths.index(max(lengths))
-    for index in (0, 3 if longest != 3 else 2):
-        order = [longest, index]
-        rows = torch.cat([torch.arange(pieces[i].start, pieces[i].stop) for i in order])
-        other = packed([lengths[i] for i in order])
-        moved = both_ways(qkv[rows], grad[rows], other, "triton")
-        assert all(torch.equal(a[rows], b) for a, b in zip(together, moved, strict=True))
-    qkv[pieces[1]] = float("nan")
-    others = torch.cat([torch.arange(p.start, p.stop) for i, p in enumerate(pieces) if i != 1])
+    qkv[rows_of(lengths, 1)] = float("nan")
+    others = torch.cat([rows_of(lengths, index) for index in (0, 2, 3)])
     spoiled = both_ways(qkv, grad, packed(lengths), "triton")
     assert all(torch.equal(a[others], b[others]) for a, b in zip(together, spoiled, strict=True))
 
@@ -158,10 +194,12 @@ def test_a_bound_on_the_longest_may_be_loose():
 
 
 def test_both_paths_agree():
+    """The same sequences, which the general kernels take where the layout does not say that it is plain."""
     qkv, grad = fresh(LAYOUTS["short"], torch.float32)
-    wide = dataclasses.replace(LAYOUTS["short"], max_len=200)
+    seg = LAYOUTS["short"].seg
+    other = dataclasses.replace(LAYOUTS["short"], plain=False, readers=readers_of(seg, len(qkv)))
     for a, b in zip(
-        both_ways(qkv, grad, LAYOUTS["short"], "triton"), both_ways(qkv, grad, wide, "triton"), strict=True
+        both_ways(qkv, grad, LAYOUTS["short"], "triton"), both_ways(qkv, grad, other, "triton"), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6)
 
@@ -209,9 +247,9 @@ def test_what_it_cannot_take_is_said(dtype, width, message):
 
 
 @triton.jit
-def unmasked(q, k, valid, scale, PRECISION: tl.constexpr):
-    """`scores_of` without its mask."""
-    return tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2E)
+def unmasked(q, k, valid, scale, REST: tl.constexpr, PRECISION: tl.constexpr):
+    """`scores_of` without its mask, for heads of one part."""
+    return tl.dot(q[0], tl.trans(k[0]), input_precision=PRECISION) * (scale * LOG2E)
 
 
 @pytest.mark.parametrize("name", ["short", "shared, long"])

@@ -45,14 +45,22 @@ def test_many_layouts_in_one_graph(layouts, backend):
 def test_the_short_operation_passes_opcheck():
     layout = SHORT[0]
     qkv, _ = fresh(layout, torch.float32, heads=1, width=16)
-    found = opcheck(short_attention, (qkv.requires_grad_(), layout.seg, layout.max_len, 0.2))
+    found = opcheck(short_attention, (qkv.requires_grad_(), layout.seg, layout.min_len, layout.max_len, 0.2))
     assert set(found.values()) == {"SUCCESS"}
+
+
+def test_the_general_operation_passes_opcheck_on_plain_sequences():
+    layout = packed([150, 131])  # no class takes any, so that all of LSE is written
+    qkv, _ = fresh(layout, torch.float32, heads=1, width=16)
+    lengths = (layout.min_len, layout.max_len, layout.max_queries, layout.max_queries)
+    words = (qkv.requires_grad_(), layout.seg, layout.seg, layout.seg, *lengths, True, 0.2)
+    assert set(opcheck(general_attention, words).values()) == {"SUCCESS"}
 
 
 def test_the_general_operation_passes_opcheck():
     layout = SHARED[0]
     readers = layout.readers
     qkv, _ = fresh(layout, torch.float32, heads=1, width=16)
-    lengths = (layout.max_len, layout.max_queries, readers.longest)
+    lengths = (layout.min_len, layout.max_len, layout.max_queries, readers.longest)
     words = (qkv.requires_grad_(), layout.seg, readers.pieces, readers.runs, *lengths, False, 0.2)
     assert set(opcheck(general_attention, words).values()) == {"SUCCESS"}

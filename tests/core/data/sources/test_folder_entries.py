@@ -126,3 +126,13 @@ def test_classes_are_looked_up_in_no_more_time_where_there_are_many() -> None:
     labels = _labels(files, classes, Path("data"))
     assert labels[:3] == [0, 1, 2]
     assert time.monotonic() - before < 10, "a list would take 47 seconds"
+
+
+@pytest.mark.parametrize("name", ["npz", "folder", "webdataset"])
+def test_a_home_folder_that_is_not_known(name: str) -> None:
+    from jepa_core.builtin import jepa_data
+    from jepa_core.settings import parse
+
+    source = jepa_data()[name]
+    with pytest.raises(UserError):
+        source(parse(source.Config, {"name": name, "path": "~nobody-here/x"}, "data")).split("train")

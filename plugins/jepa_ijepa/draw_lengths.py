@@ -1,10 +1,12 @@
-"""Draws the lengths that the attention benchmark uses, by the real maskers, and writes them down.
+"""Draws the sequence lengths of the attention benchmark with the real masker, and writes them to a file.
 
-    python kernels/benchmarks/draw_lengths.py        # writes kernels/jepa_kernels/bench/lengths.json
+    python -m jepa_ijepa.draw_lengths        # writes kernels/jepa_kernels/bench/lengths.json of the checkout
 
 A batch has one size of blocks, so batches differ: of 65 drawn, the one whose contexts hold the median number
 of tokens is kept. jepa_kernels reads the file and so needs no plugin.
 """
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any
 
 import torch
 
+import jepa_kernels.bench
 from jepa_core.types import MaskPlan
 from jepa_ijepa.maskers import Multiblock
 
-FILE = Path(__file__).parents[1] / "jepa_kernels" / "bench" / "lengths.json"
+FILE = Path(jepa_kernels.bench.__file__).with_name("lengths.json")
 DRAWS = 65
 VIDEO = {"targets": 8, "target_scale": 0.15, "context_scale": 1.0}
 SETS: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
@@ -43,12 +46,12 @@ def _lengths(plan: MaskPlan) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = {name: draw(*values) for name, values in SETS.items()}
-    command = "python kernels/benchmarks/draw_lengths.py"
+    batches = {name: draw(*values) for name, values in SETS.items()}
+    command = "python -m jepa_ijepa.draw_lengths"
     FILE.write_text(
         "{\n"
         + f' "command": {json.dumps(command)},\n'
-        + ",\n".join(f" {json.dumps(name)}: {json.dumps(one)}" for name, one in found.items())
+        + ",\n".join(f" {json.dumps(name)}: {json.dumps(batch)}" for name, batch in batches.items())
         + "\n}\n",
         encoding="utf-8",
     )

@@ -1,0 +1,169 @@
+"""Tunes the attention's tiles on this GPU, and chooses by measurement up to where `impl="auto"` takes Triton.
+
+    for line in tuned(record): print(line)      # `kernels/benchmarks/gpu.sh --tune`; then record.write(path)
+
+For each item all candidates are timed by a few replays, the best KEPT by many, twice. A candidate becomes the
+table's row where both runs agree within AGREE, it is faster than the table's own, and its numbers are those
+of the table's own but for rounding. What is written says the day, the device and both times.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from jepa_kernels import triton_attention_table as table
+from jepa_kernels.bench import attention, candidates
+from jepa_kernels.bench.rows import PROBLEMS, Settings
+from jepa_kernels.bench.shapes import Case
+from jepa_kernels.bench.timing import Call, copies_for, replays, stream_aside
+from jepa_kernels.bench.tuned import GENERAL, Item, items, launches
+from jepa_kernels.triton_attention_table import Tiles
+
+KEPT = 4
+AGREE = 0.03
+CLOSE = 5e-3  # relative: two right kernels in bf16 differ by their rounding
+FIRST, SECOND = 0.01, 0.05  # seconds of replays of a candidate, in the two rounds
+BOUNDS = (64, 128, 256, 512)
+PEERS = ("ours: varlen", "SDPA padded, cuDNN", "SDPA padded, flash", "SDPA padded, efficient")
+Timer = Callable[[Sequence[Call], float], float]
+
+
+def on_gpu(calls: Sequence[Call], seconds: float) -> float:
+    """Median seconds of a call with cold caches, over replays of a graph of them."""
+    return median(replays(calls, seconds))
+
+
+def on_cpu(calls: Sequence[Call], seconds: float) -> float:
+    """Seconds of the first call, by the clock: to see that the rest works."""
+    start = time.perf_counter()
+    calls[0]()
+    return time.perf_counter() - start
+
+
+@dataclass
+class Record:
+    """The table's document while it is tuned: `document` is what the file holds."""
+
+    document: dict[str, Any]
+    capability: int
+    device: torch.device
+    timer: Timer = on_gpu
+    samples: int | None = None
+    listed: dict[str, list[Tiles]] = field(default_factory=candidates.read)
+
+    def row(self, width: int) -> dict[str, Any]:
+        """The row of bf16 heads of this width on this card, where it begins as that of the nearest known."""
+        rows = self.document["rows"]
+        if str(self.capability) not in rows:
+            nearest = max(one for one in table.CAPABILITIES if one <= self.capability)
+            rows[str(self.capability)] = json.loads(json.dumps(rows[str(nearest)]))
+        found: dict[str, Any] = rows[str(self.capability)][f"{table.kind(width, 2)} x 2"]
+        return found
+
+    def install(self) -> None:
+        """Makes the operations take the rows of the document from now on."""
+        table.TABLE.update(table.read_table(json.dumps(self.document)))
+
+    def write(self, path: Path) -> None:
+        """Writes the file, a row a line. Raises OSError where it cannot."""
+        path.write_text(written(self.document), encoding="utf-8")
+
+
+def written(document: dict[str, Any]) -> str:
+    """The text of a table's file."""
+    blocks = []
+    for capability, rows in document["rows"].items():
+        lines = ",\n".join(f"   {json.dumps(kind)}: {json.dumps(row)}" for kind, row in rows.items())
+        blocks.append(f'  "{capability}": {{\n{lines}\n  }}')
+    head = [f" {json.dumps(key)}: {json.dumps(document[key])}" for key in ("source", "measured")]
+    return "{\n" + ",\n".join(head) + ',\n "rows": {\n' + ",\n".join(blocks) + "\n }\n}\n"
+
+
+def tuned(record: Record, wanted: Sequence[Item] | None = None) -> Iterator[str]:
+    """Tunes every item, installs and records what won; a line for each, then one for each bound of `auto`."""
+    for item in items(record.samples) if wanted is None else wanted:
+        with stream_aside(record.device):
+            yield _tune(record, item)
+        record.install()
+
+
+def _tune(record: Record, item: Item) -> str:
+    own = item.tiles(record.capability)
+    copies = copies_for(8 * sum(item.lengths) * item.heads * item.width, record.device)
+    made = [launches(item, record.device) for _ in range(copies)]
+    exact = _result(made[0], own)
+    quick: list[tuple[float, Tiles]] = []
+    for tiles in dict.fromkeys([own, *record.listed.get(item.name, [])]):
+        try:
+            if _far(_result(made[0], tiles), exact) < CLOSE:
+                quick.append((record.timer([make(tiles) for make, _ in made], FIRST), tiles))
+        except PROBLEMS:  # does not fit this card
+            continue
+    best = [tiles for _, tiles in sorted(quick, key=lambda one: one[0])[:KEPT]]
+    timed = {t: [record.timer([m(t) for m, _ in made], SECOND) for _ in range(2)] for t in {own, *best}}
+    steady = [t for t, (a, b) in timed.items() if abs(a - b) <= AGREE * min(a, b)]
+    won = min(steady, key=lambda tiles: max(timed[tiles]), default=own)
+    if won != own and max(timed[won]) >= min(timed[own]):
+        won = own
+    _enter(record, item, won, timed[won], timed[own])
+    gained = max(timed[own]) / max(timed[won])
+    return f"{item.name}: {won}, {1e6 * max(timed[won]):.1f} us, {gained:.2f} times as fast as {own}"
+
+
+def _result(made: Any, tiles: Tiles) -> torch.Tensor:
+    make, out = made
+    out.zero_()
+    make(tiles)()
+    found: torch.Tensor = out.to(torch.float32, copy=True)
+    return found
+
+
+def _far(one: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((one - exact).norm() / exact.norm().clamp(min=1e-30))
+
+
+def _enter(record: Record, item: Item, won: Tiles, times: list[float], before: list[float]) -> None:
+    """Puts the tiles into the row, with the day and the seconds of both runs, and of the tiles before."""
+    row = record.row(item.width)
+    if item.keys:
+        row["classes"][str(item.keys)][item.kernel == "short backward"] = str(won)
+    else:
+        row["general"][GENERAL.index(item.kernel)] = str(won)
+    day = time.strftime("%Y-%m-%d")
+    row.setdefault("times", {})[item.name] = {"date": day, "seconds": times, "before": before}
+
+
+def chosen_bounds(record: Record, widths: Sequence[int] = (24, 64, 80), heads: int = 16) -> Iterator[str]:
+    """For each width the longest bound up to which ours beats every peer, forward and backward together."""
+    settings = Settings(record.device, quick=record.samples is not None)
+    for width in widths:
+        row, up_to, said = record.row(width), 0, []
+        for bound in BOUNDS:
+            ratio = _beside_peers(bound, width, heads, settings)
+            said.append(f"{bound}: {ratio:.2f}" if ratio else f"{bound}: no peer")
+            if ratio is None or ratio > 1:
+                break
+            up_to = bound
+        row["taken_up_to"] = up_to
+        day = time.strftime("%Y-%m-%d")
+        row.setdefault("times", {})["auto"] = {"date": day, "over the best peer": said}
+        yield f"D {width}: auto takes triton up to {up_to} keys; time over the best peer's {', '.join(said)}"
+
+
+def _beside_peers(bound: int, width: int, heads: int, settings: Settings) -> float | None:
+    """Our time over the best peer's on sequences of half the bound up to it; None where no peer ran."""
+    generator = torch.Generator().manual_seed(bound)
+    count = 2 if settings.quick else max(16, 16384 // bound)
+    lengths = torch.randint(bound // 2 + 1, bound + 1, (count,), generator=generator).tolist()
+    case, totals = Case("tuning", f"up to {bound}", heads, width, tuple(lengths)), {"ours: triton": 0.0}
+    for row in attention.rows(case, settings, ("ours: triton", *PEERS)):
+        time_of = row.time.median if row.time else float("inf")
+        totals[row.impl] = totals.get(row.impl, 0.0) + time_of
+    best = min((seconds for name, seconds in totals.items() if name in PEERS), default=float("inf"))
+    return None if best == float("inf") else totals["ours: triton"] / best

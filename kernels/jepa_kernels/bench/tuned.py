@@ -1,0 +1,132 @@
+"""What is tuned: one kernel of the attention for one row of the table, on sequences that really come to it.
+
+An item names its row's width, its kernel and its class of lengths, and makes launches of that kernel alone in
+any tiles: on inputs that are rotated, with what the kernels before it would have left.
+
+Axes: T packed rows, S sequences, H heads, D head width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_kernels.bench.shapes import load
+from jepa_kernels.bench.timing import Call
+from jepa_kernels.layout import Layout
+from jepa_kernels.triton_attention_table import Tiles, row_for
+
+GENERAL = ("general forward", "general query_gradient", "general key_gradient")
+HALF = torch.bfloat16
+
+
+@dataclass(frozen=True)
+class Item:
+    """One kernel for one kind of input; `keys`: the bound of its class, 0 for the general kernels."""
+
+    kernel: str
+    keys: int
+    width: int
+    heads: int
+    lengths: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """As in the file of candidates."""
+        return f"D {self.width} {self.kernel} {self.keys or 'any'}"
+
+    def tiles(self, capability: int) -> Tiles:
+        """Those of the table."""
+        row = row_for(self.width, HALF, capability)
+        name = self.kernel.partition(" ")[2]
+        if not self.keys:
+            found: Tiles = getattr(row.general, name)
+            return found
+        one = next(one for one in row.classes if one.keys == self.keys)
+        return one.forward if name == "forward" else one.backward
+
+
+def items(samples: int | None = None) -> list[Item]:
+    """All of them, what matters most first; `samples`: at most so many sequences each."""
+    found = [
+        *_classes("I-JEPA B/16 context", 128, samples),
+        *_classes("I-JEPA H/14 context", 128, samples),
+        *_classes("I-JEPA L/16 predictor", 128, samples),
+        *_classes("I-JEPA H/14 predictor", 256, samples),
+        *_classes("CIFAR T/4 context", 64, samples),
+        *_classes("CIFAR T/4 predictor", 64, samples),
+    ]
+    return found + [
+        Item(kernel, 0, case.width, case.heads, case.lengths[:samples])
+        for case in (load("I-JEPA B/16 target"), load("I-JEPA H/14 target"))
+        for kernel in GENERAL
+    ]
+
+
+def _classes(name: str, keys: int, samples: int | None) -> list[Item]:
+    case, over = load(name), keys // 2
+    lengths = tuple(length for length in case.lengths if over < length <= keys or keys == 64)[:samples]
+    kernels = ("short forward", "short backward")
+    return [Item(kernel, keys, case.width, case.heads, lengths) for kernel in kernels]
+
+
+Launches = Callable[[Tiles], Call]
+
+
+def launches(item: Item, device: torch.device) -> tuple[Launches, Tensor]:
+    """(makes a launch in any tiles, what the launch writes) on one fresh random input."""
+    from jepa_kernels import triton_attention as ops
+    from jepa_kernels import triton_attention_short as short
+
+    layout = Layout.packed(torch.tensor([0, *item.lengths]).cumsum(0)).to(device)
+    qkv = torch.randn(layout.total, 3, item.heads, item.width, device=device).to(HALF)
+    grad, scale = torch.randn_like(qkv[:, 0]), item.width**-0.5
+    if not item.keys:
+        return _general(item, qkv, grad, layout, scale)
+    out = torch.zeros_like(grad if item.kernel == "short forward" else qkv)
+    grid, over = (layout.segments * item.heads,), item.keys // 2 if item.keys > 64 else 0
+    kernel = short.forward_kernel if item.kernel == "short forward" else short.backward_kernel
+    inputs = (qkv,) if item.kernel == "short forward" else (qkv, grad)
+    args = (*inputs, layout.seg, out, item.heads, scale)
+    return (lambda tiles: lambda: ops.launch(kernel, grid, qkv, tiles, *args, OVER=over)), out
+
+
+def _general(item: Item, qkv: Tensor, grad: Tensor, layout: Layout, scale: float) -> tuple[Launches, Tensor]:
+    from jepa_kernels import triton_attention as ops
+    from jepa_kernels import triton_attention_general as general
+
+    numbers, seg, longest = (len(qkv), item.heads, scale), layout.seg, layout.max_len
+    taken = row_for(item.width, HALF).short_up_to  # as the operation has it, so that it is compiled once
+    out, dqkv = torch.zeros_like(grad), torch.zeros_like(qkv)
+    lse = torch.zeros(item.heads, len(qkv), device=qkv.device)
+    stats = torch.zeros_like(lse, dtype=torch.int64)
+
+    def at(kernel: Any, tile: Callable[[Tiles], int], args: Sequence[Any], **more: Any) -> Launches:
+        def in_tiles(tiles: Tiles) -> Call:
+            grid = (layout.segments * item.heads, -(-longest // tile(tiles)))
+            return lambda: ops.launch(kernel, grid, qkv, tiles, *args, *numbers, TAKEN=taken, **more)
+
+        return in_tiles
+
+    run = {
+        "general forward": at(general.forward_kernel, _queries, (qkv, seg, out, lse)),
+        "general query_gradient": at(
+            general.query_gradient_kernel, _queries, (qkv, out, grad, lse, seg, dqkv, stats)
+        ),
+        "general key_gradient": at(
+            general.key_gradient_kernel, _keys, (qkv, grad, stats, seg, seg, dqkv), PLAIN=True
+        ),
+    }
+    for before in GENERAL[: GENERAL.index(item.kernel)]:
+        run[before](row_for(item.width, HALF).general[GENERAL.index(before)])()
+    return run[item.kernel], out if item.kernel == "general forward" else dqkv
+
+
+def _queries(tiles: Tiles) -> int:
+    return tiles.queries
+
+
+def _keys(tiles: Tiles) -> int:
+    return tiles.keys

@@ -1,0 +1,60 @@
+"""The examples for other people's benchmarks: they import, and compute on our cases what they say."""
+
+import importlib
+import sys
+import types
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from jepa_kernels import block_attention
+from jepa_kernels.bench import load
+
+
+def test_attention_gym_masks_each_sequence_for_itself():
+    pytest.importorskip("attn_gym")
+    from kernels.benchmarks import attention_gym
+
+    case = load("CIFAR T/4 context")
+    mask, total = attention_gym.document_mask(case)
+    ends = torch.tensor(case.lengths).cumsum(0)
+    token = torch.randint(total, (200,))
+    other = torch.randint(total, (200,))
+    own = torch.bucketize(token, ends, right=True) == torch.bucketize(other, ends, right=True)
+    none = torch.zeros((), dtype=torch.long)  # batch and head, which the mask does not look at
+    assert torch.equal(mask(none, none, token, other), own)
+    assert {"b", "nh", "s", "d", "mods", "dtype"} == set(attention_gym.settings()[0])
+
+
+def stand_in():
+    """Of `tritonbench.utils.triton_op`: decorators that do nothing, and what an operator is given."""
+    module = types.ModuleType("tritonbench.utils.triton_op")
+    module.BenchmarkOperator = type(
+        "BenchmarkOperator", (), {"device": "cpu", "dtype": torch.float32, "requires_grad": True}
+    )
+    module.BenchmarkOperatorMetrics = object
+    module.register_benchmark = lambda **settings: lambda method: method
+    module.register_metric = lambda **settings: lambda method: method
+    return module
+
+
+def test_the_operator_of_tritonbench_computes_attention_on_our_cases(monkeypatch):
+    """On the package where it is installed, and else on a stand-in: it is on no index."""
+    absent = find_spec("tritonbench") is None
+    if absent:
+        for name in ("tritonbench", "tritonbench.utils"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        monkeypatch.setitem(sys.modules, "tritonbench.utils.triton_op", stand_in())
+    monkeypatch.delitem(sys.modules, "kernels.benchmarks.tritonbench_operator", raising=False)
+    operator = importlib.import_module("kernels.benchmarks.tritonbench_operator")
+    assert operator.Operator.DEFAULT_PRECISION == "bf16"
+    if absent:
+        monkeypatch.setattr(operator, "names", lambda: ["CIFAR T/4 context"])
+        one = operator.Operator()
+        qkv, layout, case = next(iter(one.get_input_iter()))
+        assert one.get_x_val((qkv, layout, case)) == "CIFAR T/4 context"
+        out = one.sdpa(qkv, layout, case)()
+        torch.testing.assert_close(out, block_attention(qkv, layout, impl="matmul"), rtol=1e-5, atol=1e-5)
+        metrics = types.SimpleNamespace(latency=2.0)
+        assert one.gbps(None, (qkv, layout, case), metrics) == 16 * case.numbers() / 2.0 * 1e-6

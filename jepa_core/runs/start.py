@@ -190,8 +190,9 @@ def make_folder(run: Run) -> None:
     try:
         if (run.folder / RECIPE).exists():
             remove_run_files(run.folder)
-        (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)  # its absence tells of a lost disk
-        atomic_write(run.folder / RECIPE, run.recipe.to_toml())
+        run.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(run.folder / RECIPE, run.recipe.to_toml())  # first: with it the folder is a run
+        (run.folder / "checkpoints").mkdir(exist_ok=True)  # its absence tells of a lost disk later
     except OSError as error:
         raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None
 

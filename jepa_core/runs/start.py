@@ -171,6 +171,7 @@ def _check_same_data(run: Run, state: Mapping[str, Any]) -> None:
 
 def rewind_files(run: Run, damages: list[str], changed: list[str]) -> None:
     """Makes the folder's files what they were at the step where the run goes on."""
+    (run.folder / "checkpoints").mkdir(exist_ok=True)
     checkpoints.set_aside(run.folder, run.step)
     keep_until(run.folder / METRICS, run.step)
     for damage in damages:

@@ -249,7 +249,14 @@ def test_a_run_that_is_killed_while_its_folder_is_made_starts_again(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "mkdir", die)
         train(recipe, folder, "auto", [])
-    assert train(recipe, folder, "auto", []).step == 1
+    with pytest.raises(KeyboardInterrupt):
+        train(load_recipe(tiny_recipe, "train.steps=3"), folder, "auto", [MetricsWriter(), Watcher(stops=2)],
+              allow_change=["train.steps"])  # fmt: skip
+    assert losses(folder).keys() == {1, 2}
+    recipe = load_recipe(tiny_recipe, "train.steps=3")
+    assert train(recipe, folder, "auto", [MetricsWriter()]).step == 3, (
+        "it had no checkpoint yet, none is lost"
+    )
 
 
 def test_auto_starts_or_goes_on(whole: Run, tiny_recipe: Path, tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ class BaseSamples(ABC):
         """A name for each sample; those of a held-out split are chosen by it."""
         return [str(index) for index in range(len(self))]
 
+    def sizes(self, positions: Sequence[int]) -> list[int] | None:
+        """Bytes that are stored of these samples, -1 for one that is gone; None where that is not known.
+
+        By the names and sizes a resumed run knows its data again.
+        """
+        return None
+
     def take(self, index: Indices, note: str) -> BaseSamples:
         """The samples at these positions, in this order."""
         return Selection(self, index, note)
@@ -77,6 +84,10 @@ class Selection(BaseSamples):
         names = self.whole.keys()
         return [names[index] for index in self.index]
 
+    def sizes(self, positions: Sequence[int]) -> list[int] | None:
+        """Those that these samples have in the whole."""
+        return self.whole.sizes([int(self.index[position]) for position in positions])
+
 
 class Files(BaseSamples):
     """Files below `root`, with labels; their paths are packed (see `packed_names`)."""
@@ -98,6 +109,17 @@ class Files(BaseSamples):
     def keys(self) -> Sequence[str]:
         """Paths relative to the root: a held-out split stays the same when the folder moves."""
         return list(self.names)
+
+    def sizes(self, positions: Sequence[int]) -> list[int] | None:
+        """Bytes of these files."""
+        return [_size(self.path(position)) for position in positions]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 class ImageFiles(Files):

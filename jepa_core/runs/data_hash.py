@@ -4,17 +4,15 @@
     files:…      names relative to the data's root, in order, and the sizes of at most STATS of the files
     names:…      names alone, of sources that know no sizes
 
-Labels do not count: training does not see them. Samples that have no names give "".
+Labels do not count: training does not see them. Samples of a plugin's own class (other than
+`data.samples.BaseSamples`) give "", and are compared by their number alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
-from jepa_core.data.samples import Files, InMemory, Selection
+from jepa_core.data.samples import BaseSamples, InMemory
 from jepa_core.protocols import Samples
 
 STATS = 4096
@@ -22,15 +20,6 @@ STATS = 4096
 
 ROWS = 1024
 """Images that are hashed at once."""
-
-
-@runtime_checkable
-class Named(Protocol):
-    """Samples that have names (`jepa_core.data.samples.BaseSamples`)."""
-
-    def keys(self) -> Sequence[str]:
-        """A name for each sample."""
-        ...
 
 
 def data_hash(samples: Samples) -> str:
@@ -42,38 +31,13 @@ def data_hash(samples: Samples) -> str:
         for rows in images.split(ROWS):
             digest.update(rows.contiguous().numpy().data)
         return f"contents:{digest.hexdigest()}"
-    if not isinstance(samples, Named):
+    if not isinstance(samples, BaseSamples):
         return ""
-    for name in samples.keys():  # noqa: SIM118  # not a dict
+    for name in samples.keys():
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    sizes = _file_sizes(samples)
+    sizes = samples.sizes(range(0, len(samples), max(1, -(-len(samples) // STATS))))
     digest.update(" ".join(map(str, sizes or ())).encode())
     return f"{'names' if sizes is None else 'files'}:{digest.hexdigest()}"
-
-
-def _file_sizes(samples: Samples) -> list[int] | None:
-    """Bytes of some of the files (-1 for one that is gone), or None where the samples are no files."""
-    files, positions = _files(samples)
-    if files is None:
-        return None
-    some = positions[:: max(1, -(-len(positions) // STATS))]
-    return [_size(files.path(position)) for position in some]
-
-
-def _files(samples: Samples) -> tuple[Files | None, Sequence[int]]:
-    """The files that the samples are or are selected from, and the positions of the selected ones."""
-    if isinstance(samples, Files):
-        return samples, range(len(samples))
-    if isinstance(samples, Selection) and isinstance(samples.whole, Files):
-        return samples.whole, [int(index) for index in samples.index]
-    return None, ()
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
 
 
 def same_data(asked: str, written: str) -> bool:

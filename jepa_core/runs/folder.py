@@ -23,6 +23,7 @@ from jepa_core.runs.events_file import EVENTS
 from jepa_core.runs.input_log import CORRUPT_FILES
 from jepa_core.runs.labels import LABELS
 from jepa_core.runs.metrics_file import METRICS
+from jepa_core.runtime.regular_file import irregularity
 from jepa_core.settings.recipe import Recipe
 
 RECIPE = "recipe.toml"
@@ -77,6 +78,20 @@ def check_free(folder: Path, overwrite: bool) -> None:
             f"{str(folder)!r} is not a run (it holds no {RECIPE}), but has {', '.join(in_the_way)}, which a "
             "run would write to; name another folder"
         )
+
+
+def check_files(folder: Path) -> None:
+    """Raises UserError where one of a run's files is a pipe, a device or a folder: writing to it may hang."""
+    for name in OWN_FILES:
+        path = folder / name
+        try:
+            kind = irregularity(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        if kind is not None:
+            raise UserError(f"{path} is {kind}; expected a regular file")
 
 
 def read_run_recipe(folder: Path, *overrides: str) -> Recipe:

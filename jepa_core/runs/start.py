@@ -13,7 +13,7 @@ from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
 from jepa_core.runs.data_hash import data_hash, same_data
 from jepa_core.runs.events_file import EVENTS, read_events, record
-from jepa_core.runs.folder import RECIPE, check_free, read_run_recipe, remove_run_files
+from jepa_core.runs.folder import RECIPE, check_files, check_free, read_run_recipe, remove_run_files
 from jepa_core.runs.metrics_file import METRICS, keep_until, read_metrics
 from jepa_core.runs.run import Run
 from jepa_core.runtime.atomic_write import atomic_write
@@ -52,6 +52,7 @@ def start_or_resume(
     damages: list[str] = []
     changed: list[str] = []
     if resume:
+        check_files(folder)
         changed = _check_unchanged(recipe, read_run_recipe(folder), allow)
         checkpoint, damages = ranks.run_on_main(lambda: _newest_checkpoint(folder))
     else:
@@ -170,6 +171,7 @@ def _check_same_data(run: Run, state: Mapping[str, Any]) -> None:
 
 def rewind_files(run: Run, damages: list[str], changed: list[str]) -> None:
     """Makes the folder's files what they were at the step where the run goes on."""
+    (run.folder / "checkpoints").mkdir(exist_ok=True)
     checkpoints.set_aside(run.folder, run.step)
     keep_until(run.folder / METRICS, run.step)
     for damage in damages:
@@ -189,8 +191,9 @@ def make_folder(run: Run) -> None:
     try:
         if (run.folder / RECIPE).exists():
             remove_run_files(run.folder)
-        (run.folder / "checkpoints").mkdir(parents=True, exist_ok=True)  # its absence tells of a lost disk
-        atomic_write(run.folder / RECIPE, run.recipe.to_toml())
+        run.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(run.folder / RECIPE, run.recipe.to_toml())  # first: with it the folder is a run
+        (run.folder / "checkpoints").mkdir(exist_ok=True)  # its absence tells of a lost disk later
     except OSError as error:
         raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None
 

@@ -1,4 +1,4 @@
-"""What every operation says of its implementations: a line of `explain`, the error for an unknown name."""
+"""For operations with several implementations: a line of `explain`, and the error for an unknown name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -15,7 +15,7 @@ class Choice(NamedTuple):
 
 
 def unknown_impl(impl: str, operation: str, known: Iterable[str]) -> ValueError:
-    """The error to raise for `impl`: names what came, what is known, and the nearest known name."""
+    """The error to raise for `impl`: names it, all known names, and the nearest of them."""
     names = ["auto", *known]
     nearest = get_close_matches(impl, names, n=1)
     hint = f". Did you mean {nearest[0]!r}?" if nearest else ""

@@ -100,6 +100,10 @@ class Clips(BaseSamples):
     def __len__(self) -> int:
         return len(self.index) * len(self.speeds)
 
+    def sizes(self, positions: Sequence[int]) -> list[int] | None:
+        """Bytes of the files that these samples are cut from."""
+        return self.files.sizes([int(self.index[position // len(self.speeds)]) for position in positions])
+
     def __getitem__(self, index: int) -> tuple[Stretch, int]:
         number, speed = divmod(index, len(self.speeds))
         whole, label = whole_file(self.files, int(self.index[number]))

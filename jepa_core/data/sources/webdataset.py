@@ -151,6 +151,10 @@ class ShardSamples(BaseSamples):
         shards = [file.name for file in self.files]
         return [f"{shards[shard]}/{name}" for shard, name in zip(self.shard, self.names, strict=True)]
 
+    def sizes(self, positions: Sequence[int]) -> list[int]:
+        """Bytes of these images in their shards."""
+        return [int(self.size[position]) for position in positions]
+
 
 def expand(pattern: str) -> list[Path]:
     """The tar files of a folder, a file, or a pattern with `*` and `{000..146}` or `{a,b}`, sorted.

@@ -35,7 +35,7 @@ def test_the_second_command_says_who_has_the_run_and_a_killed_one_is_followed_at
     run = tmp_path / "run"
     with soak.started(recipe, LONG, "--run", run) as process:
         soak.wait_for_step(run / "metrics.jsonl", 5, process)
-        for words in (["--resume", "auto"], [], ["--overwrite"]):
+        for words in (["--resume", "auto"], ["--overwrite"]):
             second = ends(recipe, LONG, "--run", run, *words)
             assert second.returncode == 73
             (line,) = [line for line in second.stderr.splitlines() if line.startswith("error: ")]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,10 @@ import torch
 from PIL import Image
 
 from jepa_core import UserError, load_recipe, train
+from jepa_core.data.sources.webdataset import WebDatasetSource
 from jepa_core.observers.standard import Journal, MetricsWriter
 from jepa_core.runs import checkpoints
-from jepa_core.runs.data_hash import same_data
+from jepa_core.runs.data_hash import data_hash, same_data
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -226,6 +230,28 @@ def test_files_are_known_by_names_and_sizes_wherever_they_lie(
         assert "20 images as when the run began, but others" in refusal(tiny_recipe, tmp_path / "run", *words)
 
 
+def test_images_in_shards_are_known_by_names_and_sizes(tmp_path: Path) -> None:
+    hashes = []
+    for number, name in enumerate(("a", "a", "b")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with tarfile.open(folder / "x.tar", "w") as archive:
+            for image in range(12):
+                info = tarfile.TarInfo(f"{name}{image}.png")
+                info.size = 100 + (number == 1 and image == 5)
+                archive.addfile(info, io.BytesIO(bytes(info.size)))
+        for _ in range(2):
+            config = WebDatasetSource.Config(name="webdataset", path=str(folder), val_share=0.2, test_share=0)
+            hashes.append(data_hash(WebDatasetSource(config).split("train")))
+    assert all(text.startswith("files:") for text in hashes)
+    assert hashes[::2] == hashes[1::2]
+    assert len(set(hashes)) == 3
+
+
+def test_samples_of_a_plugins_own_class_have_no_hash() -> None:
+    assert data_hash([]) == ""  # type: ignore[arg-type]
+
+
 def test_hashes_of_different_kinds_cannot_be_compared() -> None:
     assert same_data("files:1", "files:1")
     assert not same_data("files:1", "files:2")
@@ -277,3 +303,23 @@ def test_numbers_that_are_not_finite_are_read_as_null(tiny_recipe: Path, run: Pa
     path = run / "metrics.jsonl"
     path.write_text('{"step": 1, "a": NaN, "b": -Infinity, "c": 1e999, "d": 2}\n')
     assert read_metrics(path) == [{"step": 1, "a": None, "b": None, "c": None, "d": 2}]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "metrics.jsonl", "corrupt_files.tsv", "curves.png"])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (os.mkfifo, "a pipe"),
+        (Path.mkdir, "a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+    ],
+    ids=["pipe", "folder", "device"],
+)
+def test_a_file_of_the_run_that_is_none_is_refused_and_not_waited_for(
+    tiny_recipe: Path, run: Path, name: str, make: Callable[[Path], object], kind: str
+) -> None:
+    (run / name).unlink(missing_ok=True)
+    make(run / name)
+    with pytest.raises(UserError) as error:
+        go_on(tiny_recipe, run)
+    assert str(error.value) == f"{run / name} is {kind}; expected a regular file"

@@ -234,6 +234,31 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     assert losses(tmp_path) == losses(whole.folder)
 
 
+def test_a_run_that_is_killed_while_its_folder_is_made_starts_again(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of its files is the last that is there: the folder is a run, or empty."""
+    whole_mkdir, folder = Path.mkdir, tmp_path / "run"
+
+    def die(path: Path, *arguments: Any, **named: Any) -> None:
+        if path == folder / "checkpoints":
+            raise KeyboardInterrupt
+        whole_mkdir(path, *arguments, **named)
+
+    recipe = load_recipe(tiny_recipe, "train.steps=1")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "mkdir", die)
+        train(recipe, folder, "auto", [])
+    with pytest.raises(KeyboardInterrupt):
+        train(load_recipe(tiny_recipe, "train.steps=3"), folder, "auto", [MetricsWriter(), Watcher(stops=2)],
+              allow_change=["train.steps"])  # fmt: skip
+    assert losses(folder).keys() == {1, 2}
+    recipe = load_recipe(tiny_recipe, "train.steps=3")
+    assert train(recipe, folder, "auto", [MetricsWriter()]).step == 3, (
+        "it had no checkpoint yet, none is lost"
+    )
+
+
 def test_auto_starts_or_goes_on(whole: Run, tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, folder = load_recipe(tiny_recipe, "train.checkpoint_every=2"), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):

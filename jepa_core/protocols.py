@@ -175,7 +175,12 @@ class Probe(Protocol):
     def __call__(
         self, train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int
     ) -> Mapping[str, float]:
-        """Scores by name, such as `{"top1": .42}`, from (features [n, D], labels [n]) of both splits."""
+        """Scores by name, such as `{"top1": .42}`, from (features [n, D], labels [n]) of both splits.
+
+        The first stands in the table, or the one that a class attribute `headline` names; its standard error
+        is under the same name with `_se`, the probe's own chance level under `chance`. A probe that guesses
+        classes returns `jepa_core.evaluate.ProbeScores`, which keeps the guess for each sample.
+        """
         ...
 
 

@@ -77,12 +77,13 @@ def prediction_retrieval(step: Step, candidates: Tensor, max_predictions: int = 
         raise ValueError(
             f"candidates are [B, N, D] = {expected} on grid {grid}; got {list(candidates.shape)}"
         )
-    scored = _fixed_draw(len(predictions), max_predictions).to(predictions.device)
-    scored = scored[position[scored].argsort()]
-    places, counts = torch.unique_consecutive(position[scored], return_counts=True)
-    by_place = zip(places.tolist(), scored.split(counts.tolist()), strict=True)
+    rows = _fixed_draw(len(predictions), max_predictions).to(predictions.device)
+    rows = rows[position[rows].argsort()]
+    places, counts = torch.unique_consecutive(position[rows], return_counts=True)
+    by_place = zip(places.tolist(), rows.split(counts.tolist()), strict=True)
     points = [
-        _retrieval_points(predictions[rows], sample[rows], candidates[:, place]) for place, rows in by_place
+        _retrieval_points(predictions[group], sample[group], candidates[:, place])
+        for place, group in by_place
     ]
     return torch.cat(points).mean().item()
 

@@ -56,13 +56,13 @@ def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Pre
 
     Raises UserError where the disk is full or the folder cannot be written.
     """
-    kept = folder / EVALUATIONS
+    archive = folder / EVALUATIONS
     try:
-        kept.mkdir(exist_ok=True)
-        _keep_earlier_table(folder, kept)
+        archive.mkdir(exist_ok=True)
+        _keep_earlier_table(folder, archive)
         name = _name(result)
-        save_table(kept / f"{name}.json", result)
-        save_predictions(kept / f"{name}.npz", predictions)
+        save_table(archive / f"{name}.json", result)
+        save_predictions(archive / f"{name}.npz", predictions)
         save_predictions(folder / PREDICTIONS, predictions)
         save_table(folder / EVAL, result)
     except OSError as error:
@@ -125,21 +125,21 @@ def comparable(first: EvalResult, second: EvalResult) -> str | None:
 
     Of earlier versions' tables, which do not say what they were made on, only what both say is compared.
     """
-    for name, one, other in (
+    for name, value, other_value in (
         ("task", first.task or "none", second.task or "none"),
         ("split", first.split, second.split),
     ):
-        if one != other:
-            return f"another {name}: {one} and {other}"
+        if value != other_value:
+            return f"another {name}: {value} and {other_value}"
     if first.held_out_images != second.held_out_images:
         return f"scored on {first.held_out_images:,} and on {second.held_out_images:,} {second.unit}"
     if first.train_images != second.train_images:
         return f"probes fitted on {first.train_images:,} and on {second.train_images:,} {second.unit}"
-    for kind, mine, theirs in (
+    for kind, first_hash, second_hash in (
         ("scored", first.data_hash, second.data_hash),
         ("probes fitted", first.train_hash, second.train_hash),
     ):
-        if mine and theirs and mine != theirs:
+        if first_hash and second_hash and first_hash != second_hash:
             return f"{kind} on other {second.unit}: {_data(first)} and {_data(second)}"
     for probe in first.probe_settings.keys() & second.probe_settings.keys():
         if first.probe_settings[probe] != second.probe_settings[probe]:
@@ -151,13 +151,13 @@ def _data(table: EvalResult) -> str:
     return f"{table.data or 'unknown data'} ({(table.data_hash or '')[:8]})"
 
 
-def _keep_earlier_table(folder: Path, kept: Path) -> None:
+def _keep_earlier_table(folder: Path, archive: Path) -> None:
     """Keeps a newest table that an earlier version wrote, which had one place only."""
     try:
         table = read_table(folder / EVAL)
     except UserError:
         return
-    file = kept / f"{_name(table)}.json"
+    file = archive / f"{_name(table)}.json"
     if not file.exists():
         save_table(file, table)
 

@@ -126,8 +126,8 @@ def _flops_of_all(model: JEPA, batch: Batch, plans: Sequence[MaskPlan]) -> Tenso
     weights = torch.linalg.lstsq(terms / scale, counted, driver="gelsd").solution
     error = ((terms / scale) @ weights / counted - 1).abs().max()
     if error > FIT_ERROR:
-        some = parts[:: max(1, len(parts) // UNFITTED)]
-        return torch.tensor([_flops_per_image(model, batch, part) for part in some], dtype=torch.float64)
+        subset = parts[:: max(1, len(parts) // UNFITTED)]
+        return torch.tensor([_flops_per_image(model, batch, part) for part in subset], dtype=torch.float64)
     return torch.stack([_token_terms(plan) for plan in plans]) / scale @ weights
 
 
@@ -279,7 +279,7 @@ def _attention_by_lengths(counter: ProductCounter) -> Iterator[None]:
 def _first_samples(plan: MaskPlan, count: int) -> MaskPlan:
     """The plan of a batch's first `count` samples."""
 
-    def cut(whole: IndexSet) -> IndexSet:
-        return IndexSet.from_lengths(whole.index[: int(whole.offsets[count])], whole.lengths[:count])
+    def cut(tokens: IndexSet) -> IndexSet:
+        return IndexSet.from_lengths(tokens.index[: int(tokens.offsets[count])], tokens.lengths[:count])
 
     return plan.map(cut)

@@ -101,10 +101,10 @@ class Logistic:
         for x, y in self._chunks():
             logits = torch.addmm(bias, x, weight)
             log_sum = logits.logsumexp(1, keepdim=True)
-            own = y[:, None]
-            loss += (log_sum - logits.gather(1, own)).sum()
+            labels = y[:, None]
+            loss += (log_sum - logits.gather(1, labels)).sum()
             error = logits.sub_(log_sum).exp_()
-            error.scatter_add_(1, own, torch.full_like(log_sum, -1.0))
+            error.scatter_add_(1, labels, torch.full_like(log_sum, -1.0))
             slope.addmm_(x.T, error)
             offset += error.sum(0)
         return loss / len(self.y), slope.div_(len(self.y)), offset.div_(len(self.y))
@@ -171,11 +171,11 @@ def plan_fits(solver: Logistic, strengths: int, budget: float) -> FitPlan:
 
     def affordable(fits: int, seconds: float) -> Effort:
         few = min(FEWEST_ITERATIONS, most)
-        each = seconds / fits - cost.setup
-        iterations = int(each / cost.iteration(count))
+        per_fit = seconds / fits - cost.setup
+        iterations = int(per_fit / cost.iteration(count))
         if iterations >= few:
             return Effort(min(iterations, most), count)
-        samples = int((each / few - cost.fixed) / cost.sample)
+        samples = int((per_fit / few - cost.fixed) / cost.sample)
         return Effort(few, min(count, max(samples, FEWEST_SAMPLES)))
 
     def seconds(fits: int, effort: Effort) -> float:

@@ -21,7 +21,7 @@ from jepa_core.evaluate.predictions import Predictions
 from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
 from jepa_core.evaluate.samples import SplitLoader, choose_samples
 from jepa_core.evaluate.scoring import Probes, ScoredRow, make_table, score_row, split_features
-from jepa_core.evaluate.setup import Evaluation, Judged, Setup
+from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.protocols import FeatureMap, Role, Samples, Source, Tasks, TokenProbe
 from jepa_core.runtime.progress import NoProgress, Progress
@@ -70,10 +70,10 @@ def evaluate_model(
         dtype=dtype,
         progress=progress or NoProgress(),
     )
-    return evaluate_models([Judged(model, twin)], setup)[0].result
+    return evaluate_models([ModelPair(model, twin)], setup)[0].result
 
 
-def evaluate_models(models: Sequence[Judged], setup: Setup) -> list[Evaluation]:
+def evaluate_models(models: Sequence[ModelPair], setup: Setup) -> list[Evaluation]:
     """The evaluation of each model, all of one view shape; each split is read once for all of them.
 
     Raises UserError as `evaluate_model` does.
@@ -96,7 +96,7 @@ class TaskEvaluation:
 
     def __init__(
         self,
-        models: Sequence[Judged],
+        models: Sequence[ModelPair],
         setup: Setup,
         shape: Sequence[int],
         task: str | None,
@@ -124,35 +124,35 @@ class TaskEvaluation:
     def run(self) -> list[tuple[EvalResult, Predictions]]:
         """The table and the guesses of each model."""
         role, tokens, source = self.setup.role, self.tokens, self.setup.source
-        trained = [model_features(judged.model, TRAINED, role, tokens) for judged in self.models]
+        trained = [model_features(pair.model, TRAINED, role, tokens) for pair in self.models]
         controls = [
-            list(source.controls(judged.model, role, tokens)) if isinstance(source, Tasks) else []
-            for judged in self.models
+            list(source.controls(pair.model, role, tokens)) if isinstance(source, Tasks) else []
+            for pair in self.models
         ]
-        keys = [self._twin_key(judged) for judged in self.models]
+        keys = [self._twin_key(pair) for pair in self.models]
         twins = {
-            key: model_features(judged.twin, TWIN, role, tokens)
-            for key, judged in zip(keys, self.models, strict=True)
+            key: model_features(pair.twin, TWIN, role, tokens)
+            for key, pair in zip(keys, self.models, strict=True)
         }
         cached = {key: self._cached(key) for key in (*twins, self._pixels_key())}
         missing = [twin for key, twin in twins.items() if cached[key] is None]
         self._extract([*trained, self.pixels, *chain.from_iterable(controls), *missing])
         data = data_hash(*self.features[id(self.pixels)])
-        own_rows = [self._score(feature_map) for feature_map in trained]
+        trained_rows = [self._score(feature_map) for feature_map in trained]
         shared = {
             key: self._shared_row(key, feature_map, cached[key], data)
             for key, feature_map in {**twins, self._pixels_key(): self.pixels}.items()
         }
         pixels = shared[self._pixels_key()]
         return [
-            self._table([own, shared[key], pixels, *map(self._score, more)])
-            for own, key, more in zip(own_rows, keys, controls, strict=True)
+            self._table([row, shared[key], pixels, *map(self._score, further)])
+            for row, key, further in zip(trained_rows, keys, controls, strict=True)
         ]
 
     def _extract(self, maps: Sequence[FeatureMap]) -> None:
         setup = self.setup
         sizes = (self.train.images, self.held_out.images)
-        fitted, scored = split_features(
+        train, held_out = split_features(
             maps,
             self.train,
             self.held_out,
@@ -163,7 +163,7 @@ class TaskEvaluation:
             setup.dtype,
             setup.progress,
         )
-        for feature_map, fit, judge in zip(maps, fitted, scored, strict=True):
+        for feature_map, fit, judge in zip(maps, train, held_out, strict=True):
             self.features[id(feature_map)] = fit, judge
 
     def _score(self, feature_map: FeatureMap) -> ScoredRow:
@@ -181,10 +181,10 @@ class TaskEvaluation:
             return entry.scored
         if id(feature_map) not in self.features:
             self._extract([feature_map])
-        scored = self._score(feature_map)
+        row = self._score(feature_map)
         if self.setup.cache is not None:
-            self.setup.cache.write(self._key(key), data, scored)
-        return scored
+            self.setup.cache.write(self._key(key), data, row)
+        return row
 
     def _cached(self, key: str) -> CachedRow | None:
         return None if self.setup.cache is None else self.setup.cache.read(self._key(key))
@@ -210,15 +210,15 @@ class TaskEvaluation:
     def _pixels_key(self) -> str:
         return f"raw pixels, {self.pixels.description}"
 
-    def _twin_key(self, judged: Judged) -> str:
+    def _twin_key(self, pair: ModelPair) -> str:
         """Names the features of a freshly initialised model; equal for runs whose twins are equal."""
         if self.setup.cache is None and len(self.models) == 1:
             return TWIN
-        twin, on_target = judged.twin, self.setup.role == "target"
-        own = on_target and twin.target_encoder is not None
-        facts = weights_key(twin.target_encoder if own else twin.encoder)
+        twin, on_target = pair.twin, self.setup.role == "target"
+        has_target = on_target and twin.target_encoder is not None
+        facts = weights_key(twin.target_encoder if has_target else twin.encoder)
         how = type(twin).features
-        return json.dumps([self.setup.role, f"{how.__module__}.{how.__qualname__}", facts, judged.settings])
+        return json.dumps([self.setup.role, f"{how.__module__}.{how.__qualname__}", facts, pair.settings])
 
     def _table(self, rows: Sequence[ScoredRow]) -> tuple[EvalResult, Predictions]:
         setup = self.setup
@@ -226,12 +226,12 @@ class TaskEvaluation:
         table = make_table(
             rows, fit, judge, self.probes, classes=len(self.classes), split=setup.split, baseline=TWIN
         )
-        some = any(loader.images < loader.whole for loader in self._loaders().values())
+        is_limited = any(loader.images < loader.whole for loader in self._loaders().values())
         facts = {
             "task": self.task,
             "role": setup.role,
             "samples": "images" if len(self.shape) == 3 else "clips",
-            "of_images": (self.train.whole, self.held_out.whole) if some and setup.images else None,
+            "of_images": (self.train.whole, self.held_out.whole) if is_limited and setup.images else None,
             "data": f"{setup.source_name}: {self.held_out.samples.note}",
             "data_hash": self.held_out.fingerprint(),
             "train_hash": self.train.fingerprint() if self.probes else None,
@@ -239,7 +239,7 @@ class TaskEvaluation:
                 name: value for name, value in setup.probe_settings.items() if name in self.probes
             },
         }
-        guesses = {(scored.row.name, probe): g for scored in rows for probe, g in scored.guesses.items()}
+        guesses = {(row.row.name, probe): values for row in rows for probe, values in row.guesses.items()}
         predictions = Predictions(
             self.held_out.names(), judge.labels, guesses, str(facts["data_hash"]), self.task
         )

@@ -138,18 +138,18 @@ def compare_guesses(
     numbered_only = all(name.isdigit() for name in first.names)
     if not pairs or (first.data_hash != second.data_hash and numbered_only):
         raise UserError("the two were scored on other samples, so there is nothing to compare one by one")
-    mine, theirs = torch.tensor(pairs).unbind(1)
-    labels = first.labels[mine]
-    if not torch.equal(labels, second.labels[theirs]):
+    rows, other_rows = torch.tensor(pairs).unbind(1)
+    labels = first.labels[rows]
+    if not torch.equal(labels, second.labels[other_rows]):
         raise UserError("the two were scored on samples with other labels")
-    right, also = guesses[mine].eq(labels), others[theirs].eq(labels)
+    first_right, second_right = guesses[rows].eq(labels), others[other_rows].eq(labels)
 
     def names(chosen: Tensor) -> tuple[str, ...]:
-        return tuple(first.names[index] for index in mine[chosen].tolist())
+        return tuple(first.names[index] for index in rows[chosen].tolist())
 
-    first_only, second_only = names(right & ~also), names(also & ~right)
+    first_only, second_only = names(first_right & ~second_right), names(second_right & ~first_right)
     p = mcnemar_p(len(first_only), len(second_only))
-    both, neither = int((right & also).sum()), int((~right & ~also).sum())
+    both, neither = int((first_right & second_right).sum()), int((~first_right & ~second_right).sum())
     return PairedComparison(len(pairs), both, first_only, second_only, neither, p)
 
 
@@ -158,15 +158,15 @@ def compare_runs(first: Path, second: Path) -> dict[tuple[str | None, str], Pair
 
     Raises UserError where a run has no guesses, or the samples are others.
     """
-    ours, theirs = (
+    first_parts, second_parts = (
         {part.task: part for part in read_predictions(folder / PREDICTIONS)} for folder in (first, second)
     )
     return {
-        (task, probe): compare_guesses(ours[task], theirs[task], probe)
-        for task in ours
-        if task in theirs
-        for row, probe in ours[task].guesses
-        if row == "trained" and (row, probe) in theirs[task].guesses
+        (task, probe): compare_guesses(first_parts[task], second_parts[task], probe)
+        for task in first_parts
+        if task in second_parts
+        for row, probe in first_parts[task].guesses
+        if row == "trained" and (row, probe) in second_parts[task].guesses
     }
 
 

@@ -158,9 +158,9 @@ class LinearProbe:
         plan = plan_fits(solver, len(self.config.l2), self.config.budget)
         l2, start, was_cut_off = self._choose(solver, plan.choice)
         rows = shuffled(len(solver.y))[: plan.fit.samples].to(solver.y.device)
-        fitted = solver if plan.fit.samples == len(solver.y) else solver.subset(rows)
-        weight, bias = fitted.fit(l2, start, plan.fit.iterations)
-        if was_cut_off or fitted.was_cut_off or plan.fit.samples < len(solver.y):
+        problem = solver if plan.fit.samples == len(solver.y) else solver.subset(rows)
+        weight, bias = problem.fit(l2, start, plan.fit.iterations)
+        if was_cut_off or problem.was_cut_off or plan.fit.samples < len(solver.y):
             self._say_what_was_cut(solver, plan)
         logits = ((held_out[0].float() - mean) * scale) @ weight + bias
         return top1_scores(logits.argmax(1), held_out[1], l2=l2)

@@ -69,14 +69,14 @@ class RowCache:
             )
             return None
 
-    def write(self, key: Key, data: str, scored: ScoredRow) -> None:
+    def write(self, key: Key, data: str, row: ScoredRow) -> None:
         """Keeps a row that was computed on data of this hash. A full disk loses the entry only."""
         content = {
             "format": FORMAT,
             "key": key,
             "data": data,
-            "row": json.loads(scored.row.model_dump_json()),
-            "guesses": {probe: guesses.tolist() for probe, guesses in scored.guesses.items()},
+            "row": json.loads(row.row.model_dump_json()),
+            "guesses": {probe: guesses.tolist() for probe, guesses in row.guesses.items()},
         }
         text = json.dumps(content, default=str)  # unsorted: the first score of a probe is its headline
         try:

@@ -25,7 +25,7 @@ from jepa_core.evaluate.evaluations import (
 from jepa_core.evaluate.model import evaluate_models
 from jepa_core.evaluate.predictions import save_predictions
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
-from jepa_core.evaluate.setup import Evaluation, Judged, Setup
+from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import ROLES, Role
@@ -131,10 +131,10 @@ def _evaluate_together(
     recipe = runs[0][1]
     device = usable_device(recipe.train.device)
     models, steps = [], []
-    for folder, own in runs:
+    for folder, run_recipe in runs:
         _, model, step = open_model(folder)
-        twin = build_model(own)
-        models.append(Judged(model.to(device), twin.to(device), _feature_settings(own, model)))
+        twin = build_model(run_recipe)
+        models.append(ModelPair(model.to(device), twin.to(device), _feature_settings(run_recipe, model)))
         steps.append(step)
     chosen = _chosen_probes(recipe, choice)
     setup = Setup(
@@ -162,8 +162,8 @@ def _evaluate_together(
         )
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     return [
-        Evaluation(done.result.model_copy(update={"step": step, "time": now}), done.predictions)
-        for done, step in zip(evaluations, steps, strict=True)
+        Evaluation(evaluation.result.model_copy(update={"step": step, "time": now}), evaluation.predictions)
+        for evaluation, step in zip(evaluations, steps, strict=True)
     ]
 
 

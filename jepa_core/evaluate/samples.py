@@ -88,14 +88,14 @@ class SplitLoader:
         return digest.hexdigest()
 
 
-def choose_samples(total: int, limit: int | None, drawn: int | None) -> Tensor:
+def choose_samples(total: int, limit: int | None, draw: int | None) -> Tensor:
     """Ascending positions int64 [n] of the samples to look at, of `total`.
 
-    `limit` takes so many, evenly spaced; `drawn` the first so many of a fixed shuffle. A folder is sorted
+    `limit` takes so many, evenly spaced; `draw` the first so many of a fixed shuffle. A folder is sorted
     by class, so neither takes the first ones.
     """
-    if drawn is not None and drawn < total:
+    if draw is not None and draw < total:
         shuffle = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-        return shuffle[:drawn].sort().values
+        return shuffle[:draw].sort().values
     wanted = min(limit or total, total)
     return torch.arange(wanted) * total // max(1, wanted)

@@ -73,14 +73,15 @@ def evaluate(
     if baseline is not None and baseline not in names:
         raise unknown("baseline", baseline, names)
     progress = progress or NoProgress()
-    fitted, scored = split_features(
+    train_features, held_out_features = split_features(
         maps, train, held_out, probes, split, images or (None, None), device, dtype, progress
     )
     rows = []
-    for feature_map, fit, judge in zip(maps, fitted, scored, strict=True):
+    for feature_map, fit, judge in zip(maps, train_features, held_out_features, strict=True):
         progress.begin(f"probes on {feature_map.name}", None)
         rows.append(score_row(feature_map, fit, judge, probes, classes, device))
-    return make_table(rows, fitted[0], scored[0], probes, classes=classes, split=split, baseline=baseline)
+    fit, judge = train_features[0], held_out_features[0]
+    return make_table(rows, fit, judge, probes, classes=classes, split=split, baseline=baseline)
 
 
 def split_features(
@@ -100,11 +101,11 @@ def split_features(
     """
     tokens = any(isinstance(probe, TokenProbe) for probe in probes.values())
     progress.begin(f"features of the {split} split", images[1])
-    scored = extract(maps, held_out, device, dtype, progress, tokens)
+    features = extract(maps, held_out, device, dtype, progress, tokens)
     if not probes or train is held_out:
-        return scored, scored
+        return features, features
     progress.begin("features of the training split", images[0])
-    return extract(maps, train, device, dtype, progress, tokens), scored
+    return extract(maps, train, device, dtype, progress, tokens), features
 
 
 def make_table(
@@ -120,7 +121,7 @@ def make_table(
     """The table of scored rows; `fit` and `judge` are any row's features, for the labels."""
     same = fit is judge
     return EvalResult(
-        rows=with_all_scores([scored.row for scored in rows]),
+        rows=with_all_scores([row.row for row in rows]),
         baseline=baseline,
         split=split,
         train_images=len(fit.labels) if probes else 0,
@@ -151,13 +152,13 @@ def score_row(
     if not finite:
         failures["features"] = NOT_FINITE
     for name, probe in probes.items():
-        found = dict[str, float]() if not finite else _probe_scores(probe, fit, judge, classes, device)
-        scores[name] = _headline_first(name, probe, found)
+        result = dict[str, float]() if not finite else _probe_scores(probe, fit, judge, classes, device)
+        scores[name] = _headline_first(name, probe, result)
         missing = [score for score, value in scores[name].items() if not math.isfinite(value)]
         if missing:
             failures[name] = NOT_FINITE if not finite else f"the probe {name} gave no number"
-        if isinstance(found, ProbeScores):
-            guesses[name] = found.guesses.cpu()
+        if isinstance(result, ProbeScores):
+            guesses[name] = _check_guesses(name, result.guesses, len(judge.labels))
     row = Row(
         name=feature_map.name,
         description=feature_map.description,
@@ -183,6 +184,15 @@ def _probe_scores(
     return (probe.on_tokens if isinstance(probe, TokenProbe) else probe)(train, held_out, classes)
 
 
+def _check_guesses(name: str, guesses: Tensor, samples: int) -> Tensor:
+    if guesses.shape != (samples,) or guesses.is_floating_point():
+        raise UserError(
+            f"the probe {name} guesses a class for each sample, int64 [{samples}]; "
+            f"got {guesses.dtype} {list(guesses.shape)}"
+        )
+    return guesses.cpu()
+
+
 def _headline_first(name: str, probe: Any, scores: Mapping[str, float]) -> dict[str, float]:
     """The scores with the probe's headline before the others; NaN for a headline without scores.
 
@@ -205,20 +215,20 @@ def _headline_first(name: str, probe: Any, scores: Mapping[str, float]) -> dict[
 
 def with_all_scores(rows: Sequence[Row]) -> tuple[Row, ...]:
     """The rows, where those without a probe's scores have NaN under the names that another row has."""
-    whole = {
+    names = {
         probe: max((row.scores[probe] for row in rows), key=len) for probe in (rows[0].scores if rows else ())
     }
 
-    def filled(row: Row) -> Row:
+    def fill(row: Row) -> Row:
         scores = {
-            probe: {name: row.scores[probe].get(name, math.nan) for name in whole[probe]}
+            probe: {name: row.scores[probe].get(name, math.nan) for name in names[probe]}
             if NOT_FINITE in row.failures.values()
             else row.scores[probe]
-            for probe in whole
+            for probe in names
         }
         return row.model_copy(update={"scores": scores})
 
-    return tuple(filled(row) for row in rows)
+    return tuple(fill(row) for row in rows)
 
 
 def _majority(labels: Tensor) -> float:

@@ -46,7 +46,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ModelPair:
     """A model to be judged, a `jepa_core.JEPA`, and the same model freshly initialised."""
 
     model: Any

@@ -159,20 +159,21 @@ class EvalResult(BaseModel):
     def _counted(self, part: int) -> str:
         """`500 of 10,000 images`; of the training samples (0) or the held-out ones (1)."""
         count = (self.train_images, self.held_out_images)[part]
-        whole = f" of {self.of_images[part]:,}" if self.of_images and self.of_images[part] > count else ""
-        return f"{count:,}{whole}{' training' if part == 0 else ''} {self.unit}"
+        total = f" of {self.of_images[part]:,}" if self.of_images and self.of_images[part] > count else ""
+        return f"{count:,}{total}{' training' if part == 0 else ''} {self.unit}"
 
     def _basis(self, probes: Sequence[str]) -> str:
-        drawn = " (a seeded draw)" if self.of_images else ""
+        draw = " (a seeded draw)" if self.of_images else ""
         if self.split != "train":
             return (
                 f"Scored on {self._counted(1)} of the {self.split} split, "
-                f"probes fitted on {self._counted(0)}{drawn}."
+                f"probes fitted on {self._counted(0)}{draw}."
             )
-        told = [probe for probe in probes if probe not in self.left_out]
+        biased = [probe for probe in probes if probe not in self.left_out]
         notes = [f"{', '.join(self.left_out)}: each is left out of its own answer"] if self.left_out else []
-        notes += [f"{', '.join(told)}: fitted on these labels, so no measure of new ones"] if told else []
-        return f"Scored on the {self._counted(0)} that the probes were fitted on{drawn}; {'; '.join(notes)}."
+        if biased:
+            notes.append(f"{', '.join(biased)}: fitted on these labels, so no measure of new ones")
+        return f"Scored on the {self._counted(0)} that the probes were fitted on{draw}; {'; '.join(notes)}."
 
     def _chances(self, probes: Sequence[str]) -> str:
         levels = {probe: f"{self.chance_of(probe):.1%}" for probe in probes}

@@ -17,6 +17,7 @@ from jepa_core.evaluate import (
     EvalResult,
     FeatureMap,
     LinearProbe,
+    ProbeScores,
     evaluate,
     extract,
     model_features,
@@ -403,6 +404,7 @@ def test_a_probe_without_scores_is_not_computed() -> None:
     [
         (Odd(None), "the probe odd returns scores by name; got NoneType"),
         (Odd([0.5]), "the probe odd returns scores by name; got list"),
+        (Odd(ProbeScores({"top1": 0.5}, torch.zeros(7))), r"int64 \[40\]; got torch.float32 \[7\]"),
         (Odd({"top1": "high"}), "the probe odd gives a score that is no number: could not convert"),
         (Odd({"top1": None}), "the probe odd gives a score that is no number"),
         (

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from jepa_core.evaluate.predictions import compare_runs
 from jepa_core.report.configurations import Configuration, configurations, with_styles
 from jepa_core.report.cost import device_hours
 from jepa_core.report.intervals import Estimate, estimate
@@ -261,6 +262,30 @@ FACTS: dict[str, Callable[[RunSummary], str]] = {
     "alarms": lambda run: str(len(run.alarms)) if run.events else "",
 }
 """Further columns of a run: what each says, '' where it is not known."""
+
+
+def image_by_image(comparison: Comparison) -> str:
+    """How the best two runs differ on single images, by the first score; '' where their guesses are not kept.
+
+    Only for recipes with one run each: over several seeds, the interval over seeds says more.
+    """
+    if not comparison.measures:
+        return ""
+    measure = comparison.measures[0]
+    best = [group for group in comparison.configurations if measure.values(group)][:2]
+    if len(best) < 2 or any(len(group.runs) > 1 for group in best):
+        return ""
+    first, second = (group.runs[0] for group in best)
+    if any(measure.tables[run.name] not in run.tables for run in (first, second)):
+        return ""  # the guesses are of the newest table
+    try:
+        paired = compare_runs(first.folder, second.folder)
+    except Exception:  # a file of the run, which may be missing or damaged in any way
+        return ""
+    comparison_of_two = paired.get((measure.task, measure.probe))
+    if comparison_of_two is None:
+        return ""
+    return f"Image by image, {measure.label}: {comparison_of_two.sentence(first.name, second.name)}."
 
 
 def settings_that_differ(groups: Sequence[Configuration]) -> Table:

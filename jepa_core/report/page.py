@@ -15,6 +15,7 @@ from jepa_core.report.comparison import (
     Comparison,
     compare,
     configuration_table,
+    image_by_image,
     run_table,
     settings_that_differ,
 )
@@ -135,6 +136,7 @@ def _comparison_values(comparison: Comparison, flops: Mapping[str, float | None]
         "notes": comparison.notes,
         "plots": dot_plots(comparison),
         "answer": _answer(comparison),
+        "image_by_image": image_by_image(comparison),
         "configurations": configuration_table(comparison) if comparison.has_seeds else None,
         "runs": run_table(comparison),
         "settings": settings,

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import t as student
 
 from jepa_core import UserError
+from jepa_core.evaluate.predictions import Predictions, save_predictions
 from jepa_core.report import write_report
 from jepa_core.report.comparison import Comparison, Table, compare, configuration_table, run_table
 from jepa_core.report.configurations import configurations
@@ -313,3 +315,25 @@ def test_a_run_named_beside_its_folder_is_taken_once(tmp_path: Path) -> None:
     assert len(read_runs([tmp_path / "runs", runs[0]])[0]) == 3
     with pytest.raises(UserError, match=f"the same run is named twice: {runs[0]}, {runs[0]}$"):
         read_runs([runs[0], runs[1], runs[0]])
+
+
+def keep_guesses(run: Path, right: range) -> None:
+    """Guesses of kNN on ten images of class 1, right on those in `right`."""
+    names = [f"image{i}" for i in range(10)]
+    guesses = torch.tensor([int(i in right) for i in range(10)])
+    part = Predictions(names, torch.ones(10, dtype=torch.int64), {("trained", "knn"): guesses})
+    save_predictions(run / "predictions.npz", [part])
+
+
+def test_the_best_two_runs_are_compared_image_by_image(tmp_path: Path) -> None:
+    better = make_study_run(tmp_path / "better", knn=0.8, steps=3)
+    worse = make_study_run(tmp_path / "worse", "optimizer.lr=1e-4", knn=0.3, steps=3)
+    assert "Image by image" not in text(write_report([tmp_path], comparison_only=True))
+    keep_guesses(better, range(8))
+    keep_guesses(worse, range(7, 10))
+    assert (
+        "Image by image, kNN: of 10 samples both are right on 1, better alone on 7, worse alone on 2, "
+        "neither on 0; exact McNemar p = 0.18." in text(write_report([tmp_path], comparison_only=True))
+    )
+    (worse / "predictions.npz").write_bytes(b"damaged")
+    assert "Image by image" not in text(write_report([tmp_path], comparison_only=True))

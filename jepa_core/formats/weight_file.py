@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.runs.checkpoints import nonfinite_tensors, sha256
+from jepa_core.runs.checkpoints import sha256
 from jepa_core.runtime.regular_file import irregularity
 
 FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -189,7 +189,7 @@ def _fault(tensor: Tensor) -> str | None:
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """A sentence on NaN and infinite values, if there are any."""
-    names = nonfinite_tensors(tensors)
+    names = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if not names:
         return ()
     return (f"NaN or infinite values in {len(names)} of {len(tensors)} tensors ({_first(names)})",)

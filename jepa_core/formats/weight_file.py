@@ -189,7 +189,7 @@ def _fault(tensor: Tensor) -> str | None:
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """A sentence on NaN and infinite values, if there are any."""
-    names = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    names = [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if not names:
         return ()
     return (f"NaN or infinite values in {len(names)} of {len(tensors)} tensors ({_first(names)})",)

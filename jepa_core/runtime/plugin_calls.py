@@ -23,8 +23,8 @@ from jepa_core.errors import UserError, describe_error, printable
 SLOW_SECONDS = 5.0
 """After so many seconds a plugin that has not returned is named."""
 
-PARSERS = ("typer", "click")
-"""Packages whose SystemExit is meant: completion ends with it."""
+PARSERS = ("typer", "click", "rich")
+"""Packages whose SystemExit is meant: completion ends with it, and printing to a reader that is gone."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

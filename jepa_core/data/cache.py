@@ -29,6 +29,8 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 HASHES = "sha256"
 """The array uint8 [k, 32] in a file of arrays: the hashes of the others, in the order of their names."""
 
+NO_HOME = "a path begins with ~, but there is no home directory for it; set HOME, or write the path out"
+
 log = logging.getLogger("jepa")
 
 
@@ -41,7 +43,7 @@ def expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise UserError(f"the home folder in {str(path)!r} is not known; name the whole path") from None
+        raise UserError(NO_HOME) from None
 
 
 def cache_folder(path: Path | None = None) -> Path:
@@ -58,7 +60,7 @@ def cache_folder(path: Path | None = None) -> Path:
             )
         folder.mkdir(parents=True, exist_ok=True)
     except RuntimeError:
-        raise UserError("the home folder is not known, so data have no folder; set JEPA_DATA") from None
+        raise UserError(f"the data folder: {NO_HOME}, or JEPA_DATA") from None
     except (OSError, UnicodeEncodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"the data folder {str(folder)!r} cannot be made: {reason}") from None

@@ -17,6 +17,7 @@ from jepa_core.formats.base import Export, Format, Preprocessing, Role
 from jepa_core.formats.importing import build_format
 from jepa_core.formats.weight_file import nonfinite
 from jepa_core.runs.load import open_model
+from jepa_core.runtime.regular_file import irregularity
 
 ROLES = ("target", "context")
 EXPORTED = {"config.json", "model.safetensors", "model.onnx", "model.onnx.data", "preprocessor_config.json"}
@@ -49,6 +50,7 @@ def export_run(
         raise unknown("role", role, ROLES)
     form = build_format(to)
     path = out or folder / "exports" / _name(to, form.suffix, role)
+    check_place(path)
     if os.path.lexists(path) and not overwrite:
         raise UserError(f"{str(path)!r} is there already; --overwrite it, or name another with --out")
     recipe, model, step = open_model(folder)
@@ -57,6 +59,13 @@ def export_run(
     for sentence in nonfinite(export.encoder.state_dict()):
         log.warning("%s: the exported encoder has %s", path, sentence)
     return Exported(path, to, parts, step, export.preprocessing)
+
+
+def check_place(path: Path) -> None:
+    """Raises UserError for a pipe, a socket or a device: the export would replace it."""
+    kind = irregularity(path) if os.path.exists(path) else None
+    if kind not in (None, "a folder"):
+        raise UserError(f"{str(path)!r} is {kind}; name a file or a folder with --out")
 
 
 def _name(to: str, suffix: str, role: str) -> str:

@@ -274,6 +274,14 @@ def test_a_place_where_nothing_can_be_written(run: Path, tmp_path: Path, path: s
         export_run(run, "safetensors", tmp_path / path)
 
 
+def test_a_pipe_is_not_replaced_by_an_export(run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"pipe' is a pipe; name a file or a folder with --out"):
+            export_run(run, "safetensors", tmp_path / "pipe", overwrite=overwrite)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_overwriting_replaces_exports_and_nothing_else(run: Path, tmp_path: Path) -> None:
     export_run(run, "timm", tmp_path / "out")
     export_run(run, "timm", tmp_path / "out", overwrite=True)

@@ -37,6 +37,24 @@ def _key_ranges(segment):
 
 
 @triton.jit
+def _queries_of(
+    qkv,
+    start,
+    length,
+    width,
+    D: tl.constexpr,
+    W: tl.constexpr,
+    REST: tl.constexpr,
+    QUERIES: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """(packed rows of the program's tile of queries, which of them are valid, the queries)."""
+    at = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
+    rows, valid = (start + at).to(tl.int64), at < length
+    return rows, valid, load_rows(qkv, rows, valid, 3 * width, D, W, REST, UPCAST)
+
+
+@triton.jit
 def _load_keys(
     qkv,
     ranges,
@@ -77,14 +95,12 @@ def forward_kernel(
 ):
     """Program (segment and head, tile of queries): the softmax is summed up over tiles of keys."""
     segment, q_start, q_len, head = segment_of(seg, heads, 6)
-    at = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
     if (tl.program_id(1) * QUERIES >= q_len) | (q_len <= TAKEN):
         return
     ranges = _key_ranges(segment)
     width = heads * D
     qkv += head * D
-    rows, here = (q_start + at).to(tl.int64), at < q_len
-    q = load_rows(qkv, rows, here, 3 * width, D, W, REST, UPCAST)
+    rows, here, q = _queries_of(qkv, q_start, q_len, width, D, W, REST, QUERIES, UPCAST)
     highest = tl.full([QUERIES], float("-inf"), tl.float32)
     total_weight = tl.zeros([QUERIES], tl.float32)
     mixed = zeros_of(QUERIES, W, REST)
@@ -151,14 +167,12 @@ def query_gradient_kernel(
 ):
     """Program (segment and head, tile of queries): dQ over tiles of keys."""
     segment, q_start, q_len, head = segment_of(seg, heads, 6)
-    at = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
     if (tl.program_id(1) * QUERIES >= q_len) | (q_len <= TAKEN):
         return
     ranges = _key_ranges(segment)
     width = heads * D
     qkv += head * D
-    rows, here = (q_start + at).to(tl.int64), at < q_len
-    q = load_rows(qkv, rows, here, 3 * width, D, W, REST, UPCAST)
+    rows, here, q = _queries_of(qkv, q_start, q_len, width, D, W, REST, QUERIES, UPCAST)
     do = load_rows(grad + head * D, rows, here, width, D, W, REST, UPCAST)
     o = load_rows(out + head * D, rows, here, width, D, W, REST, UPCAST)
     delta = _row_delta(do, o, REST)

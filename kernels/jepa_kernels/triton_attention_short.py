@@ -29,6 +29,28 @@ from jepa_kernels.triton_attention_parts import (
 
 
 @triton.jit
+def _keys_of(
+    qkv,
+    start,
+    length,
+    head,
+    width,
+    D: tl.constexpr,
+    W: tl.constexpr,
+    REST: tl.constexpr,
+    KEYS: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """(where the sequence's first query is, its rows, which of them are valid, all keys, all values)."""
+    qkv += start.to(tl.int64) * 3 * width + head * D
+    rows = tl.arange(0, KEYS)
+    valid = rows < length
+    k = load_rows(qkv + width, rows, valid, 3 * width, D, W, REST, UPCAST)
+    v = load_rows(qkv + 2 * width, rows, valid, 3 * width, D, W, REST, UPCAST)
+    return qkv, rows, valid, k, v
+
+
+@triton.jit
 def _softmax(q, k, valid, scale, REST: tl.constexpr, PRECISION: tl.constexpr):
     """(exponentials [queries, keys], their sums [queries])."""
     scores = scores_of(q, k, valid, scale, REST, PRECISION)
@@ -70,12 +92,8 @@ def forward_kernel(
     if (length <= OVER) | (length > KEYS):
         return
     width = heads * D
-    qkv += start.to(tl.int64) * 3 * width + head * D
+    qkv, _, valid, k, v = _keys_of(qkv, start, length, head, width, D, W, REST, KEYS, UPCAST)
     out += start.to(tl.int64) * width + head * D
-    keys = tl.arange(0, KEYS)
-    valid = keys < length
-    k = load_rows(qkv + width, keys, valid, 3 * width, D, W, REST, UPCAST)
-    v = load_rows(qkv + 2 * width, keys, valid, 3 * width, D, W, REST, UPCAST)
     for first in range(0, length if QUERIES < KEYS else 1, QUERIES):
         rows = first + tl.arange(0, QUERIES)
         q = load_rows(qkv, rows, rows < length, 3 * width, D, W, REST, UPCAST)
@@ -107,13 +125,9 @@ def backward_kernel(
     if (length <= OVER) | (length > KEYS):
         return
     width = heads * D
-    qkv += start.to(tl.int64) * 3 * width + head * D
+    qkv, keys, valid, k, v = _keys_of(qkv, start, length, head, width, D, W, REST, KEYS, UPCAST)
     dqkv += start.to(tl.int64) * 3 * width + head * D
     grad += start.to(tl.int64) * width + head * D
-    keys = tl.arange(0, KEYS)
-    valid = keys < length
-    k = load_rows(qkv + width, keys, valid, 3 * width, D, W, REST, UPCAST)
-    v = load_rows(qkv + 2 * width, keys, valid, 3 * width, D, W, REST, UPCAST)
     if QUERIES == KEYS:
         q = load_rows(qkv, keys, valid, 3 * width, D, W, REST, UPCAST)
         do = load_rows(grad, keys, valid, width, D, W, REST, UPCAST)

@@ -246,9 +246,10 @@ def test_a_run_that_is_killed_while_its_folder_is_made_starts_again(
         whole_mkdir(path, *arguments, **named)
 
     recipe = load_recipe(tiny_recipe, "train.steps=1")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", die)
-        train(recipe, folder, "auto", [])
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, folder, "auto", [])
     with pytest.raises(KeyboardInterrupt):
         train(load_recipe(tiny_recipe, "train.steps=3"), folder, "auto", [MetricsWriter(), Watcher(stops=2)],
               allow_change=["train.steps"])  # fmt: skip

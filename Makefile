@@ -4,7 +4,8 @@
 # make lint   ruff and mypy
 # make docs   writes the pages that are made from the code (docs/hooks.md)
 # make soak   kills 50 runs at random moments; each must go on bit for bit (about ten minutes)
-# Both set up .venv first; the second time nothing is fetched.
+# make fuzz   damages files of every format the program reads, for an hour (JEPA_FUZZ_SECONDS)
+# All set up .venv first; the second time nothing is fetched.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check lint docs soak bench clean help
+.PHONY: demo test check lint docs soak fuzz bench clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -49,6 +50,9 @@ docs: $(READY)
 
 soak: $(READY)
 	@$(BIN)/python -m tests.soak --kills 50
+
+fuzz: $(READY)
+	@JEPA_FUZZ_SECONDS=$${JEPA_FUZZ_SECONDS:-3600} $(BIN)/python -m pytest tests/fuzz
 
 bench: $(READY)
 	@$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only

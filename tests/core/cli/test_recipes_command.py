@@ -81,7 +81,7 @@ def test_what_differs_from_its_default_says_so_and_what_a_setting_means_stands_a
     assert "eps = 1e-08" in lines, "what is as by default is not marked"
     where = lines.index("# clip_grad =  (not set)")
     assert lines[where - 1] == (
-        "# Largest norm of the whole gradient; by default it is not clipped. (a number above 0)"
+        "# Largest norm of the gradient; by default it is not clipped. (a number above 0)"
     )
     masker = lines.index("[masker]")
     assert lines[masker + 1] == 'name = "random"'

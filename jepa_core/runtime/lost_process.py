@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from jepa_core.runtime.process_identity import ProcessIdentity
 
-PATIENCE = 5.0
+PATIENCE = 15.0
 """Seconds that a process which closed its connections may take to end."""
 
 _CONNECTION = re.compile(

@@ -37,6 +37,30 @@ def bench() -> None:
     """Measure kernels beside their peers, or one training step by stages."""
 
 
+@app.command("compare")
+def compare(
+    before: Annotated[Path, typer.Argument(help="Results of `jepa bench kernels --out`")],
+    after: Annotated[Path, typer.Argument(help="Later results, of the same kind of machine")],
+    tolerance: Annotated[float, typer.Option(help="Change of a ratio that counts as none")] = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Fail with exit code 1 where one of ours became slower beside its peers.
+
+    Only ratios to peers of the same run are compared, never times of two runs.
+    """
+    from jepa_kernels.bench.compare import compare_files
+
+    try:
+        lines, fine = compare_files(before, after, tolerance)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        print_json({"passes": fine, "lines": list(lines)})
+    else:
+        out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if fine else 1)
+
+
 @app.command("kernels")
 def kernels(
     op: Annotated[

@@ -85,12 +85,12 @@ def kernels(
     jepa bench kernels --op attention --shape B/16 --out attention.json
     """
     from jepa_core.runtime.devices import pick_device
-    from jepa_kernels.bench.kernels import chosen, document, run
+    from jepa_kernels.bench.kernels import choose_jobs, document, run
     from jepa_kernels.bench.rows import Settings
 
     try:
         settings = Settings(pick_device(device), quick)
-        jobs = chosen(op or [], shape or [])
+        jobs = choose_jobs(op or [], shape or [])
     except ValueError as error:
         raise UserError(str(error).replace("setting 'train.device'", "--device")) from None
     ceilings, about = _ceilings(settings.device, quick, show=not as_json), _about()

@@ -26,19 +26,19 @@ def document_mask(case: Case, device: str = "cpu") -> tuple[Callable[..., torch.
 
 def settings() -> list[dict[str, Any]]:
     """For each stage with one length: batch, heads, tokens and head width, as `flex_perf.py` names them."""
-    found = []
+    entries = []
     for case in (load(f"{name}, equal") for name in names()):
         if case.uniform:
             size = {"b": [len(case.lengths)], "nh": [f"{case.heads}, {case.heads}"], "s": [case.lengths[0]]}
-            found.append({**size, "d": [case.width], "mods": ["noop"], "dtype": "bfloat16"})
-    return found
+            entries.append({**size, "d": [case.width], "mods": ["noop"], "dtype": "bfloat16"})
+    return entries
 
 
 def main() -> None:
     """Prints the settings, each as a document of YAML."""
-    for one in settings():
+    for entry in settings():
         print("---")
-        for key, value in one.items():
+        for key, value in entry.items():
             print(f"{key}: {value!r}".replace("'", '"'))
 
 

@@ -63,13 +63,13 @@ def draw_lengths(document: dict[str, Any]) -> Figure | None:
     widths = sorted({row["width"] for row in rows})
     if not widths:
         return None
-    shown = ["ours: triton", *_fastest(rows)[:PEERS]]
+    impls = ["ours: triton", *_fastest(rows)[:PEERS]]
     figure = Figure(figsize=(4 * len(widths), 6.4), layout="constrained")
     panels = figure.subplots(len(PASSES), len(widths), squeeze=False, sharey=True)
     for line, direction in zip(panels, PASSES, strict=True):
         for panel, width in zip(line, widths, strict=True):
-            mine = [row for row in rows if (row["direction"], row["width"]) == (direction, width)]
-            _curves(panel, mine, shown)
+            panel_rows = [row for row in rows if (row["direction"], row["width"]) == (direction, width)]
+            _curves(panel, panel_rows, impls)
             panel.set_title(f"D = {width}, {direction}", fontsize=10)
     panels[0][0].legend(fontsize=7, frameon=False)
     figure.supxlabel("tokens a sequence, on average", fontsize=9)
@@ -90,8 +90,8 @@ def _fastest(rows: Rows) -> list[str]:
     return sorted(wins, key=lambda name: -wins[name])
 
 
-def _curves(panel: Any, rows: Rows, shown: list[str]) -> None:
-    for number, impl in enumerate(shown):
+def _curves(panel: Any, rows: Rows, impls: list[str]) -> None:
+    for number, impl in enumerate(impls):
         points = sorted((row["tokens"], 100 * row["roofline"]) for row in rows if row["impl"] == impl)
         colour = OURS if impl == "ours: triton" else f"C{number}"
         if points:
@@ -105,9 +105,9 @@ def _time(seconds: float) -> str:
 
 
 def _where(document: dict[str, Any]) -> str:
-    found = document["environment"]
-    machine = found["gpus"][0]["name"] if document["device"] != "cpu" else found["cpu"]["model"]
-    return f"{machine}, torch {found['versions']['torch']}, {document['date'][:10]}"
+    environment = document["environment"]
+    machine = environment["gpus"][0]["name"] if document["device"] != "cpu" else environment["cpu"]["model"]
+    return f"{machine}, torch {environment['versions']['torch']}, {document['date'][:10]}"
 
 
 def main(paths: Iterable[str]) -> None:

@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
     name: str
     end: float
-    found: Callable[["Run"], Iterator[Facts]]
+    measure: Callable[["Run"], Iterator[Facts]]
 
 
 class Run:
@@ -59,8 +59,8 @@ class Run:
     def note(self, part: str, facts: Facts) -> None:
         """Prints and writes one thing that was found; `wrong` in it counts."""
         self.wrong += bool(facts.get("wrong"))
-        said = facts.get("say") or json.dumps(facts)
-        print(f"{self.seconds:6.1f} s  {part}: {said}", flush=True)
+        text = facts.get("say") or json.dumps(facts)
+        print(f"{self.seconds:6.1f} s  {part}: {text}", flush=True)
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps({"s": round(self.seconds, 1), "part": part, **facts}) + "\n")
 
@@ -78,7 +78,7 @@ class Run:
 
 
 @contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Raises TimeoutError in what is inside, after so many seconds."""
 
     def stop(*_: Any) -> None:
@@ -97,15 +97,15 @@ def carry_out(run: Run, parts: list[Part]) -> None:
     """Each part until its end; what goes wrong in one is a line, and the next begins."""
     for part in parts:
         try:
-            with interrupted_after(part.end + GRACE - run.seconds):
-                for facts in part.found(run):
+            with time_limit(part.end + GRACE - run.seconds):
+                for facts in part.measure(run):
                     run.note(part.name, facts)
                     if run.seconds > part.end:
                         run.note(part.name, {"say": f"its {part.end:.0f} s are over", "cut": True})
                         break
         except Exception as error:  # a part must not take the others' time with it
-            said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            run.note(part.name, {"say": f"FAILED: {said}", "wrong": True})
+            problem = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            run.note(part.name, {"say": f"FAILED: {problem}", "wrong": True})
 
 
 def plan(words: list[str]) -> list[Part]:
@@ -131,10 +131,10 @@ def ceilings(run: Run) -> Iterator[Facts]:
     pool = None if run.dry else gpu_parts.compile_in_parallel(gpu_parts.FIRST_INPUTS)
     run.ceilings = measure_ceilings(run.device, 0.1 if run.dry else 0.5, run.dry)
     copy, matmul = run.ceilings.copy, run.ceilings.matmul
-    said = f"copies {copy / 1e9:,.0f} GB/s, multiplies {matmul / 1e12:,.1f} TFLOP/s"
-    yield {"say": said, "copy_bytes": copy, "matmul_operations": matmul}
+    speeds = f"copies {copy / 1e9:,.0f} GB/s, multiplies {matmul / 1e12:,.1f} TFLOP/s"
+    yield {"say": speeds, "copy_bytes": copy, "matmul_operations": matmul}
     if pool is not None:
-        yield {"say": f"compiled {gpu_parts.finished(pool)} inputs beside"}
+        yield {"say": f"compiled {gpu_parts.wait_for(pool)} inputs beside"}
 
 
 def main(words: list[str]) -> int:

@@ -18,7 +18,7 @@ from jepa_kernels.bench import ema as ema_rows
 from jepa_kernels.bench import tune as tuning
 from jepa_kernels.bench.rows import PROBLEMS
 from jepa_kernels.bench.shapes import case
-from jepa_kernels.bench.tuned import Item, items, launches
+from jepa_kernels.bench.tune_items import Item, items, launches
 from jepa_kernels.triton_attention_table import CAPABILITIES, FILE, Tiles
 from kernels.benchmarks.gpu_checks import run_once
 
@@ -48,10 +48,10 @@ def compile_in_parallel(inputs: Sequence[tuple[int, int]]) -> list["Future[None]
     return started
 
 
-def finished(started: Sequence["Future[Any]"]) -> int:
+def wait_for(started: Sequence["Future[Any]"]) -> int:
     """Waits for them; how many there were. Raises what one of them raised."""
-    for one in started:
-        one.result()
+    for future in started:
+        future.result()
     return len(started)
 
 
@@ -72,9 +72,9 @@ def attention_rest(run: "Run") -> Iterator[Facts]:
     for model in MODELS:
         yield run.take(list(attention.rows(case(model, "context", equal=True), run.settings, FIRST_PEERS)))
         yield run.take(list(attention.rows(case(model, "context"), run.settings, FIRST_PEERS)))
-    others = tuple(name for name in attention.peers(run.device) if name not in FIRST_PEERS)
+    rest = tuple(name for name in attention.peers(run.device) if name not in FIRST_PEERS)
     for stage in ("context", "predictor"):
-        yield run.take(list(attention.rows(case("I-JEPA B/16", stage), run.settings, others)))
+        yield run.take(list(attention.rows(case("I-JEPA B/16", stage), run.settings, rest)))
 
 
 def ema(run: "Run") -> Iterator[Facts]:
@@ -103,8 +103,8 @@ def steps(run: "Run") -> Iterator[Facts]:
             words = [f"train.batch_size={size}", f"train.micro_batch={size}", *small, *graph]
             resolved = jepa_core.load_recipe(recipe, *words)
             report = measure_step(resolved, run.ceilings, 1 if run.dry else 8, official=masks == "equal")
-            said = "; ".join(_way(way) for way in report.ways)
-            yield {"say": f"{model}, {masks} masks: {said}", "report": report.facts()}
+            ways = "; ".join(_way(way) for way in report.ways)
+            yield {"say": f"{model}, {masks} masks: {ways}", "report": report.facts()}
 
 
 def make_discoverable(root: Path) -> bool:
@@ -112,7 +112,7 @@ def make_discoverable(root: Path) -> bool:
 
     They are found by entry points, which the metadata of a distribution holds; it is made of pyproject.toml.
     """
-    if any(found.name == "jepa-core" for found in distributions()):
+    if any(distribution.name == "jepa-core" for distribution in distributions()):
         return False
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     folder = Path(tempfile.mkdtemp())
@@ -175,26 +175,26 @@ def _launch_all(item: Item, candidates: Sequence[Tiles]) -> int:
 def tune(run: "Run") -> Iterator[Facts]:
     """Every item's tiles; the table is written after each."""
     record = _record(run)
-    wanted = items(record.samples)[:2] if run.dry else items()
-    for said in tuning.tuned(record, wanted):
-        yield {"say": said}
+    chosen = items(record.samples)[:2] if run.dry else items()
+    for line in tuning.tune_items(record, chosen):
+        yield {"say": line}
         _write(run, record)
 
 
 def bounds_of_auto(run: "Run") -> Iterator[Facts]:
     """Up to where `auto` takes Triton, beside the best peer of each length."""
     record = _record(run)
-    for said in tuning.chosen_bounds(record, (24,) if run.dry else (64, 80, 24), 2 if run.dry else 16):
-        yield {"say": said}
+    for line in tuning.choose_bounds(record, (24,) if run.dry else (64, 80, 24), 2 if run.dry else 16):
+        yield {"say": line}
         _write(run, record)
 
 
 def _write(run: "Run", record: tuning.Record) -> None:
     """Into the results, and but for a dry run into the table itself."""
-    found = run.about["environment"]
-    device = found["gpus"][0]["name"] if not run.dry else "no GPU: a dry run"
+    environment = run.about["environment"]
+    device = environment["gpus"][0]["name"] if not run.dry else "no GPU: a dry run"
     record.document["source"] = "kernels/benchmarks/gpu.sh --tune; rows without times: compiled, not measured"
-    versions = {name: found["versions"][name] for name in ("torch", "triton")}
+    versions = {name: environment["versions"][name] for name in ("torch", "triton")}
     record.document["measured"] = {"date": run.about["date"], "device": device, **versions}
     record.write(run.out / FILE.name)
     if not run.dry:

@@ -19,7 +19,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAMPLES = None if DEVICE.type == "cuda" else CPU_SAMPLES
 
 
-def finished(call):
+def wait_after(call):
     """`call`, and what it asked of the device."""
 
     def run():
@@ -33,11 +33,11 @@ def finished(call):
 def ready(prepare):
     """What a peer prepares and can do once; a skipped test with the reason where it cannot."""
     try:
-        found = prepare()
-        (found if callable(found) else found.call)()
+        prepared = prepare()
+        (prepared if callable(prepared) else prepared.call)()
     except PROBLEMS as problem:
         pytest.skip(str(problem).partition("\n")[0])
-    return found
+    return prepared
 
 
 @pytest.mark.parametrize("peer", attention.peers(DEVICE))
@@ -45,13 +45,16 @@ def ready(prepare):
 @pytest.mark.parametrize("model", MODELS)
 def test_attention(benchmark, model, stage, peer):
     """Forward and backward."""
-    one = case(model, stage, SAMPLES)
-    benchmark.group = f"attention {one.name}"
-    benchmark.extra_info |= {"bytes": 22 * one.numbers(), "operations": 3.5 * one.operations()}
-    qkv = torch.randn(sum(one.lengths), 3, one.heads, one.width, device=DEVICE).bfloat16()
-    found = ready(lambda: attention.peers(DEVICE)[peer](one, qkv))
-    grad = torch.randn_like(found.call())
-    call = finished(lambda: torch.autograd.grad(found.call(), found.leaf, grad))
+    shape = case(model, stage, SAMPLES)
+    benchmark.group = f"attention {shape.name}"
+    benchmark.extra_info |= {
+        "bytes": 22 * shape.numbers(),
+        "operations": 3.5 * shape.operations(),
+    }
+    qkv = torch.randn(sum(shape.lengths), 3, shape.heads, shape.width, device=DEVICE).bfloat16()
+    prepared = ready(lambda: attention.peers(DEVICE)[peer](shape, qkv))
+    grad = torch.randn_like(prepared.call())
+    call = wait_after(lambda: torch.autograd.grad(prepared.call(), prepared.leaf, grad))
     benchmark.pedantic(call, rounds=10, warmup_rounds=2)
 
 
@@ -67,4 +70,4 @@ def test_ema(benchmark, model, peer):
     benchmark.extra_info["bytes"] = (14 if shadowed else 12) * numbers
     tensors = ema.Tensors.of(encoder, DEVICE)
     call = ready(lambda: prepare(tensors))
-    benchmark.pedantic(finished(call), rounds=10, warmup_rounds=2)
+    benchmark.pedantic(wait_after(call), rounds=10, warmup_rounds=2)

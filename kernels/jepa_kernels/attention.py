@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jepa_kernels.attention_choice import automatic, unusable
+from jepa_kernels.attention_choice import choose_impl, find_problem
 from jepa_kernels.attention_matmul import matmul_attention
 from jepa_kernels.attention_opaque import PADS, padded_attention
 from jepa_kernels.attention_peers import flex_attention, xformers_attention
@@ -85,10 +85,10 @@ def block_attention(qkv: Tensor, layout: Layout, *, scale: float | None = None, 
 def explain(qkv: Tensor, layout: Layout) -> list[Choice]:
     """For each implementation: can it take this input, why (not), and is it what auto takes."""
     _check(qkv, layout)
-    chosen, why = automatic(qkv, layout)
+    chosen, why = choose_impl(qkv, layout)
     lines = []
     for name in ATTENTION_IMPLS:
-        problem = unusable(name, qkv)
+        problem = find_problem(name, qkv)
         reason = why if name == chosen else problem or "can take this input"
         lines.append(Choice(name, problem is None, reason, name == chosen))
     return lines
@@ -113,10 +113,10 @@ def _runner(impl: str, layout: Layout) -> Callable[[Tensor, Layout, float], Tens
 
 def _pick(impl: str, qkv: Tensor, layout: Layout) -> str:
     if impl == "auto":
-        return automatic(qkv, layout)[0]
+        return choose_impl(qkv, layout)[0]
     if impl not in _RUN:
         raise unknown_impl(impl, "block_attention", ATTENTION_IMPLS)
-    problem = unusable(impl, qkv)
+    problem = find_problem(impl, qkv)
     if problem is not None:
         raise ValueError(f"impl {impl!r} of block_attention cannot run here: it {problem}")
     return impl

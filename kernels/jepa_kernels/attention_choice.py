@@ -14,26 +14,26 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from jepa_kernels.attention_peers import flex_unusable, xformers_unusable
-from jepa_kernels.attention_torch import varlen_unusable
+from jepa_kernels.attention_peers import flex_problem, xformers_problem
+from jepa_kernels.attention_torch import varlen_problem
 from jepa_kernels.layout import Layout
-from jepa_kernels.triton_attention_table import WIDEST, bound_is_measured, taken_up_to
+from jepa_kernels.triton_attention_table import WIDEST, auto_bound, bound_is_measured
 
 LONG = 128  # rows: from here on SDPA trains as fast in fp32 on CPU, and stores no probabilities; measured
 HAS_TRITON = find_spec("triton") is not None
 
 
-def unusable(impl: str, qkv: Tensor) -> str | None:
+def find_problem(impl: str, qkv: Tensor) -> str | None:
     """Why `impl` cannot take this tensor, as the end of a sentence that begins with "it"; or None."""
     return _PROBLEMS[impl](qkv) if impl in _PROBLEMS else None
 
 
-def automatic(qkv: Tensor, layout: Layout) -> tuple[str, str]:
+def choose_impl(qkv: Tensor, layout: Layout) -> tuple[str, str]:
     """(implementation, reason)."""
-    return _on_cpu(qkv, layout) if qkv.device.type == "cpu" else _on_cuda(qkv, layout)
+    return _choose_on_cpu(qkv, layout) if qkv.device.type == "cpu" else _choose_on_cuda(qkv, layout)
 
 
-def triton_unusable(qkv: Tensor) -> str | None:
+def triton_problem(qkv: Tensor) -> str | None:
     """Why `triton` cannot take this tensor, or None."""
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
@@ -42,21 +42,21 @@ def triton_unusable(qkv: Tensor) -> str | None:
     if qkv.shape[3] > WIDEST:
         return f"needs a head width up to {WIDEST}, got {qkv.shape[3]}"
     if qkv.device.type == "cuda":
-        return _too_old(qkv.device)
-    if qkv.device.type == "cpu" and _interpreting():
+        return _capability_problem(qkv.device)
+    if qkv.device.type == "cpu" and _is_interpreting():
         return None
     return f"needs a CUDA tensor, got {qkv.device.type}; on a CPU it runs under TRITON_INTERPRET=1, for tests"
 
 
 _PROBLEMS: dict[str, Callable[[Tensor], str | None]] = {
-    "varlen": varlen_unusable,
-    "triton": triton_unusable,
-    "flex": flex_unusable,
-    "xformers": xformers_unusable,
+    "varlen": varlen_problem,
+    "triton": triton_problem,
+    "flex": flex_problem,
+    "xformers": xformers_problem,
 }
 
 
-def _interpreting() -> bool:
+def _is_interpreting() -> bool:
     """Whether the kernels were, or will be, loaded for Triton's interpreter."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return False
@@ -65,28 +65,28 @@ def _interpreting() -> bool:
     return INTERPRETED
 
 
-def _too_old(device: torch.device) -> str | None:
+def _capability_problem(device: torch.device) -> str | None:
     major, minor = torch.cuda.get_device_capability(device)
     return None if major >= 8 else f"needs compute capability 8.0 or more, got {major}.{minor}"
 
 
-def _on_cuda(qkv: Tensor, layout: Layout) -> tuple[str, str]:
-    problem = triton_unusable(qkv)
+def _choose_on_cuda(qkv: Tensor, layout: Layout) -> tuple[str, str]:
+    problem = triton_problem(qkv)
     measured = problem is None and bound_is_measured(qkv.shape[3], qkv.dtype)
-    if problem is None and layout.max_len <= taken_up_to(qkv.shape[3], qkv.dtype):
+    if problem is None and layout.max_len <= auto_bound(qkv.shape[3], qkv.dtype):
         why = "measured to be the fastest" if measured else "by a roofline, not measured"
         return "triton", f"short enough to be bound by memory ({why})"
-    said = "measured" if measured else "not measured"
-    passed = f"triton {problem}" if problem else f"too long for triton to be better ({said})"
+    basis = "measured" if measured else "not measured"
+    passed = f"triton {problem}" if problem else f"too long for triton to be better ({basis})"
     if layout.uniform is not None:
         return "sdpa", f"sequences of one length need no padding; {passed}"
-    varlen = varlen_unusable(qkv)
+    varlen = varlen_problem(qkv)
     if varlen is None:
         return "varlen", f"ragged sequences, and no padding; {passed}"
     return "sdpa", f"ragged sequences, padded: varlen {varlen}; {passed}"
 
 
-def _on_cpu(qkv: Tensor, layout: Layout) -> tuple[str, str]:
+def _choose_on_cpu(qkv: Tensor, layout: Layout) -> tuple[str, str]:
     if not (qkv.requires_grad and torch.is_grad_enabled()):
         return "sdpa", "CPU without a gradient: its forward is the fastest"
     if qkv.dtype in (torch.bfloat16, torch.float16):

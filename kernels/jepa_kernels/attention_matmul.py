@@ -30,24 +30,24 @@ SHORT = 48  # rows: below, the low-precision softmax backward is written out; me
 def matmul_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] -> [T, H, D]; see `jepa_kernels.attention.block_attention`, which checks the input."""
     if layout.uniform is not None:
-        return _square(qkv, layout.uniform, None, scale)
+        return _attend_square(qkv, layout.uniform, None, scale)
     if layout.plain:
-        return _plain(qkv, layout, scale)
+        return _attend_ragged(qkv, layout, scale)
     pad = padding(layout, CPU_GROWTH)
-    return attend_in_groups(qkv, pad, lambda q, k, v, bias: composed(q, k, v, bias, scale))
+    return attend_in_groups(qkv, pad, lambda q, k, v, bias: softmax_attention(q, k, v, bias, scale))
 
 
-def _square(qkv: Tensor, length: int, bias: Tensor | None, scale: float) -> Tensor:
+def _attend_square(qkv: Tensor, length: int, bias: Tensor | None, scale: float) -> Tensor:
     """Sequences of `length` rows each that read themselves: [B * L, 3, H, D] -> [B * L, H, D]."""
     if qkv.numel() == 0:
         return qkv[:, 0]
     if torch.compiler.is_compiling():
         q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
-        return composed(q, k, v, bias, scale).transpose(1, 2).flatten(0, 1)
+        return softmax_attention(q, k, v, bias, scale).transpose(1, 2).flatten(0, 1)
     return _SquareAttention.apply(qkv, length, bias, scale)
 
 
-def _plain(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
+def _attend_ragged(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """Ragged sequences that read themselves: gathered into padded batches, attended, gathered back."""
     pad = padding(layout, CPU_GROWTH)
     if not pad.groups:
@@ -55,13 +55,13 @@ def _plain(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     rows = qkv.index_select(0, pad.query_rows)
     chunks = rows.split([group.count * group.queries for group in pad.groups])
     outs = [
-        _square(chunk, group.queries, group.bias, scale)
+        _attend_square(chunk, group.queries, group.bias, scale)
         for chunk, group in zip(chunks, pad.groups, strict=True)
     ]
     return torch.cat(outs).index_select(0, pad.places)
 
 
-def composed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """Attention in ordinary differentiable steps, scores in fp32: q [B, H, L, D], k and v [B, H, K, D]."""
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = (q.to(wide) * scale) @ k.to(wide).mT

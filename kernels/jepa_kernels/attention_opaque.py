@@ -45,12 +45,12 @@ def padded_attention_backward(grad: Tensor, qkv: Tensor, seg: Tensor, scale: flo
     for group in pad.groups:
         q_rows = pad.query_rows[q_at : q_at + group.count * group.queries]
         k_rows = pad.key_rows[k_at : k_at + group.count * group.keys]
-        kept = real[q_at : q_at + len(q_rows), None, None]
-        q, do = (_heads_first(x, group.queries) for x in (qkv[q_rows, 0], grad[q_rows] * kept))
+        is_real = real[q_at : q_at + len(q_rows), None, None]
+        q, do = (_heads_first(x, group.queries) for x in (qkv[q_rows, 0], grad[q_rows] * is_real))
         k, v = (_heads_first(qkv[k_rows, part], group.keys) for part in (1, 2))
-        found = _gradients(q, k, v, do, group, scale)
+        gradients = _gradients(q, k, v, do, group, scale)
         for part, rows in enumerate((q_rows, k_rows, k_rows)):
-            dqkv[:, part].index_add_(0, rows, found[part].transpose(1, 2).flatten(0, 1).to(wide))
+            dqkv[:, part].index_add_(0, rows, gradients[part].transpose(1, 2).flatten(0, 1).to(wide))
         q_at, k_at = q_at + len(q_rows), k_at + len(k_rows)
     return dqkv.to(qkv.dtype)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_kernels.attention_torch import gathered
+from jepa_kernels.attention_torch import gather_keys
 from jepa_kernels.layout import Layout
 
 FMHA = ("mslk.attention.fmha", "xformers.ops.fmha")
@@ -25,7 +25,7 @@ Dynamo stops at 8 of its own accord, and computes the whole score matrix from th
 HAS_FMHA = any(find_spec(name.partition(".")[0]) is not None for name in FMHA)
 
 
-def flex_unusable(qkv: Tensor) -> str | None:
+def flex_problem(qkv: Tensor) -> str | None:
     """Why `flex` cannot take this tensor, or None."""
     if qkv.device.type == "cpu":
         trains = qkv.requires_grad and torch.is_grad_enabled()
@@ -39,7 +39,7 @@ def flex_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
 
     if qkv.shape[0] == 0:
         return qkv[:, 0]
-    mask = layout.cached("flex", lambda: _block_mask(layout))
+    mask = layout.cache("flex", lambda: _block_mask(layout))
     q, k, v = (part.transpose(0, 1)[None] for part in qkv.unbind(1))
     run: Any = flex if qkv.device.type == "cpu" or torch.compiler.is_compiling() else _compiled_flex
     return run(q, k, v, block_mask=mask, scale=scale)[0].transpose(0, 1)
@@ -75,7 +75,7 @@ def _block_mask(layout: Layout) -> Any:
     return create_block_mask(reads, None, None, rows, rows, device=layout.device)
 
 
-def xformers_unusable(qkv: Tensor) -> str | None:
+def xformers_problem(qkv: Tensor) -> str | None:
     """Why `xformers` cannot take this tensor, or None."""
     if not HAS_FMHA:
         return "needs the package xformers (or mslk), which is not installed"
@@ -102,8 +102,8 @@ def xformers_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] on CUDA -> [T, H, D] under a BlockDiagonalMask, made once a layout (on the host)."""
     if qkv.shape[0] == 0:
         return qkv[:, 0]
-    mask = layout.cached("xformers", lambda: _block_diagonal(layout))
-    q, k, v = gathered(qkv, layout)
+    mask = layout.cache("xformers", lambda: _block_diagonal(layout))
+    q, k, v = gather_keys(qkv, layout)
     return _fmha().memory_efficient_attention(q[None], k[None], v[None], attn_bias=mask, scale=scale)[0]
 
 

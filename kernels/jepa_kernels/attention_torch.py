@@ -22,22 +22,22 @@ HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # from torch 2.
 def sdpa_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] -> [T, H, D]; see `jepa_kernels.attention.block_attention`, which checks the input."""
     if layout.uniform is not None:
-        return _dense(qkv, layout.uniform, scale) if qkv.numel() else qkv[:, 0]
+        return _attend_dense(qkv, layout.uniform, scale) if qkv.numel() else qkv[:, 0]
     pad = padding(layout, CPU_GROWTH if qkv.device.type == "cpu" else inf)
-    return attend_in_groups(qkv, pad, lambda q, k, v, bias: _masked(q, k, v, bias, scale))
+    return attend_in_groups(qkv, pad, lambda q, k, v, bias: _attend_masked(q, k, v, bias, scale))
 
 
-def _dense(qkv: Tensor, length: int, scale: float) -> Tensor:
+def _attend_dense(qkv: Tensor, length: int, scale: float) -> Tensor:
     q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4).unbind(0)
     return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1)
 
 
-def _masked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+def _attend_masked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     mask = None if bias is None else (bias == 0).expand(-1, 1, q.shape[2], -1)
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 
-def varlen_unusable(qkv: Tensor) -> str | None:
+def varlen_problem(qkv: Tensor) -> str | None:
     """Why `varlen` cannot take this tensor, or None."""
     if qkv.device.type != "cuda":
         return f"needs CUDA tensors, got {qkv.device.type}"
@@ -52,12 +52,12 @@ def varlen_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] on CUDA -> [T, H, D], without padding; keys of two ranges are gathered end to end."""
     from torch.nn.attention.varlen import varlen_attn
 
-    q, k, v = gathered(qkv, layout)
+    q, k, v = gather_keys(qkv, layout)
     bounds = (layout.query_offsets, layout.key_offsets, layout.max_queries, layout.max_len)
     return varlen_attn(q, k, v, *bounds, scale=scale)  # type: ignore[return-value]
 
 
-def gathered(qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+def gather_keys(qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, and keys and values of all segments end to end, `layout.key_offsets` apart.
 
     Views where the layout is plain, by one `unbind`: its backward stacks the three gradients in one pass,
@@ -66,7 +66,7 @@ def gathered(qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = qkv.unbind(1)
     if layout.plain:
         return q, k, v
-    rows = layout.cached("key_rows", lambda: _find_key_rows(layout))
+    rows = layout.cache("key_rows", lambda: _find_key_rows(layout))
     return q, k.index_select(0, rows), v.index_select(0, rows)
 
 

@@ -44,8 +44,8 @@ class Compiled:
     @property
     def tensor_cores(self) -> str:
         """Which tensor core instructions the program has: wgmma (from 9.0 on), mma, both or none."""
-        found = [name for name, word in (("wgmma", "wgmma.mma"), ("mma", "mma.sync")) if word in self.ptx]
-        return "+".join(found) or "none"
+        units = [name for name, word in (("wgmma", "wgmma.mma"), ("mma", "mma.sync")) if word in self.ptx]
+        return "+".join(units) or "none"
 
     @property
     def programs(self) -> int:
@@ -105,6 +105,6 @@ def _resources(cubin: bytes) -> tuple[int, int]:
         file.write(cubin)
         file.flush()
         words = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    used = dict(re.findall(r"\b(REG|STACK):(\d+)", said))
-    return int(used["REG"]), int(used["STACK"])
+        usage = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    resources = dict(re.findall(r"\b(REG|STACK):(\d+)", usage))
+    return int(resources["REG"]), int(resources["STACK"])

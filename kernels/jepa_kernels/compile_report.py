@@ -57,12 +57,12 @@ def cases(
 
 def _launches(row: Row) -> Iterator[tuple[str, int, int, Tiles]]:
     """(kernel, up to how many keys, over how many, tiles)."""
-    for one in row.classes:
-        yield "short forward", one.keys, one.over, one.forward
-        yield "short backward", one.keys, one.over, one.backward
+    for length_class in row.classes:
+        yield "short forward", length_class.keys, length_class.over, length_class.forward
+        yield "short backward", length_class.keys, length_class.over, length_class.backward
     for keys, general in ((SMALL, row.small), (LONG, row.general)):
         for name, tiles in general._asdict().items():
-            yield f"general {name}", keys, row.short_up_to if keys == LONG else 0, tiles
+            yield f"general {name}", keys, row.short_bound if keys == LONG else 0, tiles
 
 
 def compile_case(case: Case, plain: bool = False) -> Compiled:
@@ -96,15 +96,15 @@ def _kernels() -> dict[str, Any]:
 
 def problems(case: Case, compiled: Compiled) -> list[str]:
     """What is wrong with a compiled case, in words; empty where nothing is."""
-    found = []
+    complaints = []
     if compiled.tensor_cores == "none":
-        found.append("uses no tensor cores")
+        complaints.append("uses no tensor cores")
     if case.short and compiled.stack > SPARE:
-        found.append(f"spills {compiled.stack} bytes")
+        complaints.append(f"spills {compiled.stack} bytes")
     limit = SHARED_LIMIT[case.capability]
     if compiled.shared > limit:
-        found.append(f"takes {compiled.shared} bytes of shared memory of {limit}")
-    return found
+        complaints.append(f"takes {compiled.shared} bytes of shared memory of {limit}")
+    return complaints
 
 
 def line(case: Case, compiled: Compiled) -> str:
@@ -134,12 +134,12 @@ def main() -> int:
     )
     words.add_argument("--width", type=int, nargs="*", default=HEAD_WIDTHS, help="head widths")
     words.add_argument("--dtype", nargs="*", choices=[str(d)[6:] for d in DTYPES], default=None)
-    given = words.parse_args()
-    dtypes = tuple(d for d in DTYPES if given.dtype is None or str(d)[6:] in given.dtype)
+    arguments = words.parse_args()
+    dtypes = tuple(d for d in DTYPES if arguments.dtype is None or str(d)[6:] in arguments.dtype)
     print(HEAD)
     broken = 0
-    for capability in given.capability:
-        for case in cases(capability, tuple(given.width), dtypes):
+    for capability in arguments.capability:
+        for case in cases(capability, tuple(arguments.width), dtypes):
             compiled = compile_case(case)
             print(line(case, compiled), flush=True)
             broken += bool(problems(case, compiled))

@@ -59,18 +59,18 @@ def _is_sharded(tensor: Any) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def _check_sharding(index: int, teacher: Any, name: str, other: Any) -> None:
-    sharded = _is_sharded(teacher), _is_sharded(other)
+def _check_sharding(index: int, teacher: Any, name: str, tensor: Any) -> None:
+    sharded = _is_sharded(teacher), _is_sharded(tensor)
     if sharded == (False, False):
         return
     if sharded != (True, True):
-        kinds = ("sharded" if one else "not sharded" for one in sharded)
+        kinds = ("sharded" if flag else "not sharded" for flag in sharded)
         raise ValueError(
             f"tensor {index}: the teacher is {next(kinds)}, the {name} {next(kinds)}; expected both alike"
         )
-    if teacher.device_mesh != other.device_mesh or teacher.placements != other.placements:
+    if teacher.device_mesh != tensor.device_mesh or teacher.placements != tensor.placements:
         raise ValueError(
-            f"tensor {index}: teacher is sharded as {_sharding(teacher)}, {name} as {_sharding(other)}"
+            f"tensor {index}: teacher is sharded as {_sharding(teacher)}, {name} as {_sharding(tensor)}"
         )
     if any(placement.is_partial() for placement in teacher.placements):
         raise ValueError(f"tensor {index}: its shards are summands ({_sharding(teacher)}); expected parts")
@@ -80,12 +80,12 @@ def _sharding(tensor: Any) -> str:
     return f"{list(map(str, tensor.placements))} over {tensor.device_mesh}"
 
 
-def _check_fit(index: int, teacher: Tensor, name: str, other: Tensor) -> None:
-    if teacher.shape != other.shape:
-        shapes = f"teacher has shape {list(teacher.shape)}, {name} {list(other.shape)}"
+def _check_fit(index: int, teacher: Tensor, name: str, tensor: Tensor) -> None:
+    if teacher.shape != tensor.shape:
+        shapes = f"teacher has shape {list(teacher.shape)}, {name} {list(tensor.shape)}"
         raise ValueError(f"tensor {index}: {shapes}")
-    if teacher.device != other.device:
-        raise ValueError(f"tensor {index}: teacher is on {teacher.device}, {name} on {other.device}")
+    if teacher.device != tensor.device:
+        raise ValueError(f"tensor {index}: teacher is on {teacher.device}, {name} on {tensor.device}")
 
 
 def _check_teacher(index: int, teacher: Tensor) -> None:
@@ -122,7 +122,7 @@ def _ties(teacher: Sequence[Tensor]) -> list[int]:
     return [seen.setdefault(key, index) for index, key in enumerate(keys)]
 
 
-def _check_ties(teacher: list[Tensor], others: list[Tensor], name: str) -> None:
-    for index, (first, other) in enumerate(zip(_ties(teacher), others, strict=False)):
-        if other.numel() and others[first].data_ptr() != other.data_ptr():
+def _check_ties(teacher: list[Tensor], partners: list[Tensor], name: str) -> None:
+    for index, (first, partner) in enumerate(zip(_ties(teacher), partners, strict=False)):
+        if partner.numel() and partners[first].data_ptr() != partner.data_ptr():
             raise ValueError(f"teacher tensors {first} and {index} are tied, but their {name} are not")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from jepa_kernels.predictor import brief, check_vector, shared_readers, shared_segments, target_table
+from jepa_kernels.predictor import check_vector, shared_readers, shared_segments, shorten, target_table
 from jepa_kernels.readers import Readers, readers_of
 
 Value = TypeVar("Value")
@@ -84,22 +84,22 @@ class Layout:
             raise ValueError("offsets is empty; expected [B + 1] integers that start at 0")
         batch = len(offsets) - 1
         if uniform is not None:
-            return cls._uniform(offsets, batch, uniform, total)
+            return cls._of_one_length(offsets, batch, uniform, total)
         shortest = SHORTEST
-        if max_len is None or total is None or _readable(offsets):
+        if max_len is None or total is None or _is_readable(offsets):
             lengths = _check_offsets(offsets)
-            shortest, longest = _shortest(lengths), int(lengths.max()) if len(lengths) else 0
-            max_len = _not_below("max_len", max_len, longest)
-            total = _agree("total", total, int(lengths.sum()))
+            shortest, longest = _shortest_length(lengths), int(lengths.max()) if len(lengths) else 0
+            max_len = _check_bound("max_len", max_len, longest)
+            total = _check_total("total", total, int(lengths.sum()))
         return cls(_plain_segments(offsets), total, max_len, max_len, plain=True, min_len=shortest)
 
     @classmethod
-    def _uniform(cls, offsets: Tensor, batch: int, length: int, total: int | None) -> "Layout":
-        if _readable(offsets):
+    def _of_one_length(cls, offsets: Tensor, batch: int, length: int, total: int | None) -> "Layout":
+        if _is_readable(offsets):
             _check_offsets(offsets)
             if bool((offsets.diff() != length).any()):
-                raise ValueError(f"uniform={length}, but sequence lengths are {brief(offsets.diff())}")
-        total = _agree("total", total, batch * length)
+                raise ValueError(f"uniform={length}, but sequence lengths are {shorten(offsets.diff())}")
+        total = _check_total("total", total, batch * length)
         return cls(_plain_segments(offsets), total, length, length, length, True, min_len=length)
 
     @classmethod
@@ -133,7 +133,7 @@ class Layout:
         """
         if mode not in ("repeat", "shared"):
             raise ValueError(f"unknown mode {mode!r} for Layout.jepa; known: repeat, shared")
-        trusted = longest is not None and total is not None and not _readable(context_lengths)
+        trusted = longest is not None and total is not None and not _is_readable(context_lengths)
         targets = target_table(context_lengths, target_lengths, trusted)
         if mode == "repeat":
             bound = sum(longest) if longest is not None else None
@@ -141,7 +141,7 @@ class Layout:
         seg = shared_segments(context_lengths, targets).to(torch.int32)
         if not trusted or longest is None or total is None:
             layout = cls.from_segments(seg)
-            _agree("total", total, layout.total)
+            _check_total("total", total, layout.total)
             return layout
         queries = max(longest)
         return cls(seg, total, sum(longest), queries, readers=shared_readers(seg, len(targets) + 1, queries))
@@ -166,7 +166,7 @@ class Layout:
             plain=bool(alone.all()),
             has_unread=bool(((keys == 0) & (q_len > 0)).any()),
             readers=None if bool(alone.all()) else readers_of(seg, total),
-            min_len=_shortest(q_len),
+            min_len=_shortest_length(q_len),
         )
 
     @property
@@ -186,7 +186,7 @@ class Layout:
             return self
         return replace(self, seg=seg, readers=self.readers.to(device) if self.readers else None)
 
-    def cached(self, key: object, build: Callable[[], Value]) -> Value:
+    def cache(self, key: object, build: Callable[[], Value]) -> Value:
         """The value under `key`, built on first use: how layers share what they derive from a layout."""
         if key not in self._cache:
             self._cache[key] = build()
@@ -195,17 +195,17 @@ class Layout:
     @property
     def query_offsets(self) -> Tensor:
         """int32 [S + 1]: segment s's queries are rows offsets[s] to offsets[s + 1]."""
-        return self.cached("query_offsets", lambda: _offsets(self.seg[:, 1]))
+        return self.cache("query_offsets", lambda: _offsets(self.seg[:, 1]))
 
     @property
     def key_offsets(self) -> Tensor:
         """int32 [S + 1]: bounds of segment s in the list of all segments' keys, end to end."""
-        return self.cached("key_offsets", lambda: _offsets(self.seg[:, 3] + self.seg[:, 5]))
+        return self.cache("key_offsets", lambda: _offsets(self.seg[:, 3] + self.seg[:, 5]))
 
     @property
     def unread_rows(self) -> Tensor:
         """bool [T]: the rows whose query has no key."""
-        return self.cached("unread_rows", self._find_unread)
+        return self.cache("unread_rows", self._find_unread)
 
     def _find_unread(self) -> Tensor:
         no_keys = (self.seg[:, 3] + self.seg[:, 5]) == 0
@@ -214,11 +214,11 @@ class Layout:
 
 def layout_of(seg: Tensor) -> Layout:
     """The layout whose `seg` is this very tensor, with all that is cached on it; or else a new one."""
-    found = _BY_SEGMENTS[seg]() if seg in _BY_SEGMENTS else None
-    return Layout.from_segments(seg) if found is None else found
+    layout = _BY_SEGMENTS[seg]() if seg in _BY_SEGMENTS else None
+    return Layout.from_segments(seg) if layout is None else layout
 
 
-def _readable(offsets: Tensor) -> bool:
+def _is_readable(offsets: Tensor) -> bool:
     """Whether the host can look at the numbers at no cost, and without breaking a compiled graph."""
     return offsets.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -240,26 +240,26 @@ def _check_offsets(offsets: Tensor) -> Tensor:
     host = offsets.cpu()
     lengths = host.diff()
     if int(host[0]) != 0 or (len(lengths) and int(lengths.min()) < 0):
-        raise ValueError(f"offsets must start at 0 and never fall; got {brief(offsets)}")
+        raise ValueError(f"offsets must start at 0 and never fall; got {shorten(offsets)}")
     return lengths
 
 
-def _shortest(lengths: Tensor) -> int:
+def _shortest_length(lengths: Tensor) -> int:
     """The shortest that has rows, SHORTEST at least."""
     some = lengths[lengths > 0]
     return max(SHORTEST, int(some.min()) if len(some) else 0)
 
 
-def _not_below(name: str, given: int | None, found: int) -> int:
-    if given is not None and given < found:
-        raise ValueError(f"{name}={given}, but the longest sequence has {found} rows")
-    return found if given is None else given
+def _check_bound(name: str, claim: int | None, longest: int) -> int:
+    if claim is not None and claim < longest:
+        raise ValueError(f"{name}={claim}, but the longest sequence has {longest} rows")
+    return longest if claim is None else claim
 
 
-def _agree(name: str, given: int | None, found: int) -> int:
-    if given is not None and given != found:
-        raise ValueError(f"{name}={given}, but the sequences hold {found} rows")
-    return found
+def _check_total(name: str, claim: int | None, actual: int) -> int:
+    if claim is not None and claim != actual:
+        raise ValueError(f"{name}={claim}, but the sequences hold {actual} rows")
+    return actual
 
 
 def _check_segments(seg: Tensor) -> None:
@@ -269,14 +269,18 @@ def _check_segments(seg: Tensor) -> None:
     if len(seg) and int(torch.cat([q_len, a_len, b_len]).min()) < 0:
         raise ValueError("seg has a negative length")
     if not torch.equal(q_start, q_len.cumsum(0) - q_len):
-        raise ValueError(f"query segments must cover rows in order, from row 0; q_start is {brief(q_start)}")
+        raise ValueError(
+            f"query segments must cover rows in order, from row 0; q_start is {shorten(q_start)}"
+        )
     total = int(q_len.sum())
     for name, start, length in (("a", a_start, a_len), ("b", b_start, b_len)):
         outside = (length > 0) & ((start < 0) | (start + length > total))
         if bool(outside.any()):
             at = int(outside.nonzero()[0, 0])
-            came = f"{int(start[at])} to {int(start[at] + length[at])}"
-            raise ValueError(f"segment {at} reads key rows {came} (range {name}) of a tensor of {total} rows")
+            key_rows = f"{int(start[at])} to {int(start[at] + length[at])}"
+            raise ValueError(
+                f"segment {at} reads key rows {key_rows} (range {name}) of a tensor of {total} rows"
+            )
     twice = (a_len > 0) & (b_len > 0) & (a_start < b_start + b_len) & (b_start < a_start + a_len)
     if bool(twice.any()):
         raise ValueError(f"segment {int(twice.nonzero()[0, 0])} reads key rows twice: ranges a and b overlap")

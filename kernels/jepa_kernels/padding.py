@@ -54,7 +54,7 @@ def padding(layout: Layout, growth: float = inf) -> Padding:
 
     Reads the segments on the host: on an accelerator that is one synchronisation a layout.
     """
-    return layout.cached(("padding", growth), lambda: _build(layout, growth))
+    return layout.cache(("padding", growth), lambda: _build(layout, growth))
 
 
 def attend_in_groups(qkv: Tensor, pad: Padding, attend: Attend) -> Tensor:
@@ -84,7 +84,7 @@ def _build(layout: Layout, growth: float) -> Padding:
     places = torch.zeros(layout.total, dtype=torch.int64)
     places[query_rows[real]] = real.nonzero()[:, 0]
     key_rows = query_rows if layout.plain else _cat([p[3].reshape(-1) for p in parts], torch.int64)
-    groups = tuple(_on(p[0], device) for p in parts)
+    groups = tuple(_move(p[0], device) for p in parts)
     return Padding(groups, query_rows.to(device), key_rows.to(device), places.to(device))
 
 
@@ -124,6 +124,6 @@ def _cat(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.cat(parts) if parts else torch.empty(0, dtype=dtype)
 
 
-def _on(group: Group, device: torch.device) -> Group:
+def _move(group: Group, device: torch.device) -> Group:
     bias = None if group.bias is None else group.bias.to(device)
     return Group(group.count, group.queries, group.keys, bias)

@@ -55,7 +55,7 @@ def target_table(context: Tensor, targets: Tensor | Sequence[Tensor], trusted: b
         )
     for name, lengths in (("context_lengths", context), ("target_lengths", targets)):
         if not trusted and lengths.numel() and int(lengths.min()) < 0:
-            raise ValueError(f"{name} must not be negative; got {brief(lengths.reshape(-1))}")
+            raise ValueError(f"{name} must not be negative; got {shorten(lengths.reshape(-1))}")
     return targets
 
 
@@ -67,7 +67,7 @@ def check_vector(values: Tensor, name: str) -> None:
         )
 
 
-def brief(values: Tensor) -> str:
+def shorten(values: Tensor) -> str:
     """The first values, for an error message."""
     head = ", ".join(str(v) for v in values[:8].tolist())
     return f"[{head}{', …' if len(values) > 8 else ''}]"

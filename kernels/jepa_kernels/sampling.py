@@ -106,7 +106,7 @@ def sample_multiblock(
     Raises ValueError for a grid of another rank, no sample, or more than 30 targets.
     Source: I-JEPA (arXiv 2301.08243), section 3 and appendix A.1.
     """
-    height, width = _checked(grid, batch, law)
+    height, width = _check_arguments(grid, batch, law)
     device, tokens = generator.device, height * width
     most = capacity or (batch * tokens, law.targets * batch * tokens)
     uniform = torch.rand(2, 2, dtype=torch.float64, generator=generator, device=device)
@@ -116,7 +116,7 @@ def sample_multiblock(
             block_sides((height, width), uniform[1:], law.context_scale, (1.0, 1.0), law),
         ]
     )
-    place = _redrawn if law.retry == "redraw" else _dropped
+    place = _redraw_all if law.retry == "redraw" else _drop_targets
     starts, visible = place((height, width), batch, law, sizes, generator)
     if law.truncate == "first":
         rank = visible.cumsum(1)
@@ -172,8 +172,8 @@ def _places(grid: tuple[int, int], sizes: Tensor, law: Multiblock) -> Tensor:
 
 def _starts(places: Tensor, shape: tuple[int, ...], generator: Generator) -> Tensor:
     """int64 [*shape, 2]: uniform over `places` [2] on each axis."""
-    drawn = torch.rand(*shape, 2, dtype=torch.float64, generator=generator, device=places.device)
-    return (drawn * places).long()
+    fractions = torch.rand(*shape, 2, dtype=torch.float64, generator=generator, device=places.device)
+    return (fractions * places).long()
 
 
 def _boxes(grid: tuple[int, int], starts: Tensor, size: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def _boxes(grid: tuple[int, int], starts: Tensor, size: Tensor) -> Tensor:
     return (inside[0][..., :, None] & inside[1][..., None, :]).flatten(-2)
 
 
-def _redrawn(
+def _redraw_all(
     grid: tuple[int, int], batch: int, law: Multiblock, sizes: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """Starts [B, M + 1, 2] and visible tokens [B, N] of each sample's first valid attempt, or in corners."""
@@ -193,9 +193,9 @@ def _redrawn(
     targets = _starts(places[0], (RETRIES + 1, batch, law.targets), generator)
     context = _starts(places[1], (RETRIES + 1, batch, 1), generator)
     starts = torch.cat([targets, context], 2)
-    far = _starts(places.new_full((2,), 2), (1, batch, 1), generator)
+    corner = _starts(places.new_full((2,), 2), (1, batch, 1), generator)
     corners = torch.cat(
-        [(places[0] - 1) * far.expand(-1, -1, law.targets, -1), (places[1] - 1) * (1 - far)], 2
+        [(places[0] - 1) * corner.expand(-1, -1, law.targets, -1), (places[1] - 1) * (1 - corner)], 2
     )
     starts = torch.cat([starts, corners])
     visible = _only_context(grid, starts, torch.cat([sizes[:1].expand(law.targets, -1), sizes[1:]]))
@@ -218,7 +218,7 @@ def _only_context(grid: tuple[int, int], starts: Tensor, sizes: Tensor) -> Tenso
     return ((covered[0][..., :, None] & covered[1][..., None, :]) == bits[-1]).flatten(-2)
 
 
-def _dropped(
+def _drop_targets(
     grid: tuple[int, int], batch: int, law: Multiblock, sizes: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """The same by the official rule; tokens of a context block are counted in a summed-area table."""
@@ -226,8 +226,8 @@ def _dropped(
     targets = _starts(places[0], (batch, law.targets), generator)
     contexts = _starts(places[1], (attempts, batch), generator)
     blocks = _boxes(grid, targets, sizes[0])
-    taken = [blocks[:, :count].any(1) for count in range(law.targets, -1, -1)]
-    free = ~torch.stack(taken)  # [M + 1, B, N], after so many targets were given up
+    hidden = [blocks[:, :count].any(1) for count in range(law.targets, -1, -1)]
+    free = ~torch.stack(hidden)  # [M + 1, B, N], after so many targets were given up
     level = torch.arange(attempts, device=sizes.device) // RETRIES
     count = _counts(free.unflatten(-1, grid), level, contexts, sizes[1])
     valid = count > law.min_keep
@@ -247,7 +247,7 @@ def _counts(free: Tensor, level: Tensor, starts: Tensor, size: Tensor) -> Tensor
     return corner(bottom, right) - corner(top, right) - corner(bottom, left) + corner(top, left)
 
 
-def _checked(grid: Sequence[int], batch: int, law: Multiblock) -> tuple[int, int]:
+def _check_arguments(grid: Sequence[int], batch: int, law: Multiblock) -> tuple[int, int]:
     if len(grid) != 2 or min(grid) < 1:
         raise ValueError(f"a grid is (H, W), each side at least 1; got {tuple(grid)}")
     if batch < 1:

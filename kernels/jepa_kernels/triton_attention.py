@@ -32,7 +32,7 @@ from jepa_kernels.triton_attention_table import (
     Tiles,
     parts,
     row_for,
-    short_up_to,
+    short_bound,
 )
 
 INTERPRETED = not isinstance(short.forward_kernel, JITFunction)
@@ -42,7 +42,7 @@ INTERPRETED = not isinstance(short.forward_kernel, JITFunction)
 def triton_attention(qkv: Tensor, layout: Layout, scale: float) -> Tensor:
     """qkv [T, 3, H, D] -> [T, H, D]; see `jepa_kernels.attention.block_attention`, which checks the input."""
     bounds = (layout.min_len, layout.max_len)
-    if layout.plain and layout.max_len <= short_up_to(qkv.shape[3], qkv.dtype):
+    if layout.plain and layout.max_len <= short_bound(qkv.shape[3], qkv.dtype):
         return short_attention(qkv, layout.seg, *bounds, scale)
     pieces, runs, longest = layout.seg, layout.seg, layout.max_queries
     if layout.readers is not None:
@@ -67,8 +67,8 @@ def constants(width: int, dtype: torch.dtype, tiles: Tiles) -> dict[str, Any]:
 
 def options(tiles: Tiles) -> dict[str, Any]:
     """What the compiler is told besides."""
-    found = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
-    return found | ({"maxnreg": tiles.registers} if tiles.registers else {})
+    choices = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
+    return choices | ({"maxnreg": tiles.registers} if tiles.registers else {})
 
 
 def launch(kernel: Any, grid: tuple[int, ...], qkv: Tensor, tiles: Tiles, *args: Any, **more: Any) -> None:
@@ -92,30 +92,30 @@ def _row(qkv: Tensor) -> Row:
 
 def _classes(qkv: Tensor, min_len: int, max_len: int) -> Iterator[LengthClass]:
     """Those that sequences of `min_len` to `max_len` rows may belong to."""
-    return (one for one in _row(qkv).classes if one.keys >= min_len and one.over < max_len)
+    return (c for c in _row(qkv).classes if c.keys >= min_len and c.over < max_len)
 
 
 def _forward_classes(qkv: Tensor, seg: Tensor, out: Tensor, bounds: tuple[int, int], scale: float) -> None:
     grid, heads = (len(seg) * qkv.shape[2],), qkv.shape[2]
-    for one in _classes(qkv, *bounds):
+    for length_class in _classes(qkv, *bounds):
         args = (qkv, seg, out, heads, scale)
-        launch(short.forward_kernel, grid, qkv, one.forward, *args, OVER=one.over)
+        launch(short.forward_kernel, grid, qkv, length_class.forward, *args, OVER=length_class.over)
 
 
 def _backward_classes(
     qkv: Tensor, grad: Tensor, seg: Tensor, dqkv: Tensor, bounds: tuple[int, int], scale: float
 ) -> None:
     grid, heads = (len(seg) * qkv.shape[2],), qkv.shape[2]
-    for one in _classes(qkv, *bounds):
+    for length_class in _classes(qkv, *bounds):
         args = (qkv, grad, seg, dqkv, heads, scale)
-        launch(short.backward_kernel, grid, qkv, one.backward, *args, OVER=one.over)
+        launch(short.backward_kernel, grid, qkv, length_class.backward, *args, OVER=length_class.over)
 
 
-def _general(qkv: Tensor, max_len: int, plain: bool) -> tuple[General, int]:
+def _general_tiles(qkv: Tensor, max_len: int, plain: bool) -> tuple[General, int]:
     """(tiles, rows of the longest segment that the classes have taken already)."""
     row = _row(qkv)
     if plain:
-        return row.general, row.short_up_to
+        return row.general, row.short_bound
     return (row.small if max_len <= SMALL else row.general), 0
 
 
@@ -178,10 +178,10 @@ def general_attention(
     total, heads = qkv.shape[0], qkv.shape[2]
     if plain:
         _forward_classes(qkv, seg, out, (min_len, max_len), scale)
-    (tiles, _, _), taken = _general(qkv, max_len, plain)
+    (tiles, _, _), class_bound = _general_tiles(qkv, max_len, plain)
     grid = (len(seg) * heads, triton.cdiv(max_queries, tiles.queries))
     args = (qkv, seg, out, lse, total, heads, scale)
-    launch(general.forward_kernel, grid, qkv, tiles, *args, TAKEN=taken)
+    launch(general.forward_kernel, grid, qkv, tiles, *args, TAKEN=class_bound)
     return out, lse
 
 
@@ -211,13 +211,13 @@ def general_attention_backward(
     numbers = (qkv.shape[0], qkv.shape[2], scale)
     if plain:
         _backward_classes(qkv, grad, seg, dqkv, (min_len, max_len), scale)
-    (_, tiles, of_keys), taken = _general(qkv, max_len, plain)
+    (_, tiles, of_keys), class_bound = _general_tiles(qkv, max_len, plain)
     grid = (len(seg) * qkv.shape[2], triton.cdiv(max_queries, tiles.queries))
     args: tuple[Any, ...] = (qkv, out, grad, lse, seg, dqkv, stats, *numbers)
-    launch(general.query_gradient_kernel, grid, qkv, tiles, *args, TAKEN=taken)
+    launch(general.query_gradient_kernel, grid, qkv, tiles, *args, TAKEN=class_bound)
     grid = (len(pieces) * qkv.shape[2], triton.cdiv(longest_piece, of_keys.keys))
     args = (qkv, grad, stats, pieces, runs, dqkv, *numbers)
-    launch(general.key_gradient_kernel, grid, qkv, of_keys, *args, TAKEN=taken, PLAIN=plain)
+    launch(general.key_gradient_kernel, grid, qkv, of_keys, *args, TAKEN=class_bound, PLAIN=plain)
     return dqkv
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from jepa_kernels.triton_attention_parts import (
-    add_mixed,
+    add_mixed_rows,
     load_rows,
     row_products,
     scores_of,
@@ -112,7 +112,7 @@ def forward_kernel(
         shrink = tl.exp2(highest - higher)
         total_weight = total_weight * shrink + tl.sum(weights, 1)
         mixed = times(mixed, shrink[:, None], REST)
-        mixed = add_mixed(mixed, weights.to(v[0].dtype), v, REST, PRECISION)
+        mixed = add_mixed_rows(mixed, weights.to(v[0].dtype), v, REST, PRECISION)
         highest = higher
     read = total_weight > 0
     total_weight = tl.where(read, total_weight, 1.0)
@@ -123,14 +123,14 @@ def forward_kernel(
 
 
 @triton.jit
-def _paired(log_sum, delta):
+def _pack_pair(log_sum, delta):
     """Both float32 as one int64: what eight bytes at a time are loaded as."""
     low = log_sum.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
     return (delta.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
 
 
 @triton.jit
-def _unpaired(pair):
+def _unpack_pair(pair):
     log_sum = pair.to(tl.int32).to(tl.float32, bitcast=True)
     return log_sum, (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
@@ -138,10 +138,10 @@ def _unpaired(pair):
 @triton.jit
 def _row_delta(do, o, REST: tl.constexpr):
     """rowsum(dO * O)."""
-    found = tl.sum(do[0].to(tl.float32) * o[0].to(tl.float32), 1)
+    delta = tl.sum(do[0].to(tl.float32) * o[0].to(tl.float32), 1)
     if REST:
-        found += tl.sum(do[1].to(tl.float32) * o[1].to(tl.float32), 1)
-    return found
+        delta += tl.sum(do[1].to(tl.float32) * o[1].to(tl.float32), 1)
+    return delta
 
 
 @triton.jit(do_not_specialize=["total", "heads"])
@@ -178,13 +178,13 @@ def query_gradient_kernel(
     delta = _row_delta(do, o, REST)
     place = head.to(tl.int64) * total + rows
     log_sum = tl.load(lse + place, mask=here, other=float("inf"))
-    tl.store(stats + place, _paired(log_sum, delta), mask=here)
+    tl.store(stats + place, _pack_pair(log_sum, delta), mask=here)
     dq = zeros_of(QUERIES, W, REST)
     for first in range(0, ranges[3], KEYS):
         k, v, valid = _load_keys(qkv, ranges, first, width, D, W, REST, KEYS, UPCAST)
         probs = tl.exp2(scores_of(q, k, valid, scale, REST, PRECISION) - log_sum[:, None])
         ds = probs * (row_products(do, v, REST, PRECISION) - delta[:, None])
-        dq = add_mixed(dq, ds.to(k[0].dtype), k, REST, PRECISION)
+        dq = add_mixed_rows(dq, ds.to(k[0].dtype), k, REST, PRECISION)
     store_rows(dqkv + head * D, rows, here, 3 * width, times(dq, scale, REST), D, W, REST)
 
 
@@ -233,12 +233,12 @@ def key_gradient_kernel(
             rows, valid = (q_start + place).to(tl.int64), place < q_len
             q = load_rows(qkv, rows, valid, 3 * width, D, W, REST, UPCAST)
             do = load_rows(grad, rows, valid, width, D, W, REST, UPCAST)
-            log_sum, delta = _unpaired(tl.load(stats + rows, mask=valid, other=0))
+            log_sum, delta = _unpack_pair(tl.load(stats + rows, mask=valid, other=0))
             # [keys, queries]: already transposed; a row past the end is a query of -inf scores
             scores = scores_of(k, q, valid, scale, REST, PRECISION)
             probs = tl.exp2(scores - log_sum[None, :])
-            dv = add_mixed(dv, probs.to(do[0].dtype), do, REST, PRECISION)
+            dv = add_mixed_rows(dv, probs.to(do[0].dtype), do, REST, PRECISION)
             ds = probs * (row_products(v, do, REST, PRECISION) - delta[None, :])
-            dk = add_mixed(dk, ds.to(q[0].dtype), q, REST, PRECISION)
+            dk = add_mixed_rows(dk, ds.to(q[0].dtype), q, REST, PRECISION)
     store_rows(dqkv + width, key_rows, here, 3 * width, times(dk, scale, REST), D, W, REST)
     store_rows(dqkv + 2 * width, key_rows, here, 3 * width, dv, D, W, REST)

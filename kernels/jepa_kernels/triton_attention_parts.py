@@ -71,14 +71,14 @@ def zeros_of(ROWS: tl.constexpr, W: tl.constexpr, REST: tl.constexpr):
 @triton.jit
 def row_products(a, b, REST: tl.constexpr, PRECISION: tl.constexpr):
     """a b^T, float32 [rows of a, rows of b]."""
-    found = tl.dot(a[0], tl.trans(b[0]), input_precision=PRECISION)
+    products = tl.dot(a[0], tl.trans(b[0]), input_precision=PRECISION)
     if REST:
-        found = tl.dot(a[1], tl.trans(b[1]), acc=found, input_precision=PRECISION)
-    return found
+        products = tl.dot(a[1], tl.trans(b[1]), acc=products, input_precision=PRECISION)
+    return products
 
 
 @triton.jit
-def add_mixed(sums, weights, tile, REST: tl.constexpr, PRECISION: tl.constexpr):
+def add_mixed_rows(sums, weights, tile, REST: tl.constexpr, PRECISION: tl.constexpr):
     """sums + weights @ tile, where `weights` is [R, rows of tile]."""
     first = tl.dot(weights, tile[0], acc=sums[0], input_precision=PRECISION)
     if REST:

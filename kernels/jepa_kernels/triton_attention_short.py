@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from jepa_kernels.triton_attention_parts import (
-    add_mixed,
+    add_mixed_rows,
     load_rows,
     mixed_rows,
     row_products,
@@ -146,9 +146,9 @@ def backward_kernel(
             q = load_rows(qkv, rows, rows < length, 3 * width, D, W, REST, UPCAST)
             do = load_rows(grad, rows, rows < length, width, D, W, REST, UPCAST)
             probs = _probabilities(q, k, valid, scale, REST, PRECISION)
-            dv = add_mixed(dv, tl.trans(probs.to(do[0].dtype)), do, REST, PRECISION)
+            dv = add_mixed_rows(dv, tl.trans(probs.to(do[0].dtype)), do, REST, PRECISION)
             ds = _score_gradient(probs, do, v, REST, PRECISION)
-            dk = add_mixed(dk, tl.trans(ds), q, REST, PRECISION)
+            dk = add_mixed_rows(dk, tl.trans(ds), q, REST, PRECISION)
             dq = times(mixed_rows(ds, k, REST, PRECISION), scale, REST)
             store_rows(dqkv, rows, rows < length, 3 * width, dq, D, W, REST)
         store_rows(dqkv + width, keys, valid, 3 * width, times(dk, scale, REST), D, W, REST)

@@ -47,10 +47,10 @@ class Tiles(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Tiles":
         """From its written form. Raises ValueError for another text."""
-        found = re.fullmatch(r"(\d+)x(\d+) w(\d+)(?: s(\d+))?(?: r(\d+))?( whole)?", text)
-        if found is None:
+        match = re.fullmatch(r"(\d+)x(\d+) w(\d+)(?: s(\d+))?(?: r(\d+))?( whole)?", text)
+        if match is None:
             raise ValueError(f"tiles are written like '64x128 w4 s2 r128 whole'; got {text!r}")
-        queries, keys, warps, stages, registers, whole = found.groups()
+        queries, keys, warps, stages, registers, whole = match.groups()
         limit = int(registers) if registers else None
         return cls(int(queries), int(keys), int(warps), int(stages or 1), limit, whole is not None)
 
@@ -92,7 +92,7 @@ class Row(NamedTuple):
     general: General
 
     @property
-    def short_up_to(self) -> int:
+    def short_bound(self) -> int:
         """Plain sequences up to this many keys belong to a class; 0 where there is none."""
         return self.classes[-1].keys if self.classes else 0
 
@@ -114,12 +114,12 @@ Table = dict[tuple[int, int, int], Row]  # (capability, kind of width, bytes of 
 
 def read_table(text: str) -> Table:
     """The table that a file's text holds. Raises ValueError where it is not one."""
-    found = {}
+    table = {}
     for capability, rows in json.loads(text)["rows"].items():
         for words, row in rows.items():
             width, size = map(int, words.split(" x "))
-            found[int(capability), width, size] = Row.parse(row)
-    return found
+            table[int(capability), width, size] = Row.parse(row)
+    return table
 
 
 TABLE = read_table(FILE.read_text(encoding="utf-8"))
@@ -146,23 +146,23 @@ def kind(width: int, size: int) -> int:
 
 def row_for(width: int, dtype: torch.dtype, capability: int = NEWEST) -> Row:
     """The row for heads of `width` <= WIDEST on a card of `capability` (10 * major + minor)."""
-    known = next((one for one in CAPABILITIES if one <= capability), CAPABILITIES[-1])
-    return TABLE[known, kind(width, dtype.itemsize), dtype.itemsize]
+    nearest = next((card for card in CAPABILITIES if card <= capability), CAPABILITIES[-1])
+    return TABLE[nearest, kind(width, dtype.itemsize), dtype.itemsize]
 
 
 _BOUNDS = {
-    (width, size): (row.short_up_to, row.taken_up_to, row.measured)
+    (width, size): (row.short_bound, row.taken_up_to, row.measured)
     for (capability, width, size), row in TABLE.items()
     if capability == NEWEST
 }
 
 
-def short_up_to(width: int, dtype: torch.dtype) -> int:
+def short_bound(width: int, dtype: torch.dtype) -> int:
     """Plain sequences up to this many keys take the short path, on every card: graphs guard on it."""
     return _BOUNDS[kind(width, dtype.itemsize), dtype.itemsize][0]
 
 
-def taken_up_to(width: int, dtype: torch.dtype) -> int:
+def auto_bound(width: int, dtype: torch.dtype) -> int:
     """`impl="auto"` takes Triton up to this many keys."""
     return _BOUNDS[kind(width, dtype.itemsize), dtype.itemsize][1]
 

@@ -114,7 +114,7 @@ def tables(
 def _tables(
     places: tuple[int, ...], sizes: tuple[tuple[int, torch.dtype], ...], device: torch.device
 ) -> tuple[Table, ...]:
-    if _capturing(device):
+    if _is_capturing(device):
         raise ValueError(
             "a CUDA graph is being captured, and ema_update_ has not seen these tensors where they lie now; "
             "call it once before the capture"
@@ -122,15 +122,15 @@ def _tables(
     count, shadowed = len(sizes), len(places) == 3 * len(sizes)
     shadow = places[2 * count :] if shadowed else (0,) * count
     whole = torch.tensor([places[:count], places[count : 2 * count], shadow, [n for n, _ in sizes]]).T
-    found = []
+    launch_tables = []
     for dtype in dict.fromkeys(dtype for _, dtype in sizes):
-        mine = torch.tensor([dtype == other for _, other in sizes])
+        is_type = torch.tensor([dtype == student_type for _, student_type in sizes])
         steps = torch.tensor([4, dtype.itemsize, 2 if shadowed else 0, -1]) * CHUNK
-        found.append(Table(_in_chunks(whole[mine], steps).to(device), dtype, shadowed))
-    return tuple(found)
+        launch_tables.append(Table(_split_into_chunks(whole[is_type], steps).to(device), dtype, shadowed))
+    return tuple(launch_tables)
 
 
-def _in_chunks(whole: Tensor, steps: Tensor) -> Tensor:
+def _split_into_chunks(whole: Tensor, steps: Tensor) -> Tensor:
     """int64 [C, 4] rows of chunks, from rows [P, 4] of tensors and what a chunk adds to each column [4]."""
     chunks = (whole[:, 3] + CHUNK - 1) // CHUNK
     number = torch.arange(int(chunks.sum())) - (chunks.cumsum(0) - chunks).repeat_interleave(chunks)
@@ -139,10 +139,10 @@ def _in_chunks(whole: Tensor, steps: Tensor) -> Tensor:
     return rows.contiguous()
 
 
-def launch(found: tuple[Table, ...], alpha: Tensor) -> None:
+def launch(tables: tuple[Table, ...], alpha: Tensor) -> None:
     """One kernel for each table; alpha: float32 [1] on the same device."""
-    for table in found:
-        if _capturing(alpha.device):
+    for table in tables:
+        if _is_capturing(alpha.device):
             _IN_GRAPHS.append(table)
         with torch.cuda.device_of(table.rows):
             kernel[(len(table.rows),)](
@@ -163,7 +163,7 @@ def weight(alpha: float | Tensor, device: torch.device) -> Tensor:
     """
     if isinstance(alpha, Tensor):
         return alpha.reshape(1).to(torch.float32)
-    if _capturing(device):
+    if _is_capturing(device):
         raise ValueError(
             f"a CUDA graph is being captured: alpha must be a tensor on {device}, or each replay repeats "
             "the momentum of the capture"
@@ -171,7 +171,7 @@ def weight(alpha: float | Tensor, device: torch.device) -> Tensor:
     return torch.full((1,), alpha, dtype=torch.float32, device=device)
 
 
-def _capturing(device: torch.device) -> bool:
+def _is_capturing(device: torch.device) -> bool:
     if device.type != "cuda" or torch.compiler.is_compiling():
         return False
     return torch.cuda.is_current_stream_capturing()

@@ -25,18 +25,18 @@ def start(out, *words):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of a machine without a GPU")
 def test_without_a_gpu_it_says_so_and_runs_nothing(tmp_path):
-    ran = start(tmp_path)
-    assert ran.returncode == 2
-    assert "torch sees no GPU here" in ran.stdout
-    assert "--dry-run" in ran.stdout
+    process = start(tmp_path)
+    assert process.returncode == 2
+    assert "torch sees no GPU here" in process.stdout
+    assert "--dry-run" in process.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(600)
 def test_a_dry_run_goes_through_every_part(tmp_path):
     before = FILE.read_text()
-    ran = start(tmp_path, "--dry-run")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    process = start(tmp_path, "--dry-run")
+    assert process.returncode == 0, process.stdout + process.stderr
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     parts = list(dict.fromkeys(line["part"] for line in log))
     assert parts == [
@@ -93,7 +93,7 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_their_time(tmp_path, monke
         yield {"say": "first"}
         yield {"say": "never looked for"}
 
-    def broken(run):
+    def raise_error(run):
         yield {"say": "before"}
         raise RuntimeError("no kernel\nat all")
 
@@ -102,15 +102,15 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_their_time(tmp_path, monke
         yield {}
 
     run = gpu.Run(tmp_path, dry=True)
-    parts = [gpu.Part("late", -1, late), gpu.Part("broken", 60, broken)]
+    parts = [gpu.Part("late", -1, late), gpu.Part("broken", 60, raise_error)]
     parts += [gpu.Part("hanging", run.seconds + 0.3, hanging), gpu.Part("good", 60, good)]
     parts[0] = gpu.Part("late", run.seconds + 1e-9, late)
     gpu.carry_out(run, parts)
-    said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["say"] for line in said if line["part"] == "late"] == ["first", "its 0 s are over"]
-    assert [line["say"] for line in said if line["part"] == "broken"][-1] == "FAILED: RuntimeError: no kernel"
-    assert "FAILED: TimeoutError: interrupted after" in next(x["say"] for x in said if x["part"] == "hanging")
-    assert [line["say"] for line in said if line["part"] == "good"] == ["one", "two"]
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["say"] for line in log if line["part"] == "late"] == ["first", "its 0 s are over"]
+    assert [line["say"] for line in log if line["part"] == "broken"][-1] == "FAILED: RuntimeError: no kernel"
+    assert "FAILED: TimeoutError: interrupted after" in next(x["say"] for x in log if x["part"] == "hanging")
+    assert [line["say"] for line in log if line["part"] == "good"] == ["one", "two"]
     assert run.wrong == 2
 
 
@@ -119,10 +119,10 @@ def test_plugins_are_found_where_the_project_is_not_installed(monkeypatch):
     monkeypatch.setattr(gpu_parts, "distributions", list)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert gpu_parts.make_discoverable(ROOT) is True
-    (made,) = metadata.distributions(name="jepa-core", path=sys.path[:1])
+    (distribution,) = metadata.distributions(name="jepa-core", path=sys.path[:1])
     installed = metadata.entry_points(group="jepa")
-    assert made.entry_points
-    assert set(made.entry_points) <= set(installed)
+    assert distribution.entry_points
+    assert set(distribution.entry_points) <= set(installed)
     monkeypatch.undo()
     assert gpu_parts.make_discoverable(ROOT) is False, "here it is installed"
 
@@ -138,8 +138,8 @@ def row(impl, seconds, **more):
 
 
 def document(rows):
-    found = {"gpus": [], "cpu": {"model": "a CPU"}, "versions": {"torch": "2.11"}}
-    return {"date": "2026-11-22 10:00:00", "device": "cpu", "environment": found, "rows": rows}
+    environment = {"gpus": [], "cpu": {"model": "a CPU"}, "versions": {"torch": "2.11"}}
+    return {"date": "2026-11-22 10:00:00", "device": "cpu", "environment": environment, "rows": rows}
 
 
 def test_a_picture_has_a_bar_for_each_that_ran(tmp_path):
@@ -160,13 +160,13 @@ def test_nothing_that_ran_is_no_picture():
 
 
 def test_the_roofline_is_drawn_against_length_for_each_head_width():
-    def found(impl, width, tokens, seconds, direction):
+    def attention_row(impl, width, tokens, seconds, direction):
         facts = {"op": "attention", "case": f"{width}, {tokens}", "direction": direction}
         return row(impl, seconds) | facts | {"width": width, "tokens": tokens}
 
     times = {"ours: triton": 1e-5, "ours: varlen": 2e-5, "A": 3e-5, "B": 4e-5, "C": 5e-5, "slowest": 1e-3}
     rows = [
-        found(impl, width, tokens, seconds, direction)
+        attention_row(impl, width, tokens, seconds, direction)
         for impl, seconds in times.items()
         for width in (24, 64)
         for tokens in (80, 120)

@@ -15,11 +15,11 @@ HEAD_DIMS = (8, 16, 24, 32, 64, 80, 88)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def packed(lengths: list[int]) -> Layout:
+def pack(lengths: list[int]) -> Layout:
     return Layout.packed(torch.tensor([0, *lengths]).cumsum(0))
 
 
-def fresh(layout: Layout, dtype: torch.dtype, heads: int = 2, width: int = 24) -> tuple[Tensor, Tensor]:
+def draw_inputs(layout: Layout, dtype: torch.dtype, heads: int = 2, width: int = 24) -> tuple[Tensor, Tensor]:
     """Random qkv [T, 3, H, D] and a gradient of the output [T, H, D]."""
     qkv = torch.randn(layout.total, 3, heads, width).to(dtype)
     return qkv, torch.randn(layout.total, heads, width).to(dtype)
@@ -53,8 +53,8 @@ def torch_peer(qkv: Tensor, grad: Tensor, layout: Layout) -> tuple[Tensor, Tenso
 
 
 def _run(out: Tensor, leaf: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    (given,) = torch.autograd.grad(out, leaf, grad)
-    return out.detach().double().cpu(), given.double().cpu()
+    (gradient,) = torch.autograd.grad(out, leaf, grad)
+    return out.detach().double().cpu(), gradient.double().cpu()
 
 
 def assert_within_budget(
@@ -70,13 +70,13 @@ def assert_within_budget(
     exact = truth(qkv, grad, layout)
     peer = torch_peer(qkv, grad, layout)
     got = both_ways(qkv, grad, layout, impl, device)
-    for name, factor, true, theirs, ours in zip(
+    for name, factor, exact_value, peer_result, result in zip(
         ("output", "gradient"), (2, 3), exact, peer, got, strict=True
     ):
-        if true.numel() == 0:
+        if exact_value.numel() == 0:
             continue
-        error, allowed = (ours - true).abs().max(), (theirs - true).abs().max()
-        budget = slack * factor * allowed + floor * true.abs().max()
+        error, torch_error = (result - exact_value).abs().max(), (peer_result - exact_value).abs().max()
+        budget = slack * factor * torch_error + floor * exact_value.abs().max()
         assert error <= budget, (
-            f"{impl} {name}: error {error:.2e}, torch's {allowed:.2e}, budget {budget:.2e}"
+            f"{impl} {name}: error {error:.2e}, torch's {torch_error:.2e}, budget {budget:.2e}"
         )

@@ -9,9 +9,9 @@ from torch.library import opcheck
 from jepa_core.nn.attention import PackedAttention
 from jepa_kernels import Layout, block_attention
 from jepa_kernels.attention_opaque import padded_attention
-from tests.kernels.attention_cases import both_ways, fresh, packed
+from tests.kernels.attention_cases import both_ways, draw_inputs, pack
 
-PLAIN = [packed([5, 0, 17]), packed([9, 3, 4]), packed([1, 2, 40]), packed([30, 64, 11])]
+PLAIN = [pack([5, 0, 17]), pack([9, 3, 4]), pack([1, 2, 40]), pack([30, 64, 11])]
 SHARED = [
     Layout.jepa(torch.tensor([3, 6]), torch.tensor([[2, 4], [5, 1]]), "shared"),
     Layout.jepa(torch.tensor([9, 1]), torch.tensor([[2, 3], [0, 7]]), "shared"),
@@ -27,13 +27,13 @@ def _fresh_compiler():
 
 
 def agrees(compiled, layout, dtype, impl):
-    qkv, grad = fresh(layout, dtype)
+    qkv, grad = draw_inputs(layout, dtype)
     leaf = qkv.clone().requires_grad_()
     out = compiled(leaf, layout)
     out.backward(grad)
     tolerance = 4 * torch.finfo(dtype).eps
-    for got, true in zip((out, leaf.grad), both_ways(qkv, grad, layout, impl), strict=True):
-        torch.testing.assert_close(got.detach().double(), true, rtol=tolerance, atol=tolerance)
+    for got, expected in zip((out, leaf.grad), both_ways(qkv, grad, layout, impl), strict=True):
+        torch.testing.assert_close(got.detach().double(), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -68,7 +68,7 @@ def test_layouts_may_be_made_inside_the_graph():
         return block_attention(x, layout, impl="matmul")
 
     offsets = torch.tensor([0, 5, 5, 22])
-    qkv, _ = fresh(packed([5, 0, 17]), torch.float32)
+    qkv, _ = draw_inputs(pack([5, 0, 17]), torch.float32)
     out = torch.compile(run, backend="aot_eager", fullgraph=True)(qkv, offsets, 17)
     torch.testing.assert_close(out, run(qkv, offsets, 17))
 
@@ -76,6 +76,6 @@ def test_layouts_may_be_made_inside_the_graph():
 @pytest.mark.parametrize("layout", [PLAIN[0], SHARED[0], NO_KEYS], ids=["plain", "shared", "no keys"])
 @pytest.mark.parametrize("impl", ["matmul", "sdpa"])
 def test_the_operation_passes_opcheck(impl, layout):
-    qkv, _ = fresh(layout, torch.float32)
-    found = opcheck(padded_attention, (qkv.requires_grad_(), layout.seg, impl, 0.2))
-    assert set(found.values()) == {"SUCCESS"}
+    qkv, _ = draw_inputs(layout, torch.float32)
+    results = opcheck(padded_attention, (qkv.requires_grad_(), layout.seg, impl, 0.2))
+    assert set(results.values()) == {"SUCCESS"}

@@ -8,16 +8,23 @@ import pytest
 import torch
 
 from jepa_kernels import Layout, block_attention
-from tests.kernels.attention_cases import DTYPES, HEAD_DIMS, assert_within_budget, both_ways, fresh, packed
+from tests.kernels.attention_cases import (
+    DTYPES,
+    HEAD_DIMS,
+    assert_within_budget,
+    both_ways,
+    draw_inputs,
+    pack,
+)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 LAYOUTS = {
     "one length": Layout.dense(6, 64),
-    "8 x 8": packed([22, 13, 0, 33, 16, 1, 30]),
-    "14 x 14": packed([82, 64, 115, 50, 128, 127]),
-    "long": packed([3, 196, 0, 257, 129]),
-    "every class": packed([129, 0, 64, 256, 1, 128, 65, 257]),
+    "8 x 8": pack([22, 13, 0, 33, 16, 1, 30]),
+    "14 x 14": pack([82, 64, 115, 50, 128, 127]),
+    "long": pack([3, 196, 0, 257, 129]),
+    "every class": pack([129, 0, 64, 256, 1, 128, 65, 257]),
     "shared": Layout.jepa(torch.tensor([82, 50, 0]), torch.tensor([[33, 40, 30], [36, 0, 35]]), "shared"),
     "no keys": Layout.from_segments(torch.tensor([[0, 2, 0, 0, 0, 0], [2, 70, 0, 2, 5, 40]])),
 }
@@ -32,7 +39,7 @@ def _seed():
 @pytest.mark.parametrize("width", [*HEAD_DIMS, 128])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_triton_is_within_the_budget(name, width, dtype):
-    case = fresh(LAYOUTS[name], dtype, heads=2, width=width)
+    case = draw_inputs(LAYOUTS[name], dtype, heads=2, width=width)
     floor = max(1e-5, torch.finfo(dtype).eps / 2)
     assert_within_budget(*case, LAYOUTS[name], "triton", floor=floor, device="cuda")
 
@@ -40,7 +47,7 @@ def test_triton_is_within_the_budget(name, width, dtype):
 @pytest.mark.parametrize("impl", ["sdpa", "varlen", "matmul", "flex"])
 @pytest.mark.parametrize("name", ["one length", "14 x 14", "shared"])
 def test_torch_agrees_with_float64(impl, name):
-    case = fresh(LAYOUTS[name], torch.bfloat16, heads=2, width=32)
+    case = draw_inputs(LAYOUTS[name], torch.bfloat16, heads=2, width=32)
     assert_within_budget(*case, LAYOUTS[name], impl, floor=2e-2, device="cuda")
 
 
@@ -50,16 +57,16 @@ def test_training_sizes(mode, heads, width):
     """128 samples, as many programs as a card is given: right, and the same bits five times."""
     contexts, targets = torch.randint(50, 116, (128,)), torch.randint(30, 41, (4, 128))
     layout = {
-        "contexts": lambda: packed(contexts.tolist()),
+        "contexts": lambda: pack(contexts.tolist()),
         "repeat": lambda: Layout.jepa(contexts, targets),
         "shared": lambda: Layout.jepa(contexts, targets, "shared"),
         "whole": lambda: Layout.dense(64, 256),
     }[mode]()
-    qkv, grad = fresh(layout, torch.bfloat16, heads=heads, width=width)
+    qkv, grad = draw_inputs(layout, torch.bfloat16, heads=heads, width=width)
     got = both_ways(qkv, grad, layout, "triton", "cuda")
-    true = both_ways(qkv.float(), grad.float(), layout, "matmul", "cuda")
-    for ours, exact in zip(got, true, strict=True):
-        assert (ours - exact).norm() <= 1e-2 * exact.norm()
+    expected = both_ways(qkv.float(), grad.float(), layout, "matmul", "cuda")
+    for result, exact in zip(got, expected, strict=True):
+        assert (result - exact).norm() <= 1e-2 * exact.norm()
     for _ in range(4):
         again = both_ways(qkv, grad, layout, "triton", "cuda")
         assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
@@ -69,7 +76,7 @@ def test_training_sizes(mode, heads, width):
 def test_uninitialised_memory_is_never_read(name):
     torch.use_deterministic_algorithms(True)
     try:
-        case = fresh(LAYOUTS[name], torch.bfloat16)
+        case = draw_inputs(LAYOUTS[name], torch.bfloat16)
         for part in both_ways(*case, LAYOUTS[name], "triton", "cuda"):
             assert bool(part.isfinite().all())
     finally:
@@ -79,12 +86,12 @@ def test_uninitialised_memory_is_never_read(name):
 @pytest.mark.parametrize("width", [24, 64, 80])
 def test_bits_depend_on_a_sequences_own_length_alone(width):
     lengths = [129, 0, 64, 256, 1, 128, 65, 257]
-    qkv, grad = fresh(packed(lengths), torch.bfloat16, width=width)
-    together = both_ways(qkv, grad, packed(lengths), "triton", "cuda")
+    qkv, grad = draw_inputs(pack(lengths), torch.bfloat16, width=width)
+    together = both_ways(qkv, grad, pack(lengths), "triton", "cuda")
     start = 0
     for length in lengths:
         rows = slice(start, start + length)
-        alone = both_ways(qkv[rows], grad[rows], packed([length]), "triton", "cuda")
+        alone = both_ways(qkv[rows], grad[rows], pack([length]), "triton", "cuda")
         assert all(torch.equal(a[rows], b) for a, b in zip(together, alone, strict=True)), length
         start += length
 

@@ -12,24 +12,24 @@ from jepa_kernels.readers import Readers, readers_of
 
 def pairs_of(seg):
     """Each (query row, key row) that a layout has, by its definition."""
-    found = set()
+    pairs = set()
     for q_start, q_len, a_start, a_len, b_start, b_len in seg.tolist():
         keys = [*range(a_start, a_start + a_len), *range(b_start, b_start + b_len)]
-        found |= {(q, k) for q in range(q_start, q_start + q_len) for k in keys}
-    return found
+        pairs |= {(q, k) for q in range(q_start, q_start + q_len) for k in keys}
+    return pairs
 
 
 def pairs_read(readers):
     """The same, by way of the readers; each pair must come up once."""
-    found = []
+    pairs = []
     runs = readers.runs.tolist()
     for k_start, k_len, first, count in readers.pieces.tolist():
         for q_start, q_len in runs[first : first + count]:
-            found += [
+            pairs += [
                 (q, k) for q in range(q_start, q_start + q_len) for k in range(k_start, k_start + k_len)
             ]
-    assert len(found) == len(set(found))
-    return set(found)
+    assert len(pairs) == len(set(pairs))
+    return set(pairs)
 
 
 @settings(max_examples=60, derandomize=True)

@@ -40,9 +40,9 @@ NOT_NEEDED = (
 def test_it_needs_torch_alone(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT / "kernels"), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", ALONE % (NOT_NEEDED,), str(tmp_path)]
-    ran = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "loss: CIFAR T/4" in ran.stdout
+    process = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "loss: CIFAR T/4" in process.stdout
     (path,) = tmp_path.glob("*.json")
     written = json.loads(path.read_text())
     assert written["shapes"] == 1
@@ -62,8 +62,8 @@ def row(impl, seconds, case="B/16 context", **more):
     return {**facts, **more}
 
 
-def results(ours, peers, shapes=1):
-    rows = [row("ours: triton", ours), *(row(f"peer {n}", time) for n, time in enumerate(peers))]
+def results(seconds, peers, shapes=1):
+    rows = [row("ours: triton", seconds), *(row(f"peer {n}", time) for n, time in enumerate(peers))]
     return {"shapes": shapes, "rows": [*rows, {**row("absent", 0), "reason": "not installed"}]}
 
 
@@ -82,22 +82,22 @@ def test_comparing_files_says_whether_all_is_well(tmp_path, capsys):
     documents = [results(1, [2]), results(1.2, [2]), results(1, [2], 2), {"shapes": 1, "rows": []}]
     for path, document in zip(paths, documents, strict=True):
         path.write_text(json.dumps(document))
-    a, b, other, empty = paths
+    a, b, other_version, empty = paths
     assert compare_files(a, b)[0][-1] == "1 compared, 1 slower by more than 5 %"
     assert main(["compare", str(a), str(b)]) == 1
     assert main(["compare", str(a), str(b), "--tolerance", "0.3"]) == 0
-    assert main(["compare", str(a), str(other)]) == 2
+    assert main(["compare", str(a), str(other_version)]) == 2
     assert main(["compare", str(a), str(empty)]) == 2
     assert main(["compare", str(a), str(tmp_path / "nothing")]) == 2
-    said = capsys.readouterr().out
-    assert "error: results of different versions of the cases: 1 and 2" in said
-    assert "error: the two files have no case with one of ours and a peer in common" in said
+    text = capsys.readouterr().out
+    assert "error: results of different versions of the cases: 1 and 2" in text
+    assert "error: the two files have no case with one of ours and a peer in common" in text
 
 
 def test_the_cases_are_listed_with_their_share_on_the_short_path(capsys):
     assert main(["shapes"]) == 0
-    said = capsys.readouterr().out
-    assert "I-JEPA H/14 context        128 x 85 to 181     16 x  80    74 %" in said
+    text = capsys.readouterr().out
+    assert "I-JEPA H/14 context        128 x 85 to 181     16 x  80    74 %" in text
     assert main(["--op", "atention"]) == 2
     assert "unknown operation 'atention'" in capsys.readouterr().out
 
@@ -105,9 +105,11 @@ def test_the_cases_are_listed_with_their_share_on_the_short_path(capsys):
 def test_a_table_says_what_ran_and_what_did_not():
     facts = row("ours: triton", 20e-6, graph_s=15e-6, launched_s=50e-6, gb_s=2100.0, tflop_s=90.0)
     facts |= {"computed_over_useful": 1.5, "over_torch": 1.1, "same_bits": False, "peak_bytes": 3 * 2**20}
-    head, ours, absent = lines([facts | {"roofline": 0.5}, {**row("absent", 0), "reason": "not installed"}])
+    head, row_line, absent = lines(
+        [facts | {"roofline": 0.5}, {**row("absent", 0), "reason": "not installed"}]
+    )
     assert " ".join(head.split()) == ("forward cold warm launched GB/s TFLOP/s roofline waste error bits MiB")
-    assert " ".join(ours.split()) == (
+    assert " ".join(row_line.split()) == (
         "ours: triton 20.0 us 15.0 us 50.0 us 2,100 90.0 50 % 1.50 1.10 DIFFER 3"
     )
     assert absent == "  not run: absent: not installed"

@@ -19,11 +19,11 @@ def test_attention_gym_masks_each_sequence_for_itself():
     case = load("CIFAR T/4 context")
     mask, total = attention_gym.document_mask(case)
     ends = torch.tensor(case.lengths).cumsum(0)
-    token = torch.randint(total, (200,))
-    other = torch.randint(total, (200,))
-    own = torch.bucketize(token, ends, right=True) == torch.bucketize(other, ends, right=True)
+    query_token = torch.randint(total, (200,))
+    key_token = torch.randint(total, (200,))
+    own = torch.bucketize(query_token, ends, right=True) == torch.bucketize(key_token, ends, right=True)
     none = torch.zeros((), dtype=torch.long)  # batch and head, which the mask does not look at
-    assert torch.equal(mask(none, none, token, other), own)
+    assert torch.equal(mask(none, none, query_token, key_token), own)
     assert {"b", "nh", "s", "d", "mods", "dtype"} == set(attention_gym.settings()[0])
 
 
@@ -51,10 +51,10 @@ def test_the_operator_of_tritonbench_computes_attention_on_our_cases(monkeypatch
     assert operator.Operator.DEFAULT_PRECISION == "bf16"
     if absent:
         monkeypatch.setattr(operator, "names", lambda: ["CIFAR T/4 context"])
-        one = operator.Operator()
-        qkv, layout, case = next(iter(one.get_input_iter()))
-        assert one.get_x_val((qkv, layout, case)) == "CIFAR T/4 context"
-        out = one.sdpa(qkv, layout, case)()
+        instance = operator.Operator()
+        qkv, layout, case = next(iter(instance.get_input_iter()))
+        assert instance.get_x_val((qkv, layout, case)) == "CIFAR T/4 context"
+        out = instance.sdpa(qkv, layout, case)()
         torch.testing.assert_close(out, block_attention(qkv, layout, impl="matmul"), rtol=1e-5, atol=1e-5)
         metrics = types.SimpleNamespace(latency=2.0)
-        assert one.gbps(None, (qkv, layout, case), metrics) == 16 * case.numbers() / 2.0 * 1e-6
+        assert instance.gbps(None, (qkv, layout, case), metrics) == 16 * case.numbers() / 2.0 * 1e-6

@@ -9,8 +9,8 @@ import torch
 
 from jepa_kernels.bench import attention, ema, load, names, shapes
 from jepa_kernels.bench.ceilings import Ceilings, measure_ceilings
-from jepa_kernels.bench.kernels import chosen, document, jobs, run, sized
-from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed, timed
+from jepa_kernels.bench.kernels import choose_jobs, document, jobs, limit_samples, run
+from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed_row, time_row
 from jepa_kernels.bench.shapes import MODELS, STAGES, Case, case
 from jepa_kernels.bench.timing import Time, measure
 from jepa_kernels.bench.waste import computed_over_useful, short_share
@@ -24,19 +24,21 @@ EQUAL = Case("tiny", "target", 2, 16, (6, 6, 6))
 @pytest.mark.parametrize("tiny", [RAGGED, EQUAL], ids=["ragged", "equal"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_every_peer_that_runs_computes_attention(tiny):
-    found = list(attention.rows(tiny, CPU))
-    assert [row.direction for row in found[:2]] == ["forward", "backward"]
-    ran = {row.impl: row for row in found if row.direction == "forward" and row.time is not None}
-    assert {"ours: matmul", "ours: sdpa", "explicit softmax, padded"} <= set(ran)
-    assert {"SDPA padded, torch's choice", "FlexAttention, mask kept"} <= set(ran)
-    ran |= {f"{row.impl}, backward": row for row in found if row.direction == "backward" and row.time}
-    assert all(row.judged.error < 2e-2 for row in ran.values()), "bf16 beside float32"
-    assert all(row.judged.same_bits for row in ran.values())
-    assert ran["SDPA padded, torch's choice"].judged.over_torch == pytest.approx(1, abs=0.3)
-    assert ran["ours: matmul, backward"].about == tiny.about()
-    names = {row.impl for row in found}
+    results = list(attention.rows(tiny, CPU))
+    assert [row.direction for row in results[:2]] == ["forward", "backward"]
+    timed_rows = {row.impl: row for row in results if row.direction == "forward" and row.time is not None}
+    assert {"ours: matmul", "ours: sdpa", "explicit softmax, padded"} <= set(timed_rows)
+    assert {"SDPA padded, torch's choice", "FlexAttention, mask kept"} <= set(timed_rows)
+    timed_rows |= {
+        f"{row.impl}, backward": row for row in results if row.direction == "backward" and row.time
+    }
+    assert all(row.accuracy.error < 2e-2 for row in timed_rows.values()), "bf16 beside float32"
+    assert all(row.accuracy.same_bits for row in timed_rows.values())
+    assert timed_rows["SDPA padded, torch's choice"].accuracy.over_torch == pytest.approx(1, abs=0.3)
+    assert timed_rows["ours: matmul, backward"].about == tiny.about()
+    names = {row.impl for row in results}
     assert names == set(attention.peers(CPU.device)), "those that cannot run are rows too"
-    assert all(row.reason for row in found if row.time is None)
+    assert all(row.reason for row in results if row.time is None)
 
 
 def test_a_wrong_peer_shows_in_its_error(monkeypatch):
@@ -46,8 +48,8 @@ def test_a_wrong_peer_shows_in_its_error(monkeypatch):
 
     monkeypatch.setattr(attention, "peers", lambda device: {"wrong": wrong})
     for row in attention.rows(RAGGED, CPU):
-        assert row.judged.error > 0.1
-        assert row.judged.over_torch > 10
+        assert row.accuracy.error > 0.1
+        assert row.accuracy.over_torch > 10
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of a machine without a GPU")
@@ -64,7 +66,7 @@ def test_ema_peers_all_move_the_teacher_alike():
     torch.manual_seed(0)
     start = ema.Tensors.of(encoder, CPU.device)
     expected = [t + ema.ALPHA * (s - t) for t, s in zip(start.teacher, start.student, strict=True)]
-    ran = 0
+    count = 0
     for prepare, shadowed in ema.PEERS.values():
         tensors = ema.Tensors(
             [t.clone() for t in start.teacher], start.student, [t.bfloat16() for t in start.teacher]
@@ -73,14 +75,14 @@ def test_ema_peers_all_move_the_teacher_alike():
             prepare(tensors)()
         except CannotRun:
             continue
-        ran += 1
-        for got, true in zip(tensors.teacher, expected, strict=True):
-            torch.testing.assert_close(got, true, rtol=1e-6, atol=1e-6)
+        count += 1
+        for got, exact in zip(tensors.teacher, expected, strict=True):
+            torch.testing.assert_close(got, exact, rtol=1e-6, atol=1e-6)
         if shadowed:
             assert all(
                 torch.equal(w, t.bfloat16()) for w, t in zip(tensors.shadow, tensors.teacher, strict=True)
             )
-    assert ran >= 5
+    assert count >= 5
 
 
 @pytest.mark.parametrize(
@@ -180,47 +182,47 @@ def test_a_row_is_a_fraction_of_the_roofline():
 def test_what_goes_wrong_becomes_the_rows_reason():
     row = Row("op", "case", "forward", "impl", Work(1))
 
-    def broken():
+    def raise_error():
         raise RuntimeError("no kernel\nat all")
 
-    assert timed(row, broken, CPU).reason == "RuntimeError: no kernel"
-    assert failed(row, CannotRun("not here")).facts(Ceilings(1, 1))["reason"] == "not here"
+    assert time_row(row, raise_error, CPU).reason == "RuntimeError: no kernel"
+    assert failed_row(row, CannotRun("not here")).facts(Ceilings(1, 1))["reason"] == "not here"
 
 
 def test_a_time_is_of_the_call():
     import time
 
-    found = measure(lambda: time.sleep(0.004), torch.device("cpu"), 0.02)
-    assert 0.004 <= found.low <= found.median <= found.high < 0.1
-    assert found.graph is found.launched is found.peak is None
+    duration = measure(lambda: time.sleep(0.004), torch.device("cpu"), 0.02)
+    assert 0.004 <= duration.low <= duration.median <= duration.high < 0.1
+    assert duration.graph is duration.launched is duration.peak is None
 
 
 def test_ceilings_are_of_this_machine():
-    found = measure_ceilings(torch.device("cpu"), 0.01, quick=True)
-    assert 1e8 < found.copy < 1e13
-    assert 1e8 < found.matmul < 1e15
+    ceilings = measure_ceilings(torch.device("cpu"), 0.01, quick=True)
+    assert 1e8 < ceilings.copy < 1e13
+    assert 1e8 < ceilings.matmul < 1e15
 
 
 def test_choosing_jobs():
     assert {job.op for job in jobs()} == {"attention", "ema", "loss", "masks"}
-    assert [job.name for job in chosen(["attention"], ["h/14"])] == [f"I-JEPA H/14 {s}" for s in STAGES]
-    assert len(chosen()) == len(jobs())
+    assert [job.name for job in choose_jobs(["attention"], ["h/14"])] == [f"I-JEPA H/14 {s}" for s in STAGES]
+    assert len(choose_jobs()) == len(jobs())
     with pytest.raises(ValueError, match=r"unknown operation 'atention'; known: .*Did you mean 'attention'"):
-        chosen(["atention"])
+        choose_jobs(["atention"])
     with pytest.raises(ValueError, match="unknown shape 'B/17'; known: I-JEPA B/16, "):
-        chosen(shapes=["B/17"])
+        choose_jobs(shapes=["B/17"])
 
 
 def test_a_cpu_takes_few_samples():
-    assert sized(CPU).samples == 2
-    assert sized(Settings(torch.device("cpu"))).samples == 8
-    assert sized(Settings(torch.device("cuda"))).samples is None
-    assert sized(Settings(torch.device("cpu"), samples=3)).samples == 3
+    assert limit_samples(CPU).samples == 2
+    assert limit_samples(Settings(torch.device("cpu"))).samples == 8
+    assert limit_samples(Settings(torch.device("cuda"))).samples is None
+    assert limit_samples(Settings(torch.device("cpu"), samples=3)).samples == 3
 
 
 def test_the_document_is_plain_json():
-    found = list(run(chosen(["loss", "masks"], ["CIFAR", "exact"]), CPU))
-    written = json.loads(json.dumps(document(found, Ceilings(1e9, 1e12), CPU, {"date": "today"})))
+    results = list(run(choose_jobs(["loss", "masks"], ["CIFAR", "exact"]), CPU))
+    written = json.loads(json.dumps(document(results, Ceilings(1e9, 1e12), CPU, {"date": "today"})))
     assert written["ceilings"] == {"copy_bytes": 1e9, "matmul_operations": 1e12}
     assert (written["date"], written["device"], written["samples"]) == ("today", "cpu", 2)
     assert {row["op"] for row in written["rows"]} == {"loss", "masks"}

@@ -12,8 +12,8 @@ from tests.kernels.attention_cases import (
     IMPLS,
     assert_within_budget,
     both_ways,
-    fresh,
-    packed,
+    draw_inputs,
+    pack,
     truth,
 )
 
@@ -21,7 +21,7 @@ LAYOUTS = {
     "dense short": Layout.dense(6, 12),
     "dense 16": Layout.dense(5, 16),
     "dense long": Layout.dense(2, 70),
-    "ragged": packed([5, 0, 1, 33, 17, 16, 50]),
+    "ragged": pack([5, 0, 1, 33, 17, 16, 50]),
     "shared": Layout.jepa(torch.tensor([7, 20, 3]), torch.tensor([[4, 9, 1], [6, 0, 30]]), "shared"),
     "no keys": Layout.from_segments(torch.tensor([[0, 2, 0, 0, 0, 0], [2, 9, 0, 2, 5, 6]])),
 }
@@ -36,7 +36,7 @@ def _seed():
 @pytest.mark.parametrize("name", [n for n in LAYOUTS if n != "no keys"])
 @pytest.mark.parametrize("impl", ["matmul", "sdpa"])
 def test_error_is_within_the_budget(impl, name, dtype):
-    qkv, grad = fresh(LAYOUTS[name], dtype, heads=3, width=32)
+    qkv, grad = draw_inputs(LAYOUTS[name], dtype, heads=3, width=32)
     assert_within_budget(qkv, grad, LAYOUTS[name], impl)
 
 
@@ -48,8 +48,8 @@ def test_error_is_within_the_budget(impl, name, dtype):
     impl=st.sampled_from(["matmul", "sdpa"]),
 )
 def test_error_is_within_the_budget_at_any_length(lengths, width, dtype, impl):
-    layout = packed(lengths)
-    qkv, grad = fresh(layout, dtype, heads=2, width=width)
+    layout = pack(lengths)
+    qkv, grad = draw_inputs(layout, dtype, heads=2, width=width)
     # a handful of numbers may round luckily in torch: half a unit in the last place is always allowed
     assert_within_budget(qkv, grad, layout, impl, floor=torch.finfo(dtype).eps / 2)
 
@@ -65,9 +65,9 @@ def test_shared_layouts_of_any_lengths(context, sets, impl, data):
     lengths = st.lists(st.integers(0, 18), min_size=len(context), max_size=len(context))
     targets = torch.tensor([data.draw(lengths) for _ in range(sets)], dtype=torch.long)
     layout = Layout.jepa(torch.tensor(context), targets.view(sets, len(context)), "shared")
-    qkv, grad = fresh(layout, torch.float32)
-    for got, true in zip(both_ways(qkv, grad, layout, impl), truth(qkv, grad, layout), strict=True):
-        torch.testing.assert_close(got, true, rtol=1e-5, atol=1e-5)
+    qkv, grad = draw_inputs(layout, torch.float32)
+    for got, expected in zip(both_ways(qkv, grad, layout, impl), truth(qkv, grad, layout), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_reference_passes_gradcheck_twice():
@@ -81,40 +81,40 @@ def test_reference_passes_gradcheck_twice():
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_matmul_is_the_reference_in_float64(name):
     layout = LAYOUTS[name]
-    qkv, grad = fresh(layout, torch.float64)
-    for got, true in zip(both_ways(qkv, grad, layout, "matmul"), truth(qkv, grad, layout), strict=True):
-        torch.testing.assert_close(got, true, rtol=1e-12, atol=1e-12)
+    qkv, grad = draw_inputs(layout, torch.float64)
+    for got, expected in zip(both_ways(qkv, grad, layout, "matmul"), truth(qkv, grad, layout), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_rows_without_keys_give_zero_and_take_no_gradient(impl):
     layout = LAYOUTS["no keys"]
-    out, grad = both_ways(*fresh(layout, torch.float32), layout, impl)
+    out, grad = both_ways(*draw_inputs(layout, torch.float32), layout, impl)
     assert torch.equal(out[:2], torch.zeros_like(out[:2]))
     assert torch.equal(grad[:2, 0], torch.zeros_like(grad[:2, 0]))
     assert bool(grad[2:].abs().sum() > 0)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("layout", [packed([]), packed([0, 0]), Layout.dense(0, 7), Layout.dense(3, 0)])
+@pytest.mark.parametrize("layout", [pack([]), pack([0, 0]), Layout.dense(0, 7), Layout.dense(3, 0)])
 def test_empty_batches(impl, layout):
-    out, grad = both_ways(*fresh(layout, torch.float32), layout, impl)
+    out, grad = both_ways(*draw_inputs(layout, torch.float32), layout, impl)
     assert out.shape == (0, 2, 24)
     assert grad.shape == (0, 3, 2, 24)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_scale_and_large_scores(impl):
-    qkv, _ = fresh(LAYOUTS["ragged"], torch.float32)
-    true = block_attention(qkv.double() * 30, LAYOUTS["ragged"], scale=1.0, impl="reference")
+    qkv, _ = draw_inputs(LAYOUTS["ragged"], torch.float32)
+    expected = block_attention(qkv.double() * 30, LAYOUTS["ragged"], scale=1.0, impl="reference")
     got = block_attention(qkv * 30, LAYOUTS["ragged"], scale=1.0, impl=impl)
     assert bool(got.isfinite().all())
-    torch.testing.assert_close(got.double(), true, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_autocast_does_not_change_the_dtype(impl):
-    qkv, _ = fresh(LAYOUTS["ragged"], torch.float32)
+    qkv, _ = draw_inputs(LAYOUTS["ragged"], torch.float32)
     plain = block_attention(qkv, LAYOUTS["ragged"], impl=impl)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(block_attention(qkv, LAYOUTS["ragged"], impl=impl), plain)
@@ -124,7 +124,7 @@ def test_autocast_does_not_change_the_dtype(impl):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_compiles_to_one_graph_for_one_length(impl, dtype):
     layout = Layout.dense(4, 12)
-    qkv, grad = fresh(layout, dtype)
+    qkv, grad = draw_inputs(layout, dtype)
     torch._dynamo.reset()
     compiled = torch.compile(
         lambda x: block_attention(x, layout, impl=impl), backend="aot_eager", fullgraph=True
@@ -134,8 +134,8 @@ def test_compiles_to_one_graph_for_one_length(impl, dtype):
     out.backward(grad)
     expected = both_ways(qkv, grad, layout, impl)
     tolerance = 4 * torch.finfo(dtype).eps
-    for got, true in zip((out, leaf.grad), expected, strict=True):
-        torch.testing.assert_close(got.detach().double(), true, rtol=tolerance, atol=tolerance)
+    for got, exact in zip((out, leaf.grad), expected, strict=True):
+        torch.testing.assert_close(got.detach().double(), exact, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,11 @@ def test_the_table_has_a_row_for_every_input():
         for dtype in (torch.bfloat16, torch.float16, torch.float32):
             rows = [table.row_for(width, dtype, capability) for capability in table.CAPABILITIES]
             for row in rows:
-                assert row.short_up_to == table.short_up_to(width, dtype), "graphs guard on one bound"
-                bounds = [0, *(one.keys for one in row.classes)]
-                assert [one.over for one in row.classes] == bounds[:-1], "no length is left out"
-                for one in row.classes:
-                    assert one.forward.keys == one.backward.keys == one.keys
+                assert row.short_bound == table.short_bound(width, dtype), "graphs guard on one bound"
+                bounds = [0, *(c.keys for c in row.classes)]
+                assert [c.over for c in row.classes] == bounds[:-1], "no length is left out"
+                for c in row.classes:
+                    assert c.forward.keys == c.backward.keys == c.keys
 
 
 def test_head_widths_are_split_where_that_is_less():
@@ -122,9 +122,9 @@ def test_tiles_are_written_and_read():
         table.Tiles.parse("64x128")
 
 
-@pytest.mark.parametrize(("capability", "known"), [(120, 90), (90, 90), (89, 80), (80, 80)])
-def test_a_card_takes_the_rows_of_the_newest_that_is_no_newer(capability, known):
-    assert table.row_for(64, HALF, capability) is table.TABLE[known, 64, 2]
+@pytest.mark.parametrize(("capability", "row_capability"), [(120, 90), (90, 90), (89, 80), (80, 80)])
+def test_a_card_takes_the_rows_of_the_newest_that_is_no_newer(capability, row_capability):
+    assert table.row_for(64, HALF, capability) is table.TABLE[row_capability, 64, 2]
 
 
 def test_limits_that_are_broken_are_named():

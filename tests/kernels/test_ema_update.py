@@ -28,8 +28,8 @@ def test_equals_the_formula_in_float64(impl, dtype, alpha):
         weight * s.double() + (1 - weight) * t.double() for t, s in zip(teacher, student, strict=True)
     ]
     ema_update_(EmaPlan(teacher, student), alpha, impl=impl)
-    for got, true in zip(teacher, expected, strict=True):
-        torch.testing.assert_close(got.double(), true, rtol=2e-7, atol=2e-7)
+    for got, exact in zip(teacher, expected, strict=True):
+        torch.testing.assert_close(got.double(), exact, rtol=2e-7, atol=2e-7)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -52,10 +52,10 @@ def test_a_teacher_equal_to_its_student_stays_bit_equal(impl):
 
 def test_implementations_agree_bit_for_bit():
     teacher, student = tensors(), tensors()
-    other = [t.clone() for t in teacher]
+    copies = [t.clone() for t in teacher]
     ema_update_(EmaPlan(teacher, student), 0.01, impl="foreach")
-    ema_update_(EmaPlan(other, student), 0.01, impl="reference")
-    assert all(torch.equal(a, b) for a, b in zip(teacher, other, strict=True))
+    ema_update_(EmaPlan(copies, student), 0.01, impl="reference")
+    assert all(torch.equal(a, b) for a, b in zip(teacher, copies, strict=True))
 
 
 def test_many_steps_stay_near_float64():
@@ -196,9 +196,9 @@ def test_a_teacher_in_float64_is_averaged_in_float64(impl, student_type):
     teacher = torch.randn(3, 4, generator=generator, dtype=torch.float64)
     student = torch.randn(3, 4, generator=generator).to(student_type)
     expected = teacher + 1e-9 * (student.double() - teacher)
-    other = torch.zeros(5)
-    plan = EmaPlan([teacher, other], [student, torch.ones(5)])
+    other_teacher = torch.zeros(5)
+    plan = EmaPlan([teacher, other_teacher], [student, torch.ones(5)])
     ema_update_(plan, 1e-9, impl=impl)
     torch.testing.assert_close(teacher, expected, rtol=1e-15, atol=1e-15)
-    assert other[0] > 0
+    assert other_teacher[0] > 0
     assert plan.triton_problem == "needs teachers of float32, got float64"

@@ -32,5 +32,5 @@ def test_kernels_under_the_interpreter(file):
         pytest.skip("this triton cannot interpret loops with runtime bounds beside this numpy")
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(HERE / "interpreted" / file)]
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ran = subprocess.run(words, env=env, capture_output=True, text=True, cwd=HERE.parents[1])
-    assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
+    process = subprocess.run(words, env=env, capture_output=True, text=True, cwd=HERE.parents[1])
+    assert process.returncode == 0, process.stdout[-8000:] + process.stderr[-2000:]

@@ -21,11 +21,11 @@ def test_equals_the_formulas_in_float64(dtype, beta, eps, normalize, kind):
     z.requires_grad_()
     loss = jepa_loss(z, h, rows, beta=beta, eps=eps, kind=kind, normalize=normalize)
     expected, gradient = truth(z.detach(), h, rows, beta, eps, kind, normalize)
-    (given,) = torch.autograd.grad(loss, z)
+    (dz,) = torch.autograd.grad(loss, z)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
     tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": float(gradient.abs().max()) * 1e-6}
-    torch.testing.assert_close(given.double(), gradient, **tolerance)
+    torch.testing.assert_close(dz.double(), gradient, **tolerance)
 
 
 def test_the_gradient_is_that_of_the_loss():
@@ -87,6 +87,6 @@ def test_explain_says_what_auto_takes():
     ],
 )
 def test_what_is_refused(change, message):
-    given = {"z": torch.zeros(3, 6), "h": torch.zeros(4, 6), "rows": torch.zeros(3, dtype=torch.int64)}
+    arguments = {"z": torch.zeros(3, 6), "h": torch.zeros(4, 6), "rows": torch.zeros(3, dtype=torch.int64)}
     with pytest.raises(ValueError, match=message):
-        jepa_loss(**{**given, **change})
+        jepa_loss(**{**arguments, **change})

@@ -34,8 +34,8 @@ def tensors(dtype=torch.float32):
     return [torch.randn(shape, device="cuda").to(dtype) for shape in SHAPES]
 
 
-def close(got, true):
-    for a, b in zip(got, true, strict=True):
+def close(got, expected):
+    for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-7, atol=5e-7)
 
 
@@ -86,9 +86,9 @@ def test_a_captured_update_follows_alpha():
 )
 def test_what_a_capture_must_not_hold_is_refused(alpha, message):
     plan = EmaPlan(tensors(), tensors())
-    given = torch.ones(1, device="cuda") if alpha == "on device" else alpha
+    alpha_input = torch.ones(1, device="cuda") if alpha == "on device" else alpha
     with pytest.raises(ValueError, match=message), torch.cuda.graph(torch.cuda.CUDAGraph()):
-        ema_update_(plan, given)
+        ema_update_(plan, alpha_input)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,11 +97,11 @@ def test_loss_equals_float64(dtype, kind):
     z, h, rows = (x.cuda() for x in case(300, 90, 1280, dtype, torch.float32))
     leaf = z.clone().requires_grad_()
     loss = jepa_loss(leaf, h, rows, kind=kind, impl="triton")
-    (given,) = torch.autograd.grad(loss, leaf)
+    (gradient_of_z,) = torch.autograd.grad(loss, leaf)
     expected, gradient = truth(z, h, rows, 1.0, 1e-5, kind, True)
     torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=0)
     tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": float(gradient.abs().max()) * 4e-6}
-    torch.testing.assert_close(given.double(), gradient, **tolerance)
+    torch.testing.assert_close(gradient_of_z.double(), gradient, **tolerance)
     assert torch.equal(loss, jepa_loss(leaf, h, rows, kind=kind, impl="triton"))
 
 
@@ -114,10 +114,10 @@ def test_masks_are_drawn_without_waiting_and_in_a_graph(law):
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     with torch.cuda.graph(graph):
-        drawn = sample_multiblock((14, 14), 64, law, generator=generator)
-    found = []
+        masks = sample_multiblock((14, 14), 64, law, generator=generator)
+    indices = []
     for _ in range(2):
         graph.replay()
-        found.append(drawn.contexts.index.clone())
-        assert int(drawn.contexts.offsets[-1]) > 64 * law.min_keep
-    assert not torch.equal(*found), "each replay draws anew"
+        indices.append(masks.contexts.index.clone())
+        assert int(masks.contexts.offsets[-1]) > 64 * law.min_keep
+    assert not torch.equal(*indices), "each replay draws anew"

@@ -46,20 +46,20 @@ def as_masks(packed, tokens):
 
 
 @cache
-def drawn(name, how):
+def draw_batches(name, how):
     """(visible, hidden) bool [batches, B, N] and the token count of a target [batches]."""
-    (grid, law), generator, found = LAWS[name], torch.Generator().manual_seed(11), []
+    (grid, law), generator, batches = LAWS[name], torch.Generator().manual_seed(11), []
     tokens, masker = grid[0] * grid[1], host(law)
     for _ in range(BATCHES):
         if how == "host":
             plan = masker(grid, BATCH, generator)
             masks = torch.stack([target.mask(tokens) for target in plan.targets])
-            found.append((plan.contexts[0].mask(tokens), masks.any(0), plan.targets[0].uniform))
+            batches.append((plan.contexts[0].mask(tokens), masks.any(0), plan.targets[0].uniform))
         else:
             plan = sample_multiblock(grid, BATCH, law, generator=generator)
             masks = as_masks(plan.targets, tokens).unflatten(0, (law.targets, BATCH))
-            found.append((as_masks(plan.contexts, tokens), masks.any(0), int(masks[0, 0].sum())))
-    visible, hidden, sizes = zip(*found, strict=True)
+            batches.append((as_masks(plan.contexts, tokens), masks.any(0), int(masks[0, 0].sum())))
+    visible, hidden, sizes = zip(*batches, strict=True)
     return torch.stack(visible).numpy(), torch.stack(hidden).numpy(), np.array(sizes)
 
 
@@ -72,17 +72,20 @@ def assert_same_mean(a, b):
 @pytest.mark.parametrize("name", LAWS)
 def test_tokens_are_seen_and_hidden_as_often(name):
     """Each token, and so each row and column."""
-    for ours, theirs in zip(drawn(name, "device")[:2], drawn(name, "host")[:2], strict=True):
-        assert_same_mean(ours.mean(1), theirs.mean(1))
+    for device, host in zip(draw_batches(name, "device")[:2], draw_batches(name, "host")[:2], strict=True):
+        assert_same_mean(device.mean(1), host.mean(1))
 
 
 @pytest.mark.parametrize("name", LAWS)
 def test_lengths_are_distributed_alike(name):
     """One sample of each batch, since those of one batch share their blocks' sizes."""
-    ours, theirs = (drawn(name, how)[0].sum(-1) for how in ("device", "host"))
-    assert_same_mean(ours.mean(1), theirs.mean(1))
-    assert_same_mean(ours.std(1), theirs.std(1))
-    for a, b in ((ours[:, 0], theirs[:, 0]), (drawn(name, "device")[2], drawn(name, "host")[2])):
+    device, host = (draw_batches(name, how)[0].sum(-1) for how in ("device", "host"))
+    assert_same_mean(device.mean(1), host.mean(1))
+    assert_same_mean(device.std(1), host.std(1))
+    for a, b in (
+        (device[:, 0], host[:, 0]),
+        (draw_batches(name, "device")[2], draw_batches(name, "host")[2]),
+    ):
         edges = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, 7)))
         counts = np.stack([np.histogram(x, edges)[0] for x in (a, b)])
         if counts.shape[1] > 1:
@@ -92,7 +95,7 @@ def test_lengths_are_distributed_alike(name):
 def test_the_crowded_laws_do_redraw_and_do_drop():
     """Else the comparison above says nothing of retrying."""
     for name, law in (("many redrawn", "redraw"), ("many dropped", "drop")):
-        visible, hidden, _ = drawn(name, "device")
+        visible, hidden, _ = draw_batches(name, "device")
         assert (visible.sum(-1) > LAWS[name][1].min_keep).all()
         overlap = (visible & hidden).any(-1).mean()
         assert (overlap > 0.02) == (law == "drop"), "only a dropped target stays visible"
@@ -107,12 +110,12 @@ def test_sizes_are_the_maskers_own_for_the_same_numbers(grid, rounding, last_row
     uniform = torch.rand(2000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     padded = np.column_stack([uniform.numpy(), np.zeros(2000)])
     masker = host(law)
-    for ranges, theirs in (
+    for ranges, host_law in (
         ((law.target_scale, law.target_aspect), masker.target_law),
         ((law.context_scale, (1.0, 1.0)), masker.context_law),
     ):
-        own = law if theirs is masker.target_law else replace(law, correlated=False)
-        assert block_sides(grid, uniform, *ranges, own).tolist() == theirs.sizes(grid, padded).tolist()
+        own = law if host_law is masker.target_law else replace(law, correlated=False)
+        assert block_sides(grid, uniform, *ranges, own).tolist() == host_law.sizes(grid, padded).tolist()
 
 
 @pytest.mark.parametrize("name", ["exact", "official"])
@@ -140,9 +143,11 @@ def test_targets_are_where_starts_and_sizes_say():
 
 
 def test_the_same_generator_gives_the_same_masks():
-    one, two = (sample_multiblock((14, 14), 8, generator=torch.Generator().manual_seed(7)) for _ in range(2))
-    assert torch.equal(one.contexts.index, two.contexts.index)
-    assert torch.equal(one.targets.offsets, two.targets.offsets)
+    first, second = (
+        sample_multiblock((14, 14), 8, generator=torch.Generator().manual_seed(7)) for _ in range(2)
+    )
+    assert torch.equal(first.contexts.index, second.contexts.index)
+    assert torch.equal(first.targets.offsets, second.targets.offsets)
 
 
 class NoHostRead(TorchDispatchMode):

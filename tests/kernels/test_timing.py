@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jepa_kernels.bench import rows, timing
-from jepa_kernels.bench.rows import Row, Settings, Work, timed
+from jepa_kernels.bench.rows import Row, Settings, Work, time_row
 
 CUDA = torch.device("cuda")
 
@@ -39,18 +39,18 @@ class Device:
                     call()
 
         @contextlib.contextmanager
-        def graph(one, stream):
+        def graph(capture, stream):
             assert stream == "aside", "the default stream cannot be captured"
             if device.refuses:
                 raise RuntimeError("operation not permitted when stream is capturing")
-            one.calls, before, device.recording = [], device.log, one
+            capture.calls, before, device.recording = [], device.log, capture
             device.log = []
             yield
             device.log, device.recording = before, None
 
         @contextlib.contextmanager
-        def stream(one):
-            before, device.stream = device.stream, one
+        def stream(active):
+            before, device.stream = device.stream, active
             yield
             device.stream = before
 
@@ -90,12 +90,12 @@ class Stream(str):
     def __new__(cls):
         return super().__new__(cls, "aside")
 
-    def wait_stream(self, other):
+    def wait_stream(self, stream):
         pass
 
 
 class Default(str):
-    def wait_stream(self, other):
+    def wait_stream(self, stream):
         pass
 
 
@@ -104,11 +104,11 @@ DEFAULT = Default("default")
 
 def test_inputs_are_rotated_inside_the_graph(monkeypatch):
     device = Device(monkeypatch)
-    found = timing.measure([device.call(name) for name in "abc"], CUDA, 0.0)
-    assert found.median == pytest.approx(10e-3), "no call finds the input of the one before"
-    assert found.graph == pytest.approx(1.9e-3), "ten times the same input: one cold, nine warm"
-    assert found.peak == 250
-    assert found.launched is not None
+    time = timing.measure([device.call(name) for name in "abc"], CUDA, 0.0)
+    assert time.median == pytest.approx(10e-3), "no call finds the input of the one before"
+    assert time.graph == pytest.approx(1.9e-3), "ten times the same input: one cold, nine warm"
+    assert time.peak == 250
+    assert time.launched is not None
     replay = "".join(device.log).split("sleepevent")
     assert len(replay) > 10, "the device sleeps until the host has launched"
     assert replay[-1] == "a" * 10 + "event"
@@ -117,7 +117,9 @@ def test_inputs_are_rotated_inside_the_graph(monkeypatch):
 
 def test_what_cannot_be_captured_is_timed_one_by_one_after_a_flush(monkeypatch):
     device = Device(monkeypatch, refuses=True)
-    row = timed(Row("op", "case", "forward", "impl", Work(1)), device.call("a"), Settings(CUDA, quick=True))
+    row = time_row(
+        Row("op", "case", "forward", "impl", Work(1)), device.call("a"), Settings(CUDA, quick=True)
+    )
     assert row.time.graph is None
     assert row.time.median == pytest.approx(10e-3)
     assert device.log[-5:] == ["flush", "sleep", "event", "a", "event"]
@@ -132,11 +134,13 @@ def test_as_many_inputs_as_exceed_the_caches(monkeypatch):
 def test_errors_of_triton_become_reasons():
     errors = pytest.importorskip("triton.runtime.errors")
 
-    def broken():
+    def raise_out_of_resources():
         raise errors.OutOfResources(300000, 232448, "shared memory")
 
-    row = timed(
-        Row("op", "case", "forward", "impl", Work(1)), broken, Settings(torch.device("cpu"), quick=True)
+    row = time_row(
+        Row("op", "case", "forward", "impl", Work(1)),
+        raise_out_of_resources,
+        Settings(torch.device("cpu"), quick=True),
     )
     assert row.reason.startswith("OutOfResources: out of resource: shared memory")
     assert errors.OutOfResources not in rows.PROBLEMS, "by their common base"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 2 for words that do not fit."""
-    words = _parser().parse_args(given)
+    words = _parser().parse_args(arguments)
     try:
         return int(words.run(words))
     except (ValueError, OSError) as error:
@@ -48,28 +48,28 @@ def _run(words: argparse.Namespace) -> int:
     import torch
 
     from jepa_kernels.bench.ceilings import measure_ceilings
-    from jepa_kernels.bench.kernels import chosen, document, run
+    from jepa_kernels.bench.kernels import choose_jobs, document, run
     from jepa_kernels.bench.machine import about, results_path
     from jepa_kernels.bench.rows import Row, Settings
     from jepa_kernels.bench.text import lines
 
     device = torch.device(words.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    settings, jobs = Settings(device, words.quick), chosen(words.op, words.shape)
+    settings, jobs = Settings(device, words.quick), choose_jobs(words.op, words.shape)
     ceilings, start = measure_ceilings(device, 0.1 if words.quick else 0.5, words.quick), about()
     print(f"{device}: copies {ceilings.copy / 1e9:,.0f} GB/s, bf16 {ceilings.matmul / 1e12:,.1f} TFLOP/s")
-    found: list[Row] = []
+    all_rows: list[Row] = []
     for (op, case), measured in groupby(run(jobs, settings), lambda row: (row.op, row.case)):
-        found += (rows := list(measured))
+        all_rows += (rows := list(measured))
         print(f"\n{op}: {case}{_share(op, case)}")
         print("\n".join(lines([row.facts(ceilings) for row in rows])), flush=True)
         if words.out is not None:  # after every case, so that a run that is cut short leaves what it has
-            write(results_path, words.out, document(found, ceilings, settings, start))
+            write(results_path, words.out, document(all_rows, ceilings, settings, start))
     return 0
 
 
-def write(named: Any, folder: Path, document: dict[str, Any]) -> Path:
+def write(name_file: Any, folder: Path, document: dict[str, Any]) -> Path:
     """Writes a document into `folder`, under the name that `named(folder, document)` gives."""
-    path: Path = named(folder, document)
+    path: Path = name_file(folder, document)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa_kernels.attention import block_attention
-from jepa_kernels.attention_choice import unusable
-from jepa_kernels.bench.rows import PROBLEMS, CannotRun, Judged, Row, Settings, Work, failed, timed
+from jepa_kernels.attention_choice import find_problem
+from jepa_kernels.bench.rows import PROBLEMS, Accuracy, CannotRun, Row, Settings, Work, failed_row, time_row
 from jepa_kernels.bench.shapes import Case
 from jepa_kernels.bench.timing import Call, copies_for, stream_aside
 from jepa_kernels.bench.waste import computed_over_useful
@@ -31,9 +31,9 @@ OURS = ("triton", "matmul", "sdpa", "varlen")
 
 @dataclass(frozen=True)
 class Ready:
-    """A peer with its input: `call()` gives an output, `packed(output)` brings it to [T, H, D].
+    """A peer with its input: `call()` gives an output, `pack(output)` brings it to [T, H, D].
 
-    leaf: what a gradient is wanted of, where it was made ready with gradients enabled; `packed` fits its
+    leaf: what a gradient is wanted of, where it was made ready with gradients enabled; `pack` fits its
         gradient as well
     spread: brings [T, H, D] to the output's shape
     graph: whether a CUDA graph can hold the call
@@ -41,7 +41,7 @@ class Ready:
 
     leaf: Tensor
     call: Callable[[], Tensor]
-    packed: Callable[[Tensor], Tensor] = lambda out: out
+    pack: Callable[[Tensor], Tensor] = lambda out: out
     spread: Callable[[Tensor], Tensor] = lambda packed: packed
     graph: bool = True
 
@@ -67,93 +67,95 @@ def truth(case: Case, device: torch.device, dtype: torch.dtype = DTYPE) -> Truth
     grad = torch.randn(rows, case.heads, case.width, device=device).to(dtype)
     layout = case.layout(device)
 
-    def both(qkv: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def run_both(qkv: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         leaf = qkv.detach().requires_grad_()
         out = block_attention(leaf, layout, impl="sdpa")
         return out.detach(), torch.autograd.grad(out, leaf, grad)[0]
 
     with torch.enable_grad():
-        exact, theirs = both(qkv.float(), grad.float()), both(qkv, grad)
-    far = [_distance(a, b) for a, b in zip(theirs, exact, strict=True)]
-    return Truth(qkv, grad, *exact, *far)
+        exact, rounded = run_both(qkv.float(), grad.float()), run_both(qkv, grad)
+    distances = [_distance(a, b) for a, b in zip(rounded, exact, strict=True)]
+    return Truth(qkv, grad, *exact, *distances)
 
 
 def rows(case: Case, settings: Settings, only: tuple[str, ...] = ()) -> Iterator[Row]:
     """Forward and backward of every implementation on one case; `only`: of those named."""
     with stream_aside(settings.device):
-        true = truth(case, settings.device)
+        expected = truth(case, settings.device)
     for name, peer in peers(settings.device).items():
         if not only or name in only:
-            yield from _both(name, peer, case, true, settings)
+            yield from _rows_of_peer(name, peer, case, expected, settings)
 
 
 def peers(device: torch.device) -> dict[str, Peer]:
     """Everyone by name, ours first; those that cannot run say so when they are asked to."""
-    pinned = {
+    pinned_peers = {
         f"SDPA padded, {name}": _sdpa(backend)
         for name, backend in (("cuDNN", "CUDNN"), ("flash", "FLASH"), ("efficient", "EFFICIENT"))
     }
     return {
-        **{f"ours: {impl}": _ours(impl) for impl in OURS},
-        "explicit softmax, padded": _explicit,
-        **pinned,
+        **{f"ours: {impl}": _through_block_attention(impl) for impl in OURS},
+        "explicit softmax, padded": _explicit_softmax,
+        **pinned_peers,
         "SDPA padded, torch's choice": _sdpa(None),
-        "NestedTensor, SDPA": _nested,
-        "xformers BlockDiagonalMask": _ours("xformers"),
-        "FlexAttention, mask kept": _ours("flex"),
-        "FlexAttention, mask built each call": _ours("flex", rebuilt=True),
+        "NestedTensor, SDPA": _nested_tensor,
+        "xformers BlockDiagonalMask": _through_block_attention("xformers"),
+        "FlexAttention, mask kept": _through_block_attention("flex"),
+        "FlexAttention, mask built each call": _through_block_attention("flex", rebuilt=True),
     }
 
 
-def _both(name: str, peer: Peer, case: Case, true: Truth, settings: Settings) -> Iterator[Row]:
+def _rows_of_peer(name: str, peer: Peer, case: Case, expected: Truth, settings: Settings) -> Iterator[Row]:
     """The row of the forward pass, then that of the backward pass."""
-    size, count, operations = true.qkv.element_size(), case.numbers(), case.operations()
-    for direction, numbers, factor, measured in (
+    size, count, operations = expected.qkv.element_size(), case.numbers(), case.operations()
+    for direction, numbers, factor, measure in (
         ("forward", 4, 1.0, _forward),
         ("backward", 7, 2.5, _backward),
     ):
         work = Work(numbers * count * size, factor * operations)
-        wasted = computed_over_useful(name, direction, case, true.qkv.dtype)
+        wasted = computed_over_useful(name, direction, case, expected.qkv.dtype)
         row = Row("attention", case.name, direction, name, work, computed=wasted, about=case.about())
         try:
             with stream_aside(settings.device), warnings.catch_warnings(action="ignore"):
-                yield measured(row, peer, case, true, settings)
+                yield measure(row, peer, case, expected, settings)
         except PROBLEMS as problem:
-            yield failed(row, problem)
+            yield failed_row(row, problem)
 
 
-def _forward(row: Row, peer: Peer, case: Case, true: Truth, settings: Settings) -> Row:
+def _forward(row: Row, peer: Peer, case: Case, expected: Truth, settings: Settings) -> Row:
     with torch.no_grad():
-        ready = [peer(case, qkv) for qkv in _inputs(row, true, settings)]
-        first, second = ready[0].packed(ready[0].call()), ready[0].packed(ready[0].call())
-        judged = _judged(first, second, true.output, true.torch_output)
-        return timed(replace(row, judged=judged), [one.call for one in ready], settings, ready[0].graph)
+        ready = [peer(case, qkv) for qkv in _inputs(row, expected, settings)]
+        first, second = ready[0].pack(ready[0].call()), ready[0].pack(ready[0].call())
+        accuracy = _accuracy_of(first, second, expected.output, expected.torch_output)
+        return time_row(
+            replace(row, accuracy=accuracy), [run.call for run in ready], settings, ready[0].graph
+        )
 
 
-def _backward(row: Row, peer: Peer, case: Case, true: Truth, settings: Settings) -> Row:
+def _backward(row: Row, peer: Peer, case: Case, expected: Truth, settings: Settings) -> Row:
     """Backward alone, on a forward that is kept."""
     with torch.enable_grad():
-        ready = [peer(case, qkv) for qkv in _inputs(row, true, settings)]
-        calls = [_gradient_of(one, true.grad) for one in ready]
-    first, second = ready[0].packed(calls[0]()), ready[0].packed(calls[0]())
-    judged = _judged(first, second, true.gradient, true.torch_gradient)
-    return timed(replace(row, judged=judged), calls, settings, ready[0].graph)
+        ready = [peer(case, qkv) for qkv in _inputs(row, expected, settings)]
+        calls = [_gradient_of(run, expected.grad) for run in ready]
+    first, second = ready[0].pack(calls[0]()), ready[0].pack(calls[0]())
+    accuracy = _accuracy_of(first, second, expected.gradient, expected.torch_gradient)
+    return time_row(replace(row, accuracy=accuracy), calls, settings, ready[0].graph)
 
 
-def _inputs(row: Row, true: Truth, settings: Settings) -> list[Tensor]:
+def _inputs(row: Row, expected: Truth, settings: Settings) -> list[Tensor]:
     """The one that is judged, and as many others as are rotated."""
-    others = copies_for(row.work.moved, settings.device) - 1
-    return [true.qkv, *(torch.randn_like(true.qkv) for _ in range(others))]
+    extra = copies_for(row.work.moved, settings.device) - 1
+    return [expected.qkv, *(torch.randn_like(expected.qkv) for _ in range(extra))]
 
 
 def _gradient_of(ready: Ready, grad: Tensor) -> Call:
-    out, given = ready.call(), ready.spread(grad)
-    return lambda: torch.autograd.grad(out, ready.leaf, given, retain_graph=True)[0]
+    out, out_grad = ready.call(), ready.spread(grad)
+    return lambda: torch.autograd.grad(out, ready.leaf, out_grad, retain_graph=True)[0]
 
 
-def _judged(first: Tensor, second: Tensor, exact: Tensor, torchs: float) -> Judged:
+def _accuracy_of(first: Tensor, second: Tensor, exact: Tensor, torchs: float) -> Accuracy:
     error = _distance(first, exact)
-    return Judged(error, error / torchs if torchs else 0.0, torch.equal(first, second))
+    return Accuracy(error, error / torchs if torchs else 0.0, torch.equal(first, second))
 
 
 def _distance(out: Tensor, reference: Tensor) -> float:
@@ -164,11 +166,11 @@ def _leaf(qkv: Tensor) -> Tensor:
     return qkv.detach().requires_grad_(torch.is_grad_enabled())
 
 
-def _ours(impl: str, rebuilt: bool = False) -> Peer:
+def _through_block_attention(impl: str, rebuilt: bool = False) -> Peer:
     def prepare(case: Case, qkv: Tensor) -> Ready:
         layout = case.layout(qkv.device)
         leaf = _leaf(qkv)
-        problem = unusable(impl, leaf)
+        problem = find_problem(impl, leaf)
         if problem is not None:
             raise CannotRun(problem)
         fresh: Callable[[], Layout] = (lambda: replace(layout)) if rebuilt else (lambda: layout)
@@ -192,7 +194,7 @@ class _Padded:
         q, k, v = self.leaf.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
-    def packed(self, out: Tensor) -> Tensor:
+    def pack(self, out: Tensor) -> Tensor:
         """[B, L, ...] -> [T, ...]."""
         return out[self.real]
 
@@ -211,7 +213,7 @@ def _pad(case: Case, qkv: Tensor) -> _Padded:
     return _Padded(_leaf(leaf), real, case.uniform)
 
 
-def _explicit(case: Case, qkv: Tensor) -> Ready:
+def _explicit_softmax(case: Case, qkv: Tensor) -> Ready:
     """As I-JEPA's released code writes it, in the type of qkv."""
     batch, scale = _pad(case, qkv), case.width**-0.5
     bias = None if batch.uniform else torch.where(batch.real, 0.0, float("-inf"))[:, None, None].to(qkv.dtype)
@@ -221,7 +223,7 @@ def _explicit(case: Case, qkv: Tensor) -> Ready:
         scores = (q @ k.transpose(-2, -1)) * scale
         return ((scores if bias is None else scores + bias).softmax(-1) @ v).transpose(1, 2)
 
-    return Ready(batch.leaf, call, batch.packed, batch.spread)
+    return Ready(batch.leaf, call, batch.pack, batch.spread)
 
 
 def _sdpa(backend: str | None) -> Peer:
@@ -239,16 +241,16 @@ def _sdpa(backend: str | None) -> Peer:
             q, k, v = batch.parts
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
-        def pinned() -> Tensor:
+        def call_pinned() -> Tensor:
             with sdpa_kernel(getattr(SDPBackend, f"{backend}_ATTENTION")):
                 return call()
 
-        return Ready(batch.leaf, pinned if backend else call, batch.packed, batch.spread)
+        return Ready(batch.leaf, call_pinned if backend else call, batch.pack, batch.spread)
 
     return prepare
 
 
-def _nested(case: Case, qkv: Tensor) -> Ready:
+def _nested_tensor(case: Case, qkv: Tensor) -> Ready:
     leaf, shortest, longest = _leaf(qkv), min(case.lengths), max(case.lengths)
     offsets = torch.tensor([0, *case.lengths], device=qkv.device).cumsum(0)
     jagged = torch.nested.nested_tensor_from_jagged

@@ -27,7 +27,7 @@ def read() -> dict[str, list[Tiles]]:
     return {name: [Tiles.parse(text) for text in texts] for name, texts in listed.items()}
 
 
-def tried(item: Item) -> Iterator[Tiles]:
+def list_tiles(item: Item) -> Iterator[Tiles]:
     """Everything that could be launched, but for what has never compiled well."""
     if not item.keys:
         for (queries, keys), warps, stages in product(GENERAL_SIZES, (4, 8), (1, 2)):
@@ -41,14 +41,14 @@ def tried(item: Item) -> Iterator[Tiles]:
             yield Tiles(queries, item.keys, warps, stages, limit, whole)
 
 
-def kept(item: Item, capability: int = NEWEST) -> list[Tiles]:
+def best_tiles(item: Item, capability: int = NEWEST) -> list[Tiles]:
     """The best KEPT of those tried, and the table's own in any case."""
     from triton.runtime.errors import PTXASError
 
     from jepa_kernels.compile_report import LONG, SPARE, Case, compile_case
 
-    found = []
-    for tiles in tried(item):
+    ranking = []
+    for tiles in list_tiles(item):
         case = Case(item.kernel, item.width, item.keys or LONG, HALF, tiles, capability, item.keys // 2)
         try:
             compiled = compile_case(case, plain=True)
@@ -56,8 +56,8 @@ def kept(item: Item, capability: int = NEWEST) -> list[Tiles]:
             continue
         warps = compiled.programs * tiles.warps
         if compiled.programs and compiled.stack <= SPARE and warps >= FEWEST_WARPS:
-            found.append((-warps, compiled.registers, tiles))
-    best = [tiles for *_, tiles in sorted(found, key=lambda one: one[:2])]
+            ranking.append((-warps, compiled.registers, tiles))
+    best = [tiles for *_, tiles in sorted(ranking, key=lambda entry: entry[:2])]
     own = item.tiles(capability)
     return [own, *(tiles for tiles in best if tiles != own)][:KEPT]
 
@@ -66,13 +66,13 @@ def main() -> None:
     """Finds and writes all candidates."""
     import triton
 
-    found: dict[str, list[str]] = {}
+    candidates: dict[str, list[str]] = {}
     for item in items():
-        if item.name not in found:
-            found[item.name] = [str(tiles) for tiles in kept(item)]
-            print(item.name, found[item.name], flush=True)
+        if item.name not in candidates:
+            candidates[item.name] = [str(tiles) for tiles in best_tiles(item)]
+            print(item.name, candidates[item.name], flush=True)
     about = {"command": "python -m jepa_kernels.bench.candidates", "triton": triton.__version__}
-    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(texts)}" for name, texts in found.items())
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(texts)}" for name, texts in candidates.items())
     head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in about.items())
     FILE.write_text("{\n" + head + ' "candidates": {\n' + rows + "\n }\n}\n", encoding="utf-8")
 

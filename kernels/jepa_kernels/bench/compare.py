@@ -51,12 +51,12 @@ def compare(before: Document, after: Document) -> list[Change]:
 
 def _times(document: Document) -> dict[Where, dict[str, float]]:
     """Seconds, with cold caches, by where and implementation."""
-    found: dict[Where, dict[str, float]] = {}
+    times: dict[Where, dict[str, float]] = {}
     for row in document["rows"]:
         if "reason" not in row:
             where = (row["op"], row["case"], row["direction"])
-            found.setdefault(where, {})[row["impl"]] = row["median_s"]
-    return found
+            times.setdefault(where, {})[row["impl"]] = row["median_s"]
+    return times
 
 
 def _changes(before: dict[Where, dict[str, float]], after: dict[Where, dict[str, float]]) -> Iterator[Change]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed, timed
+from jepa_kernels.bench.rows import CannotRun, Row, Settings, Work, failed_row, time_row
 from jepa_kernels.bench.timing import stream_aside
 from jepa_kernels.ema import EmaPlan, ema_update_
 
@@ -67,7 +67,7 @@ def rows(model: str, settings: Settings, only: tuple[str, ...] = ()) -> Iterator
     numbers = sum(math.prod(shape) for shape in encoder.shapes())
     if settings.device.type == "cpu" and numbers > LARGEST_ON_CPU:
         row = Row("ema", model, "update", "all", Work(12 * numbers))
-        yield failed(row, CannotRun(f"{numbers / 1e6:.0f} M numbers are left to a GPU"))
+        yield failed_row(row, CannotRun(f"{numbers / 1e6:.0f} M numbers are left to a GPU"))
         return
     tensors = Tensors.of(encoder, settings.device)
     for name in only or PEERS:
@@ -77,14 +77,14 @@ def rows(model: str, settings: Settings, only: tuple[str, ...] = ()) -> Iterator
         try:
             call = prepare(tensors)
         except CannotRun as problem:
-            yield failed(row, problem)
+            yield failed_row(row, problem)
             continue
         with torch.no_grad(), stream_aside(settings.device):
-            measured = timed(row, call, settings)
+            measured = time_row(row, call, settings)
         yield measured
 
 
-def _ours(impl: str, shadowed: bool) -> Callable[[Tensors], Callable[[], None]]:
+def _own_update(impl: str, shadowed: bool) -> Callable[[Tensors], Callable[[], None]]:
     def prepare(tensors: Tensors) -> Callable[[], None]:
         plan = EmaPlan(tensors.teacher, tensors.student, tensors.shadow if shadowed else None)
         if impl == "triton" and plan.triton_problem:
@@ -95,10 +95,10 @@ def _ours(impl: str, shadowed: bool) -> Callable[[Tensors], Callable[[], None]]:
     return prepare
 
 
-def _official(tensors: Tensors) -> Callable[[], None]:
+def _released_loop(tensors: Tensors) -> Callable[[], None]:
     def call() -> None:
-        for mine, theirs in zip(tensors.teacher, tensors.student, strict=True):
-            mine.mul_(1.0 - ALPHA).add_(ALPHA * theirs)
+        for average, new in zip(tensors.teacher, tensors.student, strict=True):
+            average.mul_(1.0 - ALPHA).add_(ALPHA * new)
 
     return call
 
@@ -127,13 +127,13 @@ def _lerp_and_copy(tensors: Tensors) -> Callable[[], None]:
 
 
 PEERS: dict[str, tuple[Callable[[Tensors], Callable[[], None]], bool]] = {
-    "ours: triton": (_ours("triton", False), False),
-    "ours: foreach": (_ours("foreach", False), False),
-    "released loop, mul_ and add_": (_official, False),
+    "ours: triton": (_own_update("triton", False), False),
+    "ours: foreach": (_own_update("foreach", False), False),
+    "released loop, mul_ and add_": (_released_loop, False),
     "_foreach_mul_ and _foreach_add_": (_two_calls, False),
     "_foreach_lerp_": (_lerp, False),
-    "ours: triton, shadow": (_ours("triton", True), True),
-    "ours: foreach, shadow": (_ours("foreach", True), True),
+    "ours: triton, shadow": (_own_update("triton", True), True),
+    "ours: foreach, shadow": (_own_update("foreach", True), True),
     "_foreach_lerp_ and _foreach_copy_": (_lerp_and_copy, True),
 }
 """How each is made ready, and whether it writes a shadow as well."""

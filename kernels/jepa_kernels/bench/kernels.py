@@ -1,6 +1,6 @@
 """All kernel benchmarks of one machine, as one document: what ran where, the ceilings, and a row for each.
 
-for row in run(chosen(ops, shapes), settings): ...
+for row in run(choose_jobs(ops, shapes), settings): ...
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,21 +30,21 @@ class Job:
 
 def jobs() -> list[Job]:
     """Everything there is to run, what matters most first."""
-    found = [
+    listed = [
         Job("attention", f"{model} {stage}", partial(_attention_rows, model, stage))
         for model in MODELS
         for stage in STAGES
     ]
-    found += [Job("ema", model, partial(ema.rows, model)) for model in ema.ENCODERS]
-    found += [Job("loss", model, partial(loss.rows, model)) for model in loss.SIZES]
-    return found + [Job("masks", name, partial(sampling.rows, name)) for name in sampling.LAWS]
+    listed += [Job("ema", model, partial(ema.rows, model)) for model in ema.ENCODERS]
+    listed += [Job("loss", model, partial(loss.rows, model)) for model in loss.SIZES]
+    return listed + [Job("masks", name, partial(sampling.rows, name)) for name in sampling.LAWS]
 
 
 def _attention_rows(model: str, stage: str, settings: Settings) -> Iterator[Row]:
     return attention.rows(case(model, stage, settings.samples), settings)
 
 
-def chosen(ops: Sequence[str] = (), shapes: Sequence[str] = ()) -> list[Job]:
+def choose_jobs(ops: Sequence[str] = (), shapes: Sequence[str] = ()) -> list[Job]:
     """The jobs of these operations whose name holds one of these words; all where none are given.
 
     Raises ValueError for an operation that is not there, and for words that no case has.
@@ -52,32 +52,32 @@ def chosen(ops: Sequence[str] = (), shapes: Sequence[str] = ()) -> list[Job]:
     everything = jobs()
     for op in ops:
         if op not in OPERATIONS:
-            raise _unknown("operation", op, OPERATIONS)
-    kept = [job for job in everything if not ops or job.op in ops]
+            raise _unknown_name("operation", op, OPERATIONS)
+    candidates = [job for job in everything if not ops or job.op in ops]
     for shape in shapes:
-        if not any(shape.lower() in job.name.lower() for job in kept):
-            raise _unknown("shape", shape, dict.fromkeys((*MODELS, *STAGES, *sampling.LAWS)))
-    return [job for job in kept if not shapes or any(s.lower() in job.name.lower() for s in shapes)]
+        if not any(shape.lower() in job.name.lower() for job in candidates):
+            raise _unknown_name("shape", shape, dict.fromkeys((*MODELS, *STAGES, *sampling.LAWS)))
+    return [job for job in candidates if not shapes or any(s.lower() in job.name.lower() for s in shapes)]
 
 
-def _unknown(what: str, given: str, known: Iterable[str]) -> ValueError:
+def _unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
     names = list(known)
-    nearest = get_close_matches(given, names, n=1)
+    nearest = get_close_matches(name, names, n=1)
     hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
-    return ValueError(f"unknown {what} {given!r}; known: {', '.join(names)}{hint}")
+    return ValueError(f"unknown {what} {name!r}; known: {', '.join(names)}{hint}")
 
 
-def sized(settings: Settings) -> Settings:
+def limit_samples(settings: Settings) -> Settings:
     """`settings` with as many samples as the device takes in reasonable time."""
     if settings.samples is not None or (settings.device.type == "cuda" and not settings.quick):
         return settings
     return replace(settings, samples=2 if settings.quick else CPU_SAMPLES)
 
 
-def run(found: Iterable[Job], settings: Settings) -> Iterator[Row]:
+def run(selection: Iterable[Job], settings: Settings) -> Iterator[Row]:
     """Every row of these jobs, as it is measured."""
-    settings = sized(settings)
-    for job in found:
+    settings = limit_samples(settings)
+    for job in selection:
         yield from job.rows(settings)
 
 
@@ -85,7 +85,7 @@ def document(
     rows: Iterable[Row], ceilings: Ceilings, settings: Settings, about: dict[str, Any]
 ) -> dict[str, Any]:
     """For JSON: `about` (date, machine, versions, commit), ceilings in units a second, and the rows."""
-    settings = sized(settings)
+    settings = limit_samples(settings)
     return {
         **about,
         "device": str(settings.device),

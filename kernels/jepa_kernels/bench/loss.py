@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from jepa_kernels.bench.rows import PROBLEMS, Row, Settings, Work, failed, timed
+from jepa_kernels.bench.rows import PROBLEMS, Row, Settings, Work, failed_row, time_row
 from jepa_kernels.bench.timing import stream_aside
 from jepa_kernels.loss import LOSS_IMPLS, jepa_loss
 
@@ -23,10 +23,10 @@ BATCH = 128
 
 def rows(model: str, settings: Settings) -> Iterator[Row]:
     """Both implementations on one batch."""
-    width, tokens, each = SIZES[model]
+    width, tokens, per_target = SIZES[model]
     batch = settings.samples or BATCH
     device = settings.device
-    z = torch.randn(4 * batch * each, width, device=device).bfloat16().requires_grad_()
+    z = torch.randn(4 * batch * per_target, width, device=device).bfloat16().requires_grad_()
     h = torch.randn(batch * tokens, width, device=device)
     places = torch.randint(len(h), (len(z),), device=device)
     for impl in LOSS_IMPLS:
@@ -38,8 +38,8 @@ def rows(model: str, settings: Settings) -> Iterator[Row]:
         try:
             call()
         except PROBLEMS as problem:
-            yield failed(row, problem)
+            yield failed_row(row, problem)
             continue
         with stream_aside(device):
-            measured = timed(row, call, settings)
+            measured = time_row(row, call, settings)
         yield measured

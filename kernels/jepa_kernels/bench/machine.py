@@ -27,50 +27,52 @@ def about() -> dict[str, Any]:
     `versions` {python, torch, triton, numpy, cuda}, `platform`, `cpu` {model, cores, threads}, `gpus`
     [{name, memory_gib}] and `clocks`, what nvidia-smi says of driver, clocks and power (None without it).
     """
-    found: dict[str, Any] = {"versions": _versions(), "platform": platform.platform()}
-    found["cpu"] = {
+    environment: dict[str, Any] = {"versions": _versions(), "platform": platform.platform()}
+    environment["cpu"] = {
         "model": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
     devices = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
-    found["gpus"] = [{"name": one.name, "memory_gib": round(one.total_memory / 2**30)} for one in devices]
-    found["clocks"] = _clocks()
-    return {"date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "shapes": VERSION, "environment": found}
+    environment["gpus"] = [
+        {"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30)} for gpu in devices
+    ]
+    environment["clocks"] = _clocks()
+    return {"date": time.strftime("%Y-%m-%d %H:%M:%S %z"), "shapes": VERSION, "environment": environment}
 
 
 def results_path(folder: Path, document: dict[str, Any]) -> Path:
     """<device>-torch-<version>-triton-<version>.json, small letters and digits."""
-    found = document["environment"]
+    environment = document["environment"]
     on_gpu = document["device"] != "cpu"
-    device = found["gpus"][0]["name"] if on_gpu else found["cpu"]["model"]
-    versions = found["versions"]
+    device = environment["gpus"][0]["name"] if on_gpu else environment["cpu"]["model"]
+    versions = environment["versions"]
     release = {name: str(versions.get(name) or "none").partition("+")[0] for name in ("torch", "triton")}
     words = f"{device} torch {release['torch']} triton {release['triton']}"
     return folder / (re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-") + ".json")
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return {**found, "cuda": torch.version.cuda}
+            versions[name] = None
+    return {**versions, "cuda": torch.version.cuda}
 
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else ""
-    found = re.search(r"model name\s*: (.*)", text)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"model name\s*: (.*)", text)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
 def _clocks() -> dict[str, str] | None:
     if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
         return None
     words = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader"]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False).stdout
-    first = said.strip().partition("\n")[0]
+    output = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False).stdout
+    first = output.strip().partition("\n")[0]
     return dict(zip(_QUERY.split(","), first.split(", "), strict=False)) if first else None

@@ -28,7 +28,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Accuracy:
     """How right an implementation was on one case.
 
     error: relative distance (Frobenius) from the float32 reference
@@ -57,7 +57,7 @@ class Row:
     work: Work
     time: Time | None = None
     reason: str = ""
-    judged: Judged | None = None
+    accuracy: Accuracy | None = None
     computed: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,14 +79,14 @@ class Row:
 
     def _times(self, ceilings: Ceilings) -> dict[str, Any]:
         assert self.time is not None
-        one, least = self.time, self._least(ceilings)
-        facts: dict[str, Any] = {"median_s": one.median, "low_s": one.low, "high_s": one.high}
-        facts |= {"graph_s": one.graph, "launched_s": one.launched, "peak_bytes": one.peak}
-        facts |= {"gb_s": self.work.moved / one.median / 1e9, "computed_over_useful": self.computed}
-        facts |= {"tflop_s": self.work.operations / one.median / 1e12}
-        facts |= asdict(self.judged) if self.judged else {"error": None}
-        facts |= {"roofline": least / one.median}
-        return facts | {"graph_roofline": least / one.graph if one.graph else None}
+        time, least = self.time, self._least(ceilings)
+        facts: dict[str, Any] = {"median_s": time.median, "low_s": time.low, "high_s": time.high}
+        facts |= {"graph_s": time.graph, "launched_s": time.launched, "peak_bytes": time.peak}
+        facts |= {"gb_s": self.work.moved / time.median / 1e9, "computed_over_useful": self.computed}
+        facts |= {"tflop_s": self.work.operations / time.median / 1e12}
+        facts |= asdict(self.accuracy) if self.accuracy else {"error": None}
+        facts |= {"roofline": least / time.median}
+        return facts | {"graph_roofline": least / time.graph if time.graph else None}
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,15 @@ PROBLEMS += _errors_of_triton()
 """What kernels raise on a case that they do not take."""
 
 
-def timed(row: Row, calls: Call | Sequence[Call], settings: Settings, graph: bool = True) -> Row:
+def time_row(row: Row, calls: Call | Sequence[Call], settings: Settings, graph: bool = True) -> Row:
     """`row` with its time, or with the reason why there is none; see `timing.measure`."""
     try:
-        return replace(row, time=_measured(calls, settings, graph))
+        return replace(row, time=_measure(calls, settings, graph))
     except PROBLEMS as error:
-        return failed(row, error)
+        return failed_row(row, error)
 
 
-def _measured(calls: Call | Sequence[Call], settings: Settings, graph: bool) -> Time:
+def _measure(calls: Call | Sequence[Call], settings: Settings, graph: bool) -> Time:
     """Without a graph where the call turns out not to be one that can be captured."""
     try:
         return measure(calls, settings.device, settings.seconds, graph)
@@ -135,8 +135,8 @@ def _measured(calls: Call | Sequence[Call], settings: Settings, graph: bool) -> 
     return measure(calls, settings.device, settings.seconds, graph=False)
 
 
-def failed(row: Row, error: Exception) -> Row:
+def failed_row(row: Row, error: Exception) -> Row:
     """`row` with the first line of what went wrong."""
-    said = str(error).strip().partition("\n")[0]
-    text = said if isinstance(error, CannotRun) else f"{type(error).__name__}: {said}"
+    first_line = str(error).strip().partition("\n")[0]
+    text = first_line if isinstance(error, CannotRun) else f"{type(error).__name__}: {first_line}"
     return replace(row, reason=text[:200])

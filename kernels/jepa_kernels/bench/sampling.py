@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from jepa_kernels.bench.rows import Row, Settings, Work, timed
+from jepa_kernels.bench.rows import Row, Settings, Work, time_row
 from jepa_kernels.sampling import OFFICIAL, Multiblock, sample_multiblock
 
 GRID, BATCH = (14, 14), 128
@@ -17,7 +17,7 @@ LAWS = {"exact": Multiblock(), "official": OFFICIAL}
 def rows(name: str, settings: Settings) -> Iterator[Row]:
     """One preset."""
     law, generator = LAWS[name], torch.Generator(settings.device).manual_seed(0)
-    drawn = sample_multiblock(GRID, BATCH, law, generator=generator)
-    moved = 8 * (drawn.contexts.index.numel() + drawn.targets.index.numel())
+    masks = sample_multiblock(GRID, BATCH, law, generator=generator)
+    moved = 8 * (masks.contexts.index.numel() + masks.targets.index.numel())
     row = Row("masks", name, "draw", "ours: sample_multiblock", Work(moved))
-    yield timed(row, lambda: sample_multiblock(GRID, BATCH, law, generator=generator), settings)
+    yield time_row(row, lambda: sample_multiblock(GRID, BATCH, law, generator=generator), settings)

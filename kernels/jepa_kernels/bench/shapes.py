@@ -97,33 +97,36 @@ def load(name: str) -> Case:
 
 def case(model: str, stage: str, samples: int | None = None, equal: bool = False) -> Case:
     """One stage of one of MODELS; `samples`: only the first so many of the batch; `equal`: see `load`."""
-    described, drawn = MODELS[model], _read("lengths.json")[MODELS[model].grid]
-    contexts = drawn["contexts"][:samples]
+    sizes, batch = MODELS[model], _read("lengths.json")[MODELS[model].grid]
+    contexts = batch["contexts"][:samples]
     if equal:
         contexts = [min(contexts)] * len(contexts)
-    heads, width = described.predictor if stage == "predictor" else described.encoder
-    lengths = _lengths(stage, drawn, contexts)
+    heads, width = sizes.predictor if stage == "predictor" else sizes.encoder
+    lengths = _lengths(stage, batch, contexts)
     return Case(model, stage + EQUAL * equal, heads, width, tuple(lengths))
 
 
-def _lengths(stage: str, drawn: Mapping[str, Any], contexts: list[int]) -> list[int]:
+def _lengths(stage: str, batch: Mapping[str, Any], contexts: list[int]) -> list[int]:
     if stage == "context":
         return contexts
-    if stage == "target" or len(drawn["grid"]) == 3:  # V-JEPA predicts all that is hidden in one sequence
-        return [prod(drawn["grid"])] * len(contexts)
-    return [context + target for target in drawn["targets"] for context in contexts]
+    if stage == "target" or len(batch["grid"]) == 3:  # V-JEPA predicts all that is hidden in one sequence
+        return [prod(batch["grid"])] * len(contexts)
+    return [context + target for target in batch["targets"] for context in contexts]
 
 
 @cache
 def _read(name: str) -> dict[str, Any]:
     text = files("jepa_kernels.bench").joinpath(name).read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    data: dict[str, Any] = json.loads(text)
+    return data
 
 
 def _models() -> dict[str, Model]:
     listed = _read("shapes.json")["models"].items()
-    return {name: Model(one["grid"], tuple(one["encoder"]), tuple(one["predictor"])) for name, one in listed}
+    return {
+        name: Model(entry["grid"], tuple(entry["encoder"]), tuple(entry["predictor"]))
+        for name, entry in listed
+    }
 
 
 VERSION: int = _read("shapes.json")["version"]

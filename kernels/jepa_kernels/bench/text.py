@@ -13,9 +13,9 @@ def lines(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
     of numbers; bits: whether two runs gave the same
     """
     for direction in dict.fromkeys(row["direction"] for row in facts):
-        ran = [row for row in facts if row["direction"] == direction and "reason" not in row]
-        if ran:
-            yield from _table([(f"  {direction}", *HEAD[1:]), *map(_cells, ran)])
+        timed_rows = [row for row in facts if row["direction"] == direction and "reason" not in row]
+        if timed_rows:
+            yield from _table([(f"  {direction}", *HEAD[1:]), *map(_cells, timed_rows)])
     for name, reason in {row["impl"]: row["reason"] for row in facts if "reason" in row}.items():
         yield f"  not run: {name}: {reason}"
 

@@ -56,7 +56,7 @@ def measure(calls: Call | Sequence[Call], device: torch.device, seconds: float, 
     for call in calls:
         call()
     if device.type != "cuda":
-        return Time(*_quantiles(_repeated(lambda: _wall(calls[0]), seconds)))
+        return Time(*_quantiles(_repeat(lambda: _wall(calls[0]), seconds)))
     if torch.cuda.current_stream(device) == torch.cuda.default_stream(device):  # which cannot be captured
         with stream_aside(device):
             return measure(calls, device, seconds, graph)
@@ -99,10 +99,10 @@ def replays(calls: Sequence[Call], seconds: float) -> list[float]:
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         for call in calls:
             call()
-    return [each / len(calls) for each in _repeated(lambda: _events(graph.replay), seconds)]
+    return [total / len(calls) for total in _repeat(lambda: _events(graph.replay), seconds)]
 
 
-def _repeated(once: Callable[[], float], seconds: float) -> list[float]:
+def _repeat(once: Callable[[], float], seconds: float) -> list[float]:
     """At least five times, after two that do not count."""
     once(), once()
     end = time.perf_counter() + seconds
@@ -138,7 +138,7 @@ def _one_by_one(calls: Sequence[Call], device: torch.device, seconds: float) -> 
         flush.zero_()
         return _events(calls[0])
 
-    return _repeated(once, seconds)
+    return _repeat(once, seconds)
 
 
 def _in_a_row(calls: Sequence[Call], seconds: float) -> float:
@@ -153,7 +153,7 @@ def _in_a_row(calls: Sequence[Call], seconds: float) -> float:
         torch.cuda.synchronize()
         return (time.perf_counter() - start) / len(row)
 
-    return _quantiles(_repeated(once, seconds))[0]
+    return _quantiles(_repeat(once, seconds))[0]
 
 
 def _peak(call: Call) -> int:

@@ -1,6 +1,6 @@
 """Tunes the attention's tiles on this GPU, and chooses by measurement up to where `impl="auto"` takes Triton.
 
-    for line in tuned(record): print(line)      # `kernels/benchmarks/gpu.sh --tune`; then record.write(path)
+    for line in tune_items(record): print(line)  # `kernels/benchmarks/gpu.sh --tune`; then record.write(path)
 
 For each item all candidates are timed by a few replays, the best KEPT by many, twice. A candidate becomes the
 table's row where both runs agree within AGREE, it is faster than the table's own, and its numbers are those
@@ -61,10 +61,10 @@ class Record:
         """The row of bf16 heads of this width on this card, where it begins as that of the nearest known."""
         rows = self.document["rows"]
         if str(self.capability) not in rows:
-            nearest = max(one for one in table.CAPABILITIES if one <= self.capability)
+            nearest = max(capability for capability in table.CAPABILITIES if capability <= self.capability)
             rows[str(self.capability)] = json.loads(json.dumps(rows[str(nearest)]))
-        found: dict[str, Any] = rows[str(self.capability)][f"{table.kind(width, 2)} x 2"]
-        return found
+        row: dict[str, Any] = rows[str(self.capability)][f"{table.kind(width, 2)} x 2"]
+        return row
 
     def install(self) -> None:
         """Makes the operations take the rows of the document from now on."""
@@ -72,10 +72,10 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Writes the file, a row a line. Raises OSError where it cannot."""
-        path.write_text(written(self.document), encoding="utf-8")
+        path.write_text(format_table(self.document), encoding="utf-8")
 
 
-def written(document: dict[str, Any]) -> str:
+def format_table(document: dict[str, Any]) -> str:
     """The text of a table's file."""
     blocks = []
     for capability, rows in document["rows"].items():
@@ -85,9 +85,9 @@ def written(document: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(head) + ',\n "rows": {\n' + ",\n".join(blocks) + "\n }\n}\n"
 
 
-def tuned(record: Record, wanted: Sequence[Item] | None = None) -> Iterator[str]:
+def tune_items(record: Record, chosen: Sequence[Item] | None = None) -> Iterator[str]:
     """Tunes every item, installs and records what won; a line for each, then one for each bound of `auto`."""
-    for item in items(record.samples) if wanted is None else wanted:
+    for item in items(record.samples) if chosen is None else chosen:
         with stream_aside(record.device):
             yield _tune(record, item)
         record.install()
@@ -96,64 +96,65 @@ def tuned(record: Record, wanted: Sequence[Item] | None = None) -> Iterator[str]
 def _tune(record: Record, item: Item) -> str:
     own = item.tiles(record.capability)
     copies = copies_for(8 * sum(item.lengths) * item.heads * item.width, record.device)
-    made = [launches(item, record.device) for _ in range(copies)]
-    exact = _result(made[0], own)
+    launchers = [launches(item, record.device) for _ in range(copies)]
+    exact = _result(launchers[0], own)
     quick: list[tuple[float, Tiles]] = []
     for tiles in dict.fromkeys([own, *record.listed.get(item.name, [])]):
         try:
-            if _far(_result(made[0], tiles), exact) < CLOSE:
-                quick.append((record.timer([make(tiles) for make, _ in made], FIRST), tiles))
+            if _relative_error(_result(launchers[0], tiles), exact) < CLOSE:
+                quick.append((record.timer([make(tiles) for make, _ in launchers], FIRST), tiles))
         except PROBLEMS:  # does not fit this card
             continue
-    best = [tiles for _, tiles in sorted(quick, key=lambda one: one[0])[:KEPT]]
-    timed = {t: [record.timer([m(t) for m, _ in made], SECOND) for _ in range(2)] for t in {own, *best}}
-    steady = [t for t, (a, b) in timed.items() if abs(a - b) <= AGREE * min(a, b)]
-    won = min(steady, key=lambda tiles: max(timed[tiles]), default=own)
-    if won != own and max(timed[won]) >= min(timed[own]):
-        won = own
-    _enter(record, item, won, timed[won], timed[own])
-    gained = max(timed[own]) / max(timed[won])
-    return f"{item.name}: {won}, {1e6 * max(timed[won]):.1f} us, {gained:.2f} times as fast as {own}"
+    best = [tiles for _, tiles in sorted(quick, key=lambda entry: entry[0])[:KEPT]]
+    times = {t: [record.timer([m(t) for m, _ in launchers], SECOND) for _ in range(2)] for t in {own, *best}}
+    steady = [t for t, (a, b) in times.items() if abs(a - b) <= AGREE * min(a, b)]
+    winner = min(steady, key=lambda tiles: max(times[tiles]), default=own)
+    if winner != own and max(times[winner]) >= min(times[own]):
+        winner = own
+    _enter(record, item, winner, times[winner], times[own])
+    speedup = max(times[own]) / max(times[winner])
+    return f"{item.name}: {winner}, {1e6 * max(times[winner]):.1f} us, {speedup:.2f} times as fast as {own}"
 
 
-def _result(made: Any, tiles: Tiles) -> torch.Tensor:
-    make, out = made
+def _result(launcher: Any, tiles: Tiles) -> torch.Tensor:
+    make, out = launcher
     out.zero_()
     make(tiles)()
-    found: torch.Tensor = out.to(torch.float32, copy=True)
-    return found
+    values: torch.Tensor = out.to(torch.float32, copy=True)
+    return values
 
 
-def _far(one: torch.Tensor, exact: torch.Tensor) -> float:
-    return float((one - exact).norm() / exact.norm().clamp(min=1e-30))
+def _relative_error(result: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((result - exact).norm() / exact.norm().clamp(min=1e-30))
 
 
-def _enter(record: Record, item: Item, won: Tiles, times: list[float], before: list[float]) -> None:
+def _enter(record: Record, item: Item, winner: Tiles, times: list[float], before: list[float]) -> None:
     """Puts the tiles into the row, with the day and the seconds of both runs, and of the tiles before."""
     row = record.row(item.width)
     if item.keys:
-        row["classes"][str(item.keys)][item.kernel == "short backward"] = str(won)
+        row["classes"][str(item.keys)][item.kernel == "short backward"] = str(winner)
     else:
-        row["general"][GENERAL.index(item.kernel)] = str(won)
+        row["general"][GENERAL.index(item.kernel)] = str(winner)
     day = time.strftime("%Y-%m-%d")
     row.setdefault("times", {})[item.name] = {"date": day, "seconds": times, "before": before}
 
 
-def chosen_bounds(record: Record, widths: Sequence[int] = (24, 64, 80), heads: int = 16) -> Iterator[str]:
+def choose_bounds(record: Record, widths: Sequence[int] = (24, 64, 80), heads: int = 16) -> Iterator[str]:
     """For each width the longest bound up to which ours beats every peer, forward and backward together."""
     settings = Settings(record.device, quick=record.samples is not None)
     for width in widths:
-        row, up_to, said = record.row(width), 0, []
+        row, up_to, ratios = record.row(width), 0, []
         for bound in BOUNDS:
             ratio = _beside_peers(bound, width, heads, settings)
-            said.append(f"{bound}: {ratio:.2f}" if ratio else f"{bound}: no peer")
+            ratios.append(f"{bound}: {ratio:.2f}" if ratio else f"{bound}: no peer")
             if ratio is None or ratio > 1:
                 break
             up_to = bound
         row["taken_up_to"] = up_to
         day = time.strftime("%Y-%m-%d")
-        row.setdefault("times", {})["auto"] = {"date": day, "over the best peer": said}
-        yield f"D {width}: auto takes triton up to {up_to} keys; time over the best peer's {', '.join(said)}"
+        row.setdefault("times", {})["auto"] = {"date": day, "over the best peer": ratios}
+        beside = f"time over the best peer's {', '.join(ratios)}"
+        yield f"D {width}: auto takes triton up to {up_to} keys; {beside}"
 
 
 def _beside_peers(bound: int, width: int, heads: int, settings: Settings) -> float | None:

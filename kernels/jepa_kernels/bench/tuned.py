@@ -42,15 +42,15 @@ class Item:
         row = row_for(self.width, HALF, capability)
         name = self.kernel.partition(" ")[2]
         if not self.keys:
-            found: Tiles = getattr(row.general, name)
-            return found
-        one = next(one for one in row.classes if one.keys == self.keys)
-        return one.forward if name == "forward" else one.backward
+            tiles: Tiles = getattr(row.general, name)
+            return tiles
+        length_class = next(length_class for length_class in row.classes if length_class.keys == self.keys)
+        return length_class.forward if name == "forward" else length_class.backward
 
 
 def items(samples: int | None = None) -> list[Item]:
     """All of them, what matters most first; `samples`: at most so many sequences each."""
-    found = [
+    listed = [
         *_classes("I-JEPA B/16 context", 128, samples),
         *_classes("I-JEPA H/14 context", 128, samples),
         *_classes("I-JEPA L/16 predictor", 128, samples),
@@ -58,7 +58,7 @@ def items(samples: int | None = None) -> list[Item]:
         *_classes("CIFAR T/4 context", 64, samples),
         *_classes("CIFAR T/4 predictor", 64, samples),
     ]
-    return found + [
+    return listed + [
         Item(kernel, 0, case.width, case.heads, case.lengths[:samples])
         for case in (load("I-JEPA B/16 target"), load("I-JEPA H/14 target"))
         for kernel in GENERAL
@@ -84,7 +84,7 @@ def launches(item: Item, device: torch.device) -> tuple[Launches, Tensor]:
     qkv = torch.randn(layout.total, 3, item.heads, item.width, device=device).to(HALF)
     grad, scale = torch.randn_like(qkv[:, 0]), item.width**-0.5
     if not item.keys:
-        return _general(item, qkv, grad, layout, scale)
+        return _launches_of_general(item, qkv, grad, layout, scale)
     out = torch.zeros_like(grad if item.kernel == "short forward" else qkv)
     grid, over = (layout.segments * item.heads,), item.keys // 2 if item.keys > 64 else 0
     kernel = short.forward_kernel if item.kernel == "short forward" else short.backward_kernel
@@ -93,12 +93,14 @@ def launches(item: Item, device: torch.device) -> tuple[Launches, Tensor]:
     return (lambda tiles: lambda: ops.launch(kernel, grid, qkv, tiles, *args, OVER=over)), out
 
 
-def _general(item: Item, qkv: Tensor, grad: Tensor, layout: Layout, scale: float) -> tuple[Launches, Tensor]:
+def _launches_of_general(
+    item: Item, qkv: Tensor, grad: Tensor, layout: Layout, scale: float
+) -> tuple[Launches, Tensor]:
     from jepa_kernels import triton_attention as ops
     from jepa_kernels import triton_attention_general as general
 
     numbers, seg, longest = (len(qkv), item.heads, scale), layout.seg, layout.max_len
-    taken = row_for(item.width, HALF).short_up_to  # as the operation has it, so that it is compiled once
+    class_bound = row_for(item.width, HALF).short_bound  # as in the operation: compiled once
     out, dqkv = torch.zeros_like(grad), torch.zeros_like(qkv)
     lse = torch.zeros(item.heads, len(qkv), device=qkv.device)
     stats = torch.zeros_like(lse, dtype=torch.int64)
@@ -106,7 +108,7 @@ def _general(item: Item, qkv: Tensor, grad: Tensor, layout: Layout, scale: float
     def at(kernel: Any, tile: Callable[[Tiles], int], args: Sequence[Any], **more: Any) -> Launches:
         def in_tiles(tiles: Tiles) -> Call:
             grid = (layout.segments * item.heads, -(-longest // tile(tiles)))
-            return lambda: ops.launch(kernel, grid, qkv, tiles, *args, *numbers, TAKEN=taken, **more)
+            return lambda: ops.launch(kernel, grid, qkv, tiles, *args, *numbers, TAKEN=class_bound, **more)
 
         return in_tiles
 

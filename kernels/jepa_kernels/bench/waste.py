@@ -30,24 +30,26 @@ def computed_over_useful(impl: str, direction: str, case: Case, dtype: torch.dty
 def _products(row: Row, direction: str, length: int, width: int) -> float:
     """Scores of one sequence, each counted as often as its head is wider than the case's."""
     tiles = _tiles(row, direction, length)
-    whole = [_whole(length, one.queries) * _whole(length, one.keys) for one in tiles]
-    return sum(s * sum(parts(width, one.whole)) / width for s, one in zip(whole, tiles, strict=True)) / len(
+    whole = [_round_up(length, tile.queries) * _round_up(length, tile.keys) for tile in tiles]
+    return sum(s * sum(parts(width, tile.whole)) / width for s, tile in zip(whole, tiles, strict=True)) / len(
         tiles
     )
 
 
 def _tiles(row: Row, direction: str, length: int) -> tuple[Tiles, ...]:
-    found = next((one for one in row.classes if one.over < length <= one.keys), None)
+    length_class = next((c for c in row.classes if c.over < length <= c.keys), None)
     if direction == "forward":
-        return (found.forward if found else row.general.forward,)
-    return (found.backward,) if found else (row.general.query_gradient, row.general.key_gradient)
+        return (length_class.forward if length_class else row.general.forward,)
+    if length_class:
+        return (length_class.backward,)
+    return row.general.query_gradient, row.general.key_gradient
 
 
-def _whole(length: int, tile: int) -> int:
+def _round_up(length: int, tile: int) -> int:
     return math.ceil(length / tile) * tile
 
 
 def short_share(case: Case, dtype: torch.dtype = torch.bfloat16) -> float:
     """The share of a case's sequences that a class of the short path takes, 0 to 1."""
-    bound = row_for(case.width, dtype).short_up_to
+    bound = row_for(case.width, dtype).short_bound
     return sum(length <= bound for length in case.lengths) / max(1, len(case.lengths))

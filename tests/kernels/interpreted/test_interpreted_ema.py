@@ -22,14 +22,14 @@ def _seed():
     torch.manual_seed(5)
 
 
-def ulps(got, true):
+def ulps(got, exact):
     """Distance of two fp32 tensors in units in the last place."""
-    a, b = (x.view(torch.int32).long() for x in (got, true))
+    a, b = (x.view(torch.int32).long() for x in (got, exact))
     ordered = [torch.where(x < 0, -(x & 0x7FFFFFFF), x) for x in (a, b)]
     return int((ordered[0] - ordered[1]).abs().max()) if got.numel() else 0
 
 
-def lerped(teacher, student, alpha):
+def apply_lerp(teacher, student, alpha):
     return [t.clone().lerp_(s.float(), alpha) for t, s in zip(teacher, student, strict=True)]
 
 
@@ -39,11 +39,11 @@ def lerped(teacher, student, alpha):
 def test_equals_lerp(dtype, alpha, shadowed):
     teacher, student = tensors(), tensors(dtype)
     shadow = tensors(torch.bfloat16) if shadowed else None
-    expected = lerped(teacher, student, alpha)
+    expected = apply_lerp(teacher, student, alpha)
     largest = max(float(x.abs().max()) for x in [*teacher, *student] if x.numel())
     ema_update_(EmaPlan(teacher, student, shadow), alpha, impl="triton")
-    for got, true in zip(teacher, expected, strict=True):
-        torch.testing.assert_close(got, true, rtol=0, atol=largest * 2**-24)
+    for got, exact in zip(teacher, expected, strict=True):
+        torch.testing.assert_close(got, exact, rtol=0, atol=largest * 2**-24)
     for copy, new in zip(shadow or [], teacher, strict=False):
         assert torch.equal(copy, new.bfloat16()), "rounded to nearest even, as torch does"
 
@@ -52,9 +52,9 @@ def test_equals_lerp(dtype, alpha, shadowed):
 def test_is_one_unit_from_lerp_where_nothing_cancels(alpha):
     """All numbers positive, so the sum is no smaller than its parts."""
     teacher, student = ([x.abs() + 1 for x in tensors()] for _ in range(2))
-    expected = lerped(teacher, student, alpha)
+    expected = apply_lerp(teacher, student, alpha)
     ema_update_(EmaPlan(teacher, student), alpha, impl="triton")
-    assert max(ulps(got, true) for got, true in zip(teacher, expected, strict=True)) <= 1
+    assert max(ulps(got, exact) for got, exact in zip(teacher, expected, strict=True)) <= 1
 
 
 def test_a_teacher_equal_to_its_student_stays_bit_equal():
@@ -103,12 +103,12 @@ def test_views_that_begin_anywhere(sizes, shift, student):
 def test_students_of_several_types_take_a_launch_each():
     teacher, student = tensors(), tensors()
     student[1::2] = [s.bfloat16() for s in student[1::2]]
-    expected = lerped(teacher, student, 0.1)
+    expected = apply_lerp(teacher, student, 0.1)
     plan = EmaPlan(teacher, student)
     assert len(plan.tables()) == 2
     ema_update_(plan, 0.1, impl="triton")
-    for got, true in zip(teacher, expected, strict=True):
-        torch.testing.assert_close(got, true, rtol=2e-7, atol=2e-7)
+    for got, exact in zip(teacher, expected, strict=True):
+        torch.testing.assert_close(got, exact, rtol=2e-7, atol=2e-7)
 
 
 def test_alpha_is_read_when_the_kernel_runs():
@@ -175,7 +175,7 @@ def test_compiled_code_stays_one_graph(backend):
     teacher, student = tensors(), tensors()
     shadow = tensors(torch.bfloat16)
     plan, alpha = EmaPlan(teacher, student, shadow), torch.tensor([0.25])
-    expected = lerped(teacher, student, 0.25)
+    expected = apply_lerp(teacher, student, 0.25)
 
     @torch.compile(fullgraph=True, backend=backend)
     def step(x):
@@ -183,6 +183,6 @@ def test_compiled_code_stays_one_graph(backend):
         return x + 1
 
     step(torch.zeros(1))
-    for got, true in zip(teacher, expected, strict=True):
-        torch.testing.assert_close(got, true, rtol=2e-7, atol=2e-7)
+    for got, exact in zip(teacher, expected, strict=True):
+        torch.testing.assert_close(got, exact, rtol=2e-7, atol=2e-7)
     assert all(torch.equal(w, t.bfloat16()) for w, t in zip(shadow, teacher, strict=True))

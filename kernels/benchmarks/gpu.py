@@ -1,7 +1,7 @@
-"""What `gpu.sh` runs: parts in order of value, each with the second by which it has to end.
+"""What `gpu.sh` runs: parts, the most important first, each with the second by which it must end.
 
-A part is a generator of facts, and every one of them is written before the next is looked for. A part that
-raises, or whose time is over, leaves what it has, and the next begins. In a dry run the same parts run on a
+A part is a generator of facts; each is written as soon as it is yielded. A part that raises or exceeds its
+time keeps what it has written, and the next begins. In a dry run the same parts run on a
 CPU with tiny shapes: Triton interprets its kernels, and times mean nothing.
 """
 
@@ -30,7 +30,7 @@ GRACE = 20  # seconds past its end in which a part is interrupted where it stand
 
 
 class Part(NamedTuple):
-    """Some lines of the results; `end`: seconds after the start of the run."""
+    """One part: `measure` yields its facts; `end`: seconds after the start of the run."""
 
     name: str
     end: float
@@ -57,7 +57,7 @@ class Run:
         return time.monotonic() - self.start
 
     def note(self, part: str, facts: Facts) -> None:
-        """Prints and writes one thing that was found; `wrong` in it counts."""
+        """Prints and logs one result; counts it if it has `wrong`."""
         self.wrong += bool(facts.get("wrong"))
         text = facts.get("say") or json.dumps(facts)
         print(f"{self.seconds:6.1f} s  {part}: {text}", flush=True)
@@ -79,7 +79,7 @@ class Run:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in what is inside, after so many seconds."""
+    """Raises TimeoutError inside the block after so many seconds."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"interrupted after {seconds:.0f} s")
@@ -94,7 +94,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def carry_out(run: Run, parts: list[Part]) -> None:
-    """Each part until its end; what goes wrong in one is a line, and the next begins."""
+    """Runs each part until its end; an error in a part is logged as a line, and the next begins."""
     for part in parts:
         try:
             with time_limit(part.end + GRACE - run.seconds):
@@ -127,7 +127,7 @@ def plan(words: list[str]) -> list[Part]:
 
 
 def ceilings(run: Run) -> Iterator[Facts]:
-    """What the machine does at best, while other processes compile what the run needs first."""
+    """The machine's ceilings, while other processes compile the first kernels."""
     pool = None if run.dry else gpu_parts.compile_in_parallel(gpu_parts.FIRST_INPUTS)
     run.ceilings = measure_ceilings(run.device, 0.1 if run.dry else 0.5, run.dry)
     copy, matmul = run.ceilings.copy, run.ceilings.matmul

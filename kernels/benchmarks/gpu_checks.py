@@ -1,4 +1,4 @@
-"""The checks of `gpu.py`: right numbers, the same bits, capture, memory; in a dry run on a CPU."""
+"""The checks of `gpu.py`: accuracy, bitwise repeatability, graph capture, memory; in a dry run on a CPU."""
 
 import shutil
 import subprocess
@@ -104,7 +104,7 @@ def _check_capture(width: int) -> Facts:
 
 
 def _forbid_waiting(step: Callable[[], Tensor]) -> None:
-    """Whatever waits for the device raises."""
+    """Runs `step`; raises where it synchronises with the device."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()
@@ -129,7 +129,7 @@ def other_types(run: "Run") -> Iterator[Facts]:
 
 
 def memcheck(run: "Run") -> Iterator[Facts]:
-    """compute-sanitizer over ragged inputs, where the tool is there."""
+    """compute-sanitizer over ragged inputs, where the tool is installed."""
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if run.dry or shutil.which(tool) is None:
         yield {"say": f"passed over: {'a dry run' if run.dry else 'no compute-sanitizer here'}"}

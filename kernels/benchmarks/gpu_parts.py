@@ -18,7 +18,7 @@ from jepa_kernels.bench import ema as ema_rows
 from jepa_kernels.bench import tune as tuning
 from jepa_kernels.bench.rows import PROBLEMS
 from jepa_kernels.bench.shapes import case
-from jepa_kernels.bench.tune_items import Item, items, launches
+from jepa_kernels.bench.tuning_items import Item, items, launches
 from jepa_kernels.triton_attention_table import CAPABILITIES, FILE, Tiles
 from kernels.benchmarks.gpu_checks import run_once
 
@@ -49,14 +49,14 @@ def compile_in_parallel(inputs: Sequence[tuple[int, int]]) -> list["Future[None]
 
 
 def wait_for(started: Sequence["Future[Any]"]) -> int:
-    """Waits for them; how many there were. Raises what one of them raised."""
+    """Waits for all; returns their number. Raises the first error among them."""
     for future in started:
         future.result()
     return len(started)
 
 
 def attention_first(run: "Run") -> Iterator[Facts]:
-    """The three models' stages beside the peers that matter."""
+    """The stages of three models beside FIRST_PEERS."""
     if run.dry:
         yield run.take(list(attention.rows(case("CIFAR T/4", "context", 2), run.settings, FIRST_PEERS)))
         return
@@ -66,7 +66,7 @@ def attention_first(run: "Run") -> Iterator[Facts]:
 
 
 def attention_rest(run: "Run") -> Iterator[Facts]:
-    """With the table as it is by then: equal masks, and FlexAttention and the others on two cases."""
+    """With the tuned table: equal masks, then FlexAttention and the remaining peers on two cases."""
     if run.dry:
         return
     for model in MODELS:
@@ -108,9 +108,9 @@ def steps(run: "Run") -> Iterator[Facts]:
 
 
 def make_discoverable(root: Path) -> bool:
-    """Whether the project had to be made one that is installed, as far as finding its plugins goes.
+    """Makes the project's plugins discoverable without an installation; False where it is installed.
 
-    They are found by entry points, which the metadata of a distribution holds; it is made of pyproject.toml.
+    Entry points are read from a distribution's metadata, which is written from pyproject.toml here.
     """
     if any(distribution.name == "jepa-core" for distribution in distributions()):
         return False
@@ -132,7 +132,7 @@ def _way(way: Any) -> str:
 
 
 def _record(run: "Run") -> tuning.Record:
-    """The table that is being tuned, which the parts share."""
+    """The table under tuning, shared by the parts."""
     if run.record is None:
         document = json.loads(FILE.read_text(encoding="utf-8"))
         if run.dry:
@@ -159,7 +159,7 @@ def compile_candidates(run: "Run") -> Iterator[Facts]:
 
 
 def _launch_all(item: Item, candidates: Sequence[Tiles]) -> int:
-    """How many could be launched, on two sequences."""
+    """The number of candidates that could be launched on two sequences."""
     few = Item(item.kernel, item.keys, item.width, item.heads, item.lengths[:2])
     make, _ = launches(few, torch.device("cuda"))
     fine = 0
@@ -182,7 +182,7 @@ def tune(run: "Run") -> Iterator[Facts]:
 
 
 def bounds_of_auto(run: "Run") -> Iterator[Facts]:
-    """Up to where `auto` takes Triton, beside the best peer of each length."""
+    """Measures up to how many keys `auto` takes Triton."""
     record = _record(run)
     for line in tuning.choose_bounds(record, (24,) if run.dry else (64, 80, 24), 2 if run.dry else 16):
         yield {"say": line}
@@ -190,7 +190,7 @@ def bounds_of_auto(run: "Run") -> Iterator[Facts]:
 
 
 def _write(run: "Run", record: tuning.Record) -> None:
-    """Into the results, and but for a dry run into the table itself."""
+    """Writes the table into the results, and except in a dry run into the package."""
     environment = run.about["environment"]
     device = environment["gpus"][0]["name"] if not run.dry else "no GPU: a dry run"
     record.document["source"] = "kernels/benchmarks/gpu.sh --tune; rows without times: compiled, not measured"

@@ -20,7 +20,7 @@ SAMPLES = None if DEVICE.type == "cuda" else CPU_SAMPLES
 
 
 def wait_after(call):
-    """`call`, and what it asked of the device."""
+    """`call` followed by a synchronisation of the device."""
 
     def run():
         call()
@@ -31,7 +31,7 @@ def wait_after(call):
 
 
 def ready(prepare):
-    """What a peer prepares and can do once; a skipped test with the reason where it cannot."""
+    """The peer's prepared call, run once; skips the test with the reason where it cannot run."""
     try:
         prepared = prepare()
         (prepared if callable(prepared) else prepared.call)()

@@ -29,7 +29,7 @@ def find_problem(impl: str, qkv: Tensor) -> str | None:
 
 
 def choose_impl(qkv: Tensor, layout: Layout) -> tuple[str, str]:
-    """(implementation, reason)."""
+    """(implementation, reason) that `impl="auto"` takes."""
     return _choose_on_cpu(qkv, layout) if qkv.device.type == "cpu" else _choose_on_cuda(qkv, layout)
 
 

@@ -90,7 +90,7 @@ def xformers_problem(qkv: Tensor) -> str | None:
 
 @cache
 def _fmha() -> Any:
-    """The first of FMHA that is there; its own ImportError where it does not load."""
+    """The first module of FMHA that is installed. Raises ImportError where neither loads."""
     first, second = FMHA
     try:
         return import_module(first)

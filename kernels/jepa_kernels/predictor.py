@@ -27,7 +27,7 @@ def shared_segments(context: Tensor, targets: Tensor) -> Tensor:
 
 
 def shared_readers(seg: Tensor, rows: int, longest: int) -> Readers:
-    """Who reads each key of `shared_segments` int [S, 6] with `rows` = 1 + M segments a sample.
+    """The readers of each key of `shared_segments` int [S, 6] with `rows` = 1 + M segments a sample.
 
     A context's rows are read by all rows of its sample, a target's by its own. `longest`: rows of the longest
     segment, or a bound.

@@ -1,4 +1,4 @@
-"""Who reads a key: the way from key rows back to the queries that a backward pass needs.
+"""Readers of a key: from key rows back to the queries that read them, for the backward pass.
 
 A `Layout` says for each query segment which keys it reads. The gradient of a key needs the reverse. Rows are
 cut wherever a key range begins or ends, so that all keys of a piece have the same readers, and neighbouring

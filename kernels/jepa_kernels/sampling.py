@@ -27,7 +27,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Multiblock:
-    """The numbers of the law; defaults are the exact preset.
+    """Parameters of the mask distribution; defaults are the exact preset.
 
     targets: blocks to be predicted, M
     target_scale, context_scale: share of the grid that a block covers, [low, high]
@@ -58,7 +58,7 @@ class Multiblock:
 OFFICIAL = Multiblock(
     min_keep=10, last_row=False, correlated=True, rounding="sides", retry="drop", truncate="first"
 )
-"""The habits of I-JEPA's released sampler."""
+"""The rules of I-JEPA's released sampler."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ def pack(mask: Tensor, capacity: int) -> Packed:
     index = column.new_full((capacity + 1,), -1).scatter_(0, place, column)
     offsets = torch.zeros(len(mask) + 1, dtype=torch.int64, device=mask.device)
     offsets[1:] = mask.sum(1).cumsum(0).clamp(max=capacity)
-    index[capacity] = -1  # where whatever is not packed was scattered to
+    index[capacity] = -1  # tokens that are not packed were scattered here
     return Packed(index[:capacity], offsets)
 
 
@@ -221,7 +221,7 @@ def _only_context(grid: tuple[int, int], starts: Tensor, sizes: Tensor) -> Tenso
 def _drop_targets(
     grid: tuple[int, int], batch: int, law: Multiblock, sizes: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """The same by the official rule; tokens of a context block are counted in a summed-area table."""
+    """Starts and visible tokens by the official retry rule; a summed-area table counts tokens."""
     places, attempts = _places(grid, sizes, law), RETRIES * law.targets + 1
     targets = _starts(places[0], (batch, law.targets), generator)
     contexts = _starts(places[1], (attempts, batch), generator)

@@ -66,7 +66,7 @@ def constants(width: int, dtype: torch.dtype, tiles: Tiles) -> dict[str, Any]:
 
 
 def options(tiles: Tiles) -> dict[str, Any]:
-    """What the compiler is told besides."""
+    """The launch options for the compiler."""
     choices = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
     return choices | ({"maxnreg": tiles.registers} if tiles.registers else {})
 
@@ -91,7 +91,7 @@ def _row(qkv: Tensor) -> Row:
 
 
 def _classes(qkv: Tensor, min_len: int, max_len: int) -> Iterator[LengthClass]:
-    """Those that sequences of `min_len` to `max_len` rows may belong to."""
+    """The classes that sequences of `min_len` to `max_len` rows may belong to."""
     return (c for c in _row(qkv).classes if c.keys >= min_len and c.over < max_len)
 
 
@@ -112,7 +112,7 @@ def _backward_classes(
 
 
 def _general_tiles(qkv: Tensor, max_len: int, plain: bool) -> tuple[General, int]:
-    """(tiles, rows of the longest segment that the classes have taken already)."""
+    """(tiles, class bound: segments of so many rows or fewer are left to the short path)."""
     row = _row(qkv)
     if plain:
         return row.general, row.short_bound
@@ -172,7 +172,7 @@ def general_attention(
     """qkv [T, 3, H, D] and any segments int32 [S, 6] -> [T, H, D], and LSE (base 2) float32 [H, T].
 
     pieces, runs, longest_piece: see `Readers`; only the backward reads them (where `plain`, nothing does)
-    LSE is written for rows that no class has taken.
+    LSE is written only for rows that no class of the short path takes.
     """
     out, lse = _like_general(qkv)
     total, heads = qkv.shape[0], qkv.shape[2]

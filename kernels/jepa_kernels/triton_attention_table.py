@@ -1,4 +1,4 @@
-"""The tuning table of the Triton attention, read from `attention_tiles.json`: which tiles, who takes what.
+"""The tuning table of the Triton attention, read from `attention_tiles.json`: tiles and bounds.
 
 A row belongs to a compute capability (9.0 and later, or 8.0), a padded head width and the bytes of a number:
 

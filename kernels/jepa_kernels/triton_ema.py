@@ -90,7 +90,7 @@ class Table(NamedTuple):
     shadow: bool
 
 
-_IN_GRAPHS: list[Table] = []  # tables that captured CUDA graphs read: nobody else knows how long they do
+_IN_GRAPHS: list[Table] = []  # tables of captured CUDA graphs, whose lifetimes are unknown: never freed
 
 
 def addresses(*lists: Sequence[Tensor]) -> list[int]:

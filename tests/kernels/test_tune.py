@@ -9,7 +9,7 @@ from jepa_kernels import triton_attention_table as table
 from jepa_kernels.bench import candidates, tune
 from jepa_kernels.bench.rows import Row, Work
 from jepa_kernels.bench.timing import Time
-from jepa_kernels.bench.tune_items import items
+from jepa_kernels.bench.tuning_items import items
 from jepa_kernels.triton_attention_table import Tiles
 
 ITEM = items(2)[1]  # the backward of 65 to 128 keys at D = 64

@@ -1,4 +1,4 @@
-"""Benchmarks of the kernels beside their peers, each as a fraction of what the machine was seen to do.
+"""Benchmarks of the kernels beside their peers, each as a fraction of the machine's measured ceilings.
 
     python -m jepa_kernels.bench --op attention --shape B/16       # needs torch, and triton on a GPU
     python -m jepa_kernels.bench compare before.json after.json    # ratios to peers, never times

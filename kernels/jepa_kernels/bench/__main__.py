@@ -14,7 +14,7 @@ from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit status is 2 for words that do not fit."""
+    """Runs the command; the exit status is 2 for invalid arguments."""
     words = _parser().parse_args(arguments)
     try:
         return int(words.run(words))

@@ -1,9 +1,9 @@
-"""Attention inside ragged sequences: ours and everyone else's, on the cases of `shapes`.
+"""Attention inside ragged sequences: our implementations and their peers, on the cases of `shapes`.
 
-Who pads is given its input padded already: the padding itself is not counted, the arithmetic on it is. A
+A peer that pads gets its input already padded: building the padding is not timed, the arithmetic on it is. A
 mask that must be built for every batch is built in every call where the name says so. The mask of a padded
-batch keeps SDPA's flash kernel away; each backend is pinned, for left alone torch's choice depends on its
-version. xformers on current torch has no kernels of its own: it calls torch's FlashAttention 2 and CUTLASS.
+batch keeps SDPA's flash kernel away; each backend is pinned, because torch's own choice depends on
+its version. xformers on current torch has no kernels of its own: it calls FlashAttention 2 and CUTLASS of torch.
 
 Axes: B sequences, L the longest, T packed rows, H heads, D head width.
 """
@@ -33,8 +33,8 @@ OURS = ("triton", "matmul", "sdpa", "varlen")
 class Ready:
     """A peer with its input: `call()` gives an output, `pack(output)` brings it to [T, H, D].
 
-    leaf: what a gradient is wanted of, where it was made ready with gradients enabled; `pack` fits its
-        gradient as well
+    leaf: the input tensor, which requires a gradient if gradients were enabled; `pack` works on its
+        gradient too
     spread: brings [T, H, D] to the output's shape
     graph: whether a CUDA graph can hold the call
     """
@@ -50,7 +50,7 @@ Peer = Callable[[Case, Tensor], Ready]
 
 
 class Truth(NamedTuple):
-    """What one input gives: the output, and the gradient of qkv from `grad`; and how far torch is from it."""
+    """Float32 output and gradient of qkv for one input, and the relative errors of torch's SDPA in both."""
 
     qkv: Tensor
     grad: Tensor
@@ -61,7 +61,7 @@ class Truth(NamedTuple):
 
 
 def truth(case: Case, device: torch.device, dtype: torch.dtype = DTYPE) -> Truth:
-    """In float32, on fresh random input; torch is its SDPA on the same numbers in `dtype`."""
+    """Computed in float32 on random input; the errors are those of SDPA on the same input in `dtype`."""
     rows = sum(case.lengths)
     qkv = torch.randn(rows, 3, case.heads, case.width, device=device).to(dtype)
     grad = torch.randn(rows, case.heads, case.width, device=device).to(dtype)
@@ -88,7 +88,7 @@ def rows(case: Case, settings: Settings, only: tuple[str, ...] = ()) -> Iterator
 
 
 def peers(device: torch.device) -> dict[str, Peer]:
-    """Everyone by name, ours first; those that cannot run say so when they are asked to."""
+    """All implementations by name, ours first; one that cannot run raises CannotRun when it is prepared."""
     pinned_peers = {
         f"SDPA padded, {name}": _sdpa(backend)
         for name, backend in (("cuDNN", "CUDNN"), ("flash", "FLASH"), ("efficient", "EFFICIENT"))
@@ -133,7 +133,7 @@ def _forward(row: Row, peer: Peer, case: Case, expected: Truth, settings: Settin
 
 
 def _backward(row: Row, peer: Peer, case: Case, expected: Truth, settings: Settings) -> Row:
-    """Backward alone, on a forward that is kept."""
+    """The backward pass alone, on the graph of one forward pass."""
     with torch.enable_grad():
         ready = [peer(case, qkv) for qkv in _inputs(row, expected, settings)]
         calls = [_gradient_of(run, expected.grad) for run in ready]
@@ -143,7 +143,7 @@ def _backward(row: Row, peer: Peer, case: Case, expected: Truth, settings: Setti
 
 
 def _inputs(row: Row, expected: Truth, settings: Settings) -> list[Tensor]:
-    """The one that is judged, and as many others as are rotated."""
+    """The input that accuracy is measured on, then random copies to rotate through."""
     extra = copies_for(row.work.moved, settings.device) - 1
     return [expected.qkv, *(torch.randn_like(expected.qkv) for _ in range(extra))]
 

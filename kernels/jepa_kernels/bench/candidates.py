@@ -12,7 +12,7 @@ from importlib.resources import files
 from itertools import product
 from pathlib import Path
 
-from jepa_kernels.bench.tuned import HALF, Item, items
+from jepa_kernels.bench.tuning_items import HALF, Item, items
 from jepa_kernels.triton_attention_table import NEWEST, Tiles, parts
 
 FILE = Path(str(files("jepa_kernels.bench").joinpath("candidates.json")))
@@ -22,13 +22,13 @@ FEWEST_WARPS = 8  # of all programs that a processor holds
 
 
 def read() -> dict[str, list[Tiles]]:
-    """Candidates of each item by its name, as they were found."""
+    """Candidates of each item, by the item's name, from candidates.json."""
     listed = json.loads(FILE.read_text(encoding="utf-8"))["candidates"]
     return {name: [Tiles.parse(text) for text in texts] for name, texts in listed.items()}
 
 
 def list_tiles(item: Item) -> Iterator[Tiles]:
-    """Everything that could be launched, but for what has never compiled well."""
+    """All tiles to compile for an item; combinations that always spill are left out."""
     if not item.keys:
         for (queries, keys), warps, stages in product(GENERAL_SIZES, (4, 8), (1, 2)):
             yield Tiles(queries, keys, warps, stages)
@@ -42,7 +42,7 @@ def list_tiles(item: Item) -> Iterator[Tiles]:
 
 
 def best_tiles(item: Item, capability: int = NEWEST) -> list[Tiles]:
-    """The best KEPT of those tried, and the table's own in any case."""
+    """The KEPT best tiles of `list_tiles` by warps a processor, always including the table's own."""
     from triton.runtime.errors import PTXASError
 
     from jepa_kernels.compile_report import LONG, SPARE, Case, compile_case

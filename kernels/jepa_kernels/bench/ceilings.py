@@ -1,4 +1,4 @@
-"""What this machine does at best: bytes copied and numbers multiplied a second, measured.
+"""The machine's measured ceilings: bytes copied a second and bf16 operations a second.
 
 A fraction of a data sheet's figure says little, since nobody reaches it; a fraction of what the same machine
 did a minute before says how much is left. On random data: zeros make a GPU up to an eighth faster.
@@ -27,7 +27,7 @@ class Ceilings:
         return max(moved / self.copy, operations / self.matmul)
 
     def bound(self, moved: float, operations: float) -> str:
-        """memory or math: which of the two it is."""
+        """Which of the two limits: "memory" or "math"."""
         return "memory" if moved / self.copy >= operations / self.matmul else "math"
 
 

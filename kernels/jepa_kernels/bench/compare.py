@@ -17,7 +17,7 @@ Where = tuple[str, str, str]  # operation, case, direction
 
 
 class Change(NamedTuple):
-    """One of ours on one case: our time over each peer's, after over before."""
+    """One of our implementations on one case: the ratio to each peer's time, after over before."""
 
     op: str
     case: str
@@ -39,7 +39,7 @@ class Change(NamedTuple):
 
 
 def compare(before: Document, after: Document) -> list[Change]:
-    """Every one of ours that both documents time beside a peer, the worst first.
+    """Each of our implementations that both documents time beside a peer, the worst first.
 
     Raises ValueError where the documents are of different versions of the cases.
     """

@@ -29,7 +29,7 @@ class Encoder:
     patch: int
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of its parameters, block after block."""
+        """Shapes of its parameters, block after block."""
         d, h = self.width, self.hidden
         block = [(d,), (d,), (3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (h, d), (h,), (d, h), (d,)]
         return [(d, 3, self.patch, self.patch), (d,), *block * self.depth, (d,), (d,)]
@@ -56,7 +56,7 @@ class Tensors:
 
     @classmethod
     def of(cls, encoder: Encoder, device: torch.device) -> "Tensors":
-        """Random ones in the encoder's shapes."""
+        """Random tensors in the encoder's shapes."""
         teacher, student = ([torch.randn(s, device=device) for s in encoder.shapes()] for _ in range(2))
         return cls(teacher, student, [t.bfloat16() for t in teacher])
 
@@ -136,4 +136,4 @@ PEERS: dict[str, tuple[Callable[[Tensors], Callable[[], None]], bool]] = {
     "ours: foreach, shadow": (_own_update("foreach", True), True),
     "_foreach_lerp_ and _foreach_copy_": (_lerp_and_copy, True),
 }
-"""How each is made ready, and whether it writes a shadow as well."""
+"""name -> (prepare: tensors to a call, whether it writes a shadow as well)."""

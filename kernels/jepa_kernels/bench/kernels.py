@@ -1,4 +1,4 @@
-"""All kernel benchmarks of one machine, as one document: what ran where, the ceilings, and a row for each.
+"""All kernel benchmarks of one machine, as one document: the machine, its ceilings, and a row a measurement.
 
 for row in run(choose_jobs(ops, shapes), settings): ...
 """
@@ -16,7 +16,7 @@ from jepa_kernels.bench.shapes import MODELS, STAGES, case
 
 OPERATIONS = ("ema", "loss", "masks", "attention")
 CPU_SAMPLES = 8
-"""Of a batch, where there is no GPU: enough to see ratios, in seconds."""
+"""Samples of a batch on a CPU: enough for ratios, and done in seconds."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Job:
 
 
 def jobs() -> list[Job]:
-    """Everything there is to run, what matters most first."""
+    """All jobs, the most important first."""
     listed = [
         Job("attention", f"{model} {stage}", partial(_attention_rows, model, stage))
         for model in MODELS
@@ -45,9 +45,9 @@ def _attention_rows(model: str, stage: str, settings: Settings) -> Iterator[Row]
 
 
 def choose_jobs(ops: Sequence[str] = (), shapes: Sequence[str] = ()) -> list[Job]:
-    """The jobs of these operations whose name holds one of these words; all where none are given.
+    """The jobs of these operations whose name contains one of `shapes`; an empty list selects all.
 
-    Raises ValueError for an operation that is not there, and for words that no case has.
+    Raises ValueError for an unknown operation, and for a word that no case contains.
     """
     everything = jobs()
     for op in ops:
@@ -68,7 +68,7 @@ def _unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
 
 
 def limit_samples(settings: Settings) -> Settings:
-    """`settings` with as many samples as the device takes in reasonable time."""
+    """`settings` with the number of samples reduced for a CPU or a quick run."""
     if settings.samples is not None or (settings.device.type == "cuda" and not settings.quick):
         return settings
     return replace(settings, samples=2 if settings.quick else CPU_SAMPLES)

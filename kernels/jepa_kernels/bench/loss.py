@@ -17,7 +17,7 @@ SIZES = {
     "I-JEPA H/14": (1280, 256, 45),
     "CIFAR T/4": (192, 64, 9),
 }
-"""Width, tokens of the grid, and tokens of each of four targets."""
+"""(width, tokens of the grid, tokens of each of four targets)."""
 BATCH = 128
 
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, processor, clocks; and the name of the file that it belongs in.
+"""The machine of a result (versions, processor, clocks), and the name of the results file.
 
 By torch and the standard library alone, since the benchmarks need no installed project.
 """

@@ -1,4 +1,4 @@
-"""A row of the results: one implementation on one case, how long it took, and how long it had to take.
+"""A row of the results: one implementation on one case, its time, and its least time by the roofline.
 
 What is unusual: an implementation that cannot run here is a row too, with the reason, so that a table never
 looks as if a peer had been forgotten.
@@ -29,7 +29,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How right an implementation was on one case.
+    """The error of an implementation on one case.
 
     error: relative distance (Frobenius) from the float32 reference
     over_torch: that, over the distance of torch's own attention in the same type of numbers
@@ -45,7 +45,7 @@ class Accuracy:
 class Row:
     """One implementation on one case; times are None and `reason` says why where it could not run.
 
-    judged: None where nothing is compared
+    accuracy: None where nothing is compared
     computed: what it computes over what the case needs, where that is known: padding of rows and of heads
     about: facts of the case that pictures need
     """
@@ -99,12 +99,12 @@ class Settings:
 
     @property
     def seconds(self) -> float:
-        """For each measurement."""
+        """Duration of each measurement."""
         return 0.01 if self.quick else 0.1
 
 
 def _errors_of_triton() -> tuple[type[Exception], ...]:
-    """Such as for tiles that do not fit a card; they are no RuntimeErrors."""
+    """Triton's error classes (tiles that do not fit a card raise one); they are no RuntimeErrors."""
     if find_spec("triton") is None:
         return ()
     from triton.errors import TritonError
@@ -126,7 +126,7 @@ def time_row(row: Row, calls: Call | Sequence[Call], settings: Settings, graph: 
 
 
 def _measure(calls: Call | Sequence[Call], settings: Settings, graph: bool) -> Time:
-    """Without a graph where the call turns out not to be one that can be captured."""
+    """Times the call; on CUDA without a graph where it cannot be captured."""
     try:
         return measure(calls, settings.device, settings.seconds, graph)
     except PROBLEMS:
@@ -136,7 +136,7 @@ def _measure(calls: Call | Sequence[Call], settings: Settings, graph: bool) -> T
 
 
 def failed_row(row: Row, error: Exception) -> Row:
-    """`row` with the first line of what went wrong."""
+    """`row` without a time, its reason the first line of the error."""
     first_line = str(error).strip().partition("\n")[0]
     text = first_line if isinstance(error, CannotRun) else f"{type(error).__name__}: {first_line}"
     return replace(row, reason=text[:200])

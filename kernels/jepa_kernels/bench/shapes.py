@@ -4,7 +4,7 @@
     case = load("I-JEPA B/16 context, equal")   # cut to the smallest of the batch, as the released code does
 
 `shapes.json` holds the models, `lengths.json` one batch for each grid, drawn from the real laws of the masks,
-with the command that drew it; uniform lengths would flatter whoever pads. A change of either file is a new
+with the command that drew it; uniform lengths would favour padding. A change of either file is a new
 `VERSION`, which every result names, so that results are compared like with like.
 
 Axes: B samples, H heads, D head width.
@@ -48,7 +48,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As in rows and on the command line."""
+        """The name in rows and on the command line."""
         return f"{self.model} {self.stage}"
 
     @property
@@ -66,15 +66,15 @@ class Case:
         return Layout.packed(offsets, uniform=self.lengths[0] if self.uniform else None).to(device)
 
     def numbers(self) -> int:
-        """Of the output: rows times heads times head width."""
+        """Elements of the output: rows times heads times head width."""
         return sum(self.lengths) * self.heads * self.width
 
     def operations(self) -> int:
-        """Of the forward pass: two products, each 2 L² D a head."""
+        """Floating point operations of the forward pass: two products, each 2 L² D a head."""
         return sum(4 * length**2 for length in self.lengths) * self.heads * self.width
 
     def about(self) -> Mapping[str, Any]:
-        """What rows say of it: heads, head width, sequences, tokens of a sequence on average."""
+        """Facts for rows: heads, head width, sequences, mean tokens of a sequence."""
         count = len(self.lengths)
         facts = {"heads": self.heads, "width": self.width, "sequences": count}
         return {**facts, "tokens": sum(self.lengths) / max(1, count)}
@@ -131,4 +131,4 @@ def _models() -> dict[str, Model]:
 
 VERSION: int = _read("shapes.json")["version"]
 MODELS = _models()
-"""Those that matter most first: a run that is cut short has them."""
+"""The most important first, so that a run that is cut short has them."""

@@ -1,4 +1,4 @@
-"""Results as plain text: a table for each direction of a case, and who could not run, with the reason."""
+"""Results as plain text: a table for each direction of a case, then what could not run and why."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ HEAD = ("", "cold", "warm", "launched", "GB/s", "TFLOP/s", "roofline", "waste", 
 
 
 def lines(facts: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Of the rows of one case, as `Row.facts` gives them.
+    """The lines for the rows of one case, as `Row.facts` gives them.
 
     roofline: share of it with cold caches; waste: computed over needed; error: over torch's in the same type
-    of numbers; bits: whether two runs gave the same
+    of numbers; bits: whether two runs gave the same bits
     """
     for direction in dict.fromkeys(row["direction"] for row in facts):
         timed_rows = [row for row in facts if row["direction"] == direction and "reason" not in row]
@@ -46,7 +46,7 @@ def _number(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """In the unit that suits it."""
+    """Milliseconds or microseconds, as text; empty for None."""
     if value is None:
         return ""
     return f"{value * 1e3:,.2f} ms" if value >= 1e-3 else f"{value * 1e6:,.1f} us"

@@ -70,7 +70,7 @@ def measure(calls: Call | Sequence[Call], device: torch.device, seconds: float, 
 
 
 def copies_for(moved: float, device: torch.device) -> int:
-    """On how many inputs to rotate a call that moves so many bytes; one on a CPU."""
+    """The number of inputs to rotate for a call that moves so many bytes; 1 on a CPU."""
     if device.type != "cuda":
         return 1
     cache = torch.cuda.get_device_properties(device).L2_cache_size
@@ -79,7 +79,7 @@ def copies_for(moved: float, device: torch.device) -> int:
 
 @contextmanager
 def stream_aside(device: torch.device) -> Iterator[None]:
-    """Where calls are made ready, run and captured; the current stream waits for it."""
+    """A side stream for preparing, running and capturing calls; the current stream then waits for it."""
     if device.type != "cuda":
         yield
         return
@@ -103,7 +103,7 @@ def replays(calls: Sequence[Call], seconds: float) -> list[float]:
 
 
 def _repeat(once: Callable[[], float], seconds: float) -> list[float]:
-    """At least five times, after two that do not count."""
+    """Times of at least five calls, after two for warming up."""
     once(), once()
     end = time.perf_counter() + seconds
     times: list[float] = []

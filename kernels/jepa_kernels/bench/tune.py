@@ -22,7 +22,7 @@ from jepa_kernels.bench import attention, candidates
 from jepa_kernels.bench.rows import PROBLEMS, Settings
 from jepa_kernels.bench.shapes import Case
 from jepa_kernels.bench.timing import Call, copies_for, replays, stream_aside
-from jepa_kernels.bench.tuned import GENERAL, Item, items, launches
+from jepa_kernels.bench.tuning_items import GENERAL, Item, items, launches
 from jepa_kernels.triton_attention_table import Tiles
 
 KEPT = 4
@@ -40,7 +40,7 @@ def on_gpu(calls: Sequence[Call], seconds: float) -> float:
 
 
 def on_cpu(calls: Sequence[Call], seconds: float) -> float:
-    """Seconds of the first call, by the clock: to see that the rest works."""
+    """Seconds of the first call, by the wall clock: for dry runs."""
     start = time.perf_counter()
     calls[0]()
     return time.perf_counter() - start
@@ -58,7 +58,7 @@ class Record:
     listed: dict[str, list[Tiles]] = field(default_factory=candidates.read)
 
     def row(self, width: int) -> dict[str, Any]:
-        """The row of bf16 heads of this width on this card, where it begins as that of the nearest known."""
+        """The row for bf16 heads of this width on this card; on a new card a copy of the nearest."""
         rows = self.document["rows"]
         if str(self.capability) not in rows:
             nearest = max(capability for capability in table.CAPABILITIES if capability <= self.capability)
@@ -76,7 +76,7 @@ class Record:
 
 
 def format_table(document: dict[str, Any]) -> str:
-    """The text of a table's file."""
+    """The text of the table's file, one row a line."""
     blocks = []
     for capability, rows in document["rows"].items():
         lines = ",\n".join(f"   {json.dumps(kind)}: {json.dumps(row)}" for kind, row in rows.items())
@@ -86,7 +86,7 @@ def format_table(document: dict[str, Any]) -> str:
 
 
 def tune_items(record: Record, chosen: Sequence[Item] | None = None) -> Iterator[str]:
-    """Tunes every item, installs and records what won; a line for each, then one for each bound of `auto`."""
+    """Tunes every item, records and installs its fastest tiles, and yields a line for each."""
     for item in items(record.samples) if chosen is None else chosen:
         with stream_aside(record.device):
             yield _tune(record, item)
@@ -140,7 +140,7 @@ def _enter(record: Record, item: Item, winner: Tiles, times: list[float], before
 
 
 def choose_bounds(record: Record, widths: Sequence[int] = (24, 64, 80), heads: int = 16) -> Iterator[str]:
-    """For each width the longest bound up to which ours beats every peer, forward and backward together."""
+    """Sets each width's `taken_up_to`: the longest bound up to which ours beats every peer, passes added."""
     settings = Settings(record.device, quick=record.samples is not None)
     for width in widths:
         row, up_to, ratios = record.row(width), 0, []

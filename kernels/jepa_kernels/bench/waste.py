@@ -1,7 +1,7 @@
 """What an implementation computes over what a case needs: rows and keys that are padding, and padded heads.
 
-Only where it is known from the code: ours from the tiles of its table, those that are given a padded batch
-from its size. Others choose their tiles inside a library.
+Known only for our kernels (from the tiles of the table) and for peers on a padded batch (from its size);
+others choose their tiles inside a library.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""What is tuned: one kernel of the attention for one row of the table, on sequences that really come to it.
+"""Tuning items: one attention kernel for one row of the table, on sequences that it is launched for.
 
 An item names its row's width, its kernel and its class of lengths, and makes launches of that kernel alone in
-any tiles: on inputs that are rotated, with what the kernels before it would have left.
+any tiles, on rotated inputs; buffers that earlier kernels write are filled before.
 
 Axes: T packed rows, S sequences, H heads, D head width.
 """
@@ -38,7 +38,7 @@ class Item:
         return f"D {self.width} {self.kernel} {self.keys or 'any'}"
 
     def tiles(self, capability: int) -> Tiles:
-        """Those of the table."""
+        """The tiles that the table has for it."""
         row = row_for(self.width, HALF, capability)
         name = self.kernel.partition(" ")[2]
         if not self.keys:
@@ -49,7 +49,7 @@ class Item:
 
 
 def items(samples: int | None = None) -> list[Item]:
-    """All of them, what matters most first; `samples`: at most so many sequences each."""
+    """All items, the most important first; `samples`: at most so many sequences each."""
     listed = [
         *_classes("I-JEPA B/16 context", 128, samples),
         *_classes("I-JEPA H/14 context", 128, samples),

@@ -6,7 +6,7 @@ KINDS = ("smooth_l1", "l1", "mse")
 
 
 def truth(z, h, rows, beta, eps, kind, normalize):
-    """(loss, gradient of z) in float64, by formulas of its own."""
+    """(loss, gradient of z) in float64, by separate formulas."""
     d = z.double().clone().requires_grad_()
     t = h.double()[rows.long()]
     if normalize:
@@ -24,7 +24,7 @@ def truth(z, h, rows, beta, eps, kind, normalize):
 
 
 def case(predictions=13, features=9, width=24, dtype=torch.float32, features_dtype=None):
-    """Random z, h and rows; a row is asked for several times, and one never."""
+    """Random z, h and rows; one row index occurs several times, one never."""
     z = torch.randn(predictions, width).to(dtype)
     h = (3 * torch.randn(features, width) + 1).to(features_dtype or dtype)
     return z, h, torch.randint(features - 1, (predictions,))

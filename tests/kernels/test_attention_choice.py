@@ -1,4 +1,4 @@
-"""Which implementation is taken, which cannot run and what is said of it; the peers asked for by name."""
+"""Which implementation `auto` takes, the reasons why others cannot run, and the peers by name."""
 
 import sys
 import types
@@ -34,7 +34,7 @@ def _a_hopper(monkeypatch):
 
 
 def on_cuda(layout, width=64, dtype=torch.bfloat16):
-    """A tensor that says it is on CUDA, without a device, and the layout to go with it."""
+    """A fake tensor on CUDA for `layout`; needs no device."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         return torch.empty(layout.total, 3, 2, width, dtype=dtype, device="cuda")
 
@@ -124,7 +124,7 @@ FLEX = {"ragged": pack([5, 0, 33, 17]), "shared": SHARED, "no keys": NO_KEYS, "e
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("layout", FLEX.values(), ids=FLEX)
 def test_flex_agrees_with_float64(layout):
-    """On a CPU it has a forward alone, which is not fused."""
+    """On a CPU flex has only a forward pass, unfused."""
     qkv, grad = draw_inputs(layout, torch.float32)
     out = block_attention(qkv, layout, impl="flex")
     torch.testing.assert_close(out.double(), truth(qkv, grad, layout)[0], rtol=1e-5, atol=1e-5)
@@ -146,7 +146,7 @@ def test_flex_raises_dynamos_limit_and_never_runs_unfused_in_silence(monkeypatch
 
 
 def test_torchs_kernels_are_given_views_by_one_unbind():
-    """Whose backward is one stack, not three tensors of zeros that are added up."""
+    """The backward of `unbind` is one stack; that of three slices adds up three tensors of zeros."""
     qkv = torch.randn(14, 3, 2, 8, requires_grad=True)
     parts = attention_torch.gather_keys(qkv, pack([5, 9]))
     assert {part.grad_fn.name() for part in parts} == {"UnbindBackward0"}

@@ -1,4 +1,4 @@
-"""Who may influence whom: neighbours, order, padding, uninitialised memory, JEPA modes, a broken mask."""
+"""Isolation of sequences: neighbours, order, padding, uninitialised memory, JEPA modes, a broken mask."""
 
 import dataclasses
 

@@ -11,7 +11,7 @@ from jepa_kernels.readers import Readers, readers_of
 
 
 def pairs_of(seg):
-    """Each (query row, key row) that a layout has, by its definition."""
+    """All (query row, key row) pairs of the segments, by their definition."""
     pairs = set()
     for q_start, q_len, a_start, a_len, b_start, b_len in seg.tolist():
         keys = [*range(a_start, a_start + a_len), *range(b_start, b_start + b_len)]
@@ -20,7 +20,7 @@ def pairs_of(seg):
 
 
 def pairs_read(readers):
-    """The same, by way of the readers; each pair must come up once."""
+    """The same pairs from the readers; asserts that each occurs once."""
     pairs = []
     runs = readers.runs.tolist()
     for k_start, k_len, first, count in readers.pieces.tolist():
@@ -69,7 +69,7 @@ def test_they_move_with_the_layout():
 @settings(max_examples=40, derandomize=True)
 @given(st.integers(0, 4), st.data())
 def test_those_of_a_predictor_follow_from_its_lengths(targets, data):
-    """By arithmetic alone, as an accelerator does it that nobody waits for."""
+    """`shared_readers` computes them from the lengths by arithmetic, without reading values on the host."""
     lengths = st.lists(st.integers(0, 4), min_size=3, max_size=3)
     context = torch.tensor(data.draw(lengths))
     table = torch.tensor([data.draw(lengths) for _ in range(targets)], dtype=torch.long).view(targets, 3)
@@ -80,7 +80,7 @@ def test_those_of_a_predictor_follow_from_its_lengths(targets, data):
 
 
 def test_a_predictors_layout_needs_no_look_at_the_lengths_where_its_bounds_are_given():
-    """Compiled, as on an accelerator, the same layout comes of the bounds, without a graph break."""
+    """With bounds the compiled code builds the same layout without a graph break."""
     context, targets = torch.tensor([3, 1]), torch.tensor([[2, 2], [1, 4]])
     looked_at = Layout.jepa(context, targets, "shared")
 

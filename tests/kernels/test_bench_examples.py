@@ -28,7 +28,7 @@ def test_attention_gym_masks_each_sequence_for_itself():
 
 
 def stand_in():
-    """Of `tritonbench.utils.triton_op`: decorators that do nothing, and what an operator is given."""
+    """A fake `tritonbench.utils.triton_op`: decorators without effect, and the base class's attributes."""
     module = types.ModuleType("tritonbench.utils.triton_op")
     module.BenchmarkOperator = type(
         "BenchmarkOperator", (), {"device": "cpu", "dtype": torch.float32, "requires_grad": True}
@@ -40,7 +40,7 @@ def stand_in():
 
 
 def test_the_operator_of_tritonbench_computes_attention_on_our_cases(monkeypatch):
-    """On the package where it is installed, and else on a stand-in: it is on no index."""
+    """With tritonbench where it is installed, else with a fake: it is not on PyPI."""
     absent = find_spec("tritonbench") is None
     if absent:
         for name in ("tritonbench", "tritonbench.utils"):

@@ -90,7 +90,7 @@ def test_ema_peers_all_move_the_teacher_alike():
     [("I-JEPA B/16", 85.6), ("I-JEPA L/16", 303.1), ("I-JEPA H/14", 630.4), ("CIFAR T/4", 5.35)],
 )
 def test_encoders_have_their_published_sizes(model, millions):
-    """Of a vision transformer without class token, position table and head."""
+    """Sizes of a vision transformer without class token, position table and head."""
     numbers = sum(torch.Size(shape).numel() for shape in ema.ENCODERS[model].shapes())
     assert numbers / 1e6 == pytest.approx(millions, rel=0.003)
 
@@ -132,7 +132,7 @@ def test_cases_are_loaded_by_name():
 
 
 def test_the_cases_have_a_version():
-    """Results name it; whoever changes the data has to change both the version and this sum."""
+    """Results name the version; a change of the data needs a new version and a new sum here."""
     folder = Path(shapes.__file__).parent
     data = b"".join((folder / name).read_bytes() for name in ("shapes.json", "lengths.json"))
     assert (shapes.VERSION, hashlib.sha256(data).hexdigest()[:16]) == (1, "e94df5088386bbb6")
@@ -148,7 +148,7 @@ def test_most_sequences_of_real_batches_take_the_short_path():
 
 
 def test_what_is_computed_over_what_is_needed():
-    """By hand: lengths 10 and 70, heads of 24 as 32; classes of 64 and 128 keys, the second by 16 queries."""
+    """Lengths 10 and 70, heads of 24 as 32; classes of 64 and 128 keys, the second with 16 queries."""
     tiny = Case("tiny", "context", 2, 24, (10, 70))
     needed = 24 * (10**2 + 70**2)
     forward = computed_over_useful("ours: triton", "forward", tiny, HALF)

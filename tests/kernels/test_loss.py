@@ -1,4 +1,4 @@
-"""`jepa_loss` against the same written out in float64, and what it refuses."""
+"""`jepa_loss` against its formula in float64, and what it refuses."""
 
 import pytest
 import torch

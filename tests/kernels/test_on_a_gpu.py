@@ -22,7 +22,7 @@ def _seed() -> None:
 
 @contextmanager
 def nothing_waits() -> Iterator[None]:
-    """Whatever waits for the device raises."""
+    """Raises on any synchronisation with the device."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield

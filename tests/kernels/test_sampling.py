@@ -71,7 +71,7 @@ def assert_same_mean(a, b):
 
 @pytest.mark.parametrize("name", LAWS)
 def test_tokens_are_seen_and_hidden_as_often(name):
-    """Each token, and so each row and column."""
+    """Compares the frequency of each token."""
     for device, host in zip(draw_batches(name, "device")[:2], draw_batches(name, "host")[:2], strict=True):
         assert_same_mean(device.mean(1), host.mean(1))
 
@@ -93,7 +93,7 @@ def test_lengths_are_distributed_alike(name):
 
 
 def test_the_crowded_laws_do_redraw_and_do_drop():
-    """Else the comparison above says nothing of retrying."""
+    """Otherwise the comparisons above would not cover retrying."""
     for name, law in (("many redrawn", "redraw"), ("many dropped", "drop")):
         visible, hidden, _ = draw_batches(name, "device")
         assert (visible.sum(-1) > LAWS[name][1].min_keep).all()

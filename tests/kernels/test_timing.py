@@ -1,4 +1,4 @@
-"""The clock of a GPU, on a stand-in for one: what is rotated, captured, slept before, and fallen back to."""
+"""Timing on a fake GPU: rotated inputs, capture, the sleep before a call, the case without a graph."""
 
 import contextlib
 import types

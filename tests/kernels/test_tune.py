@@ -1,4 +1,4 @@
-"""Tuning without a GPU: which candidate wins, what is written, that the table stays one that can be read."""
+"""Tuning without a GPU: the winning candidate, the file that is written, and that it can be read."""
 
 import json
 

@@ -3,7 +3,7 @@
 A peer that pads gets its input already padded: building the padding is not timed, the arithmetic on it is. A
 mask that must be built for every batch is built in every call where the name says so. The mask of a padded
 batch keeps SDPA's flash kernel away; each backend is pinned, because torch's own choice depends on
-its version. xformers on current torch has no kernels of its own: it calls FlashAttention 2 and CUTLASS of torch.
+its version. xformers on current torch has no kernels of its own: it calls torch's FlashAttention and CUTLASS.
 
 Axes: B sequences, L the longest, T packed rows, H heads, D head width.
 """

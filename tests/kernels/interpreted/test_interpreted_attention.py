@@ -42,7 +42,7 @@ def _poisoned_memory():
 
 
 def budget(qkv, grad, layout):
-    """As everywhere, but doubled in bf16: the interpreter truncates where a GPU rounds to nearest."""
+    """The common budget, doubled in bf16: the interpreter truncates where a GPU rounds to nearest."""
     slack = 2 if qkv.dtype == torch.bfloat16 else 1
     floor = max(1e-5, torch.finfo(qkv.dtype).eps)
     assert_within_budget(qkv, grad, layout, "triton", floor=floor, slack=slack)
@@ -59,7 +59,7 @@ def test_error_is_within_the_budget(name, dtype):
 
 
 EVERY_CLASS = [129, 0, 64, 256, 1, 128, 65, 257]
-"""Around each bound of a class, so that all launches of a batch have work, and none in order."""
+"""Lengths around each class bound, unsorted, so that every launch of a batch has work."""
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -148,7 +148,7 @@ def rows_of(lengths, index):
 
 @pytest.mark.parametrize(("width", "dtype"), [(24, torch.float16), (80, torch.float16), (32, torch.float32)])
 def test_bits_depend_on_a_sequences_own_length_alone(width, dtype):
-    """Alone, and among all others, in one order and another, a sequence is computed the same way."""
+    """A sequence gives the same bits alone and in a batch, in any order."""
     qkv, grad = draw_inputs(pack(EVERY_CLASS), dtype, heads=1, width=width)
     together = both_ways(qkv, grad, pack(EVERY_CLASS), "triton")
     places = [rows_of(EVERY_CLASS, index) for index in range(len(EVERY_CLASS))]
@@ -162,7 +162,7 @@ def test_bits_depend_on_a_sequences_own_length_alone(width, dtype):
 
 @pytest.mark.parametrize("width", [24, 64])
 def test_bounds_on_lengths_do_not_change_a_bit(width):
-    """What the caller says of the longest chooses launches, and none decides how a sequence is computed."""
+    """The bounds choose launches only; they do not change how a sequence is computed."""
     lengths = [9, 64, 70]
     qkv, grad = draw_inputs(pack(lengths), torch.float16, heads=1, width=width)
     offsets = torch.tensor([0, *lengths]).cumsum(0)
@@ -194,7 +194,7 @@ def test_a_bound_on_the_longest_may_be_loose():
 
 
 def test_both_paths_agree():
-    """The same sequences, which the general kernels take where the layout does not say that it is plain."""
+    """The general kernels run the same sequences where the layout is not marked plain."""
     qkv, grad = draw_inputs(LAYOUTS["short"], torch.float32)
     seg = LAYOUTS["short"].seg
     general = dataclasses.replace(LAYOUTS["short"], plain=False, readers=readers_of(seg, len(qkv)))

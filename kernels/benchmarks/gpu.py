@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 class Run:
-    """What the parts share, and where their results go: `log.jsonl`, and the document of rows."""
+    """State shared by the parts; writes their results to `log.jsonl` and the document of rows."""
 
     def __init__(self, out: Path, dry: bool) -> None:
         self.out, self.dry, self.start = out, dry, time.monotonic()

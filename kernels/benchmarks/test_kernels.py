@@ -1,4 +1,4 @@
-"""The same cases and peers under pytest-benchmark, for its comparisons of runs and its histograms.
+"""The benchmark cases and peers under pytest-benchmark, for its comparisons of runs and its histograms.
 
     pytest kernels/benchmarks --benchmark-enable --benchmark-autosave -k "B/16 and context"
     pytest-benchmark compare

@@ -3,7 +3,7 @@
 Padding reads lengths on the host, and its batches differ in number and size with every layout: traced, that
 would break the graph or compile it anew each time. So under `torch.compile` the implementations that pad
 ("matmul", "sdpa") run inside an opaque operation. What is unusual: it saves qkv alone, and its
-backward makes the probabilities again, in fp32: a sixth more products than eager mode, for fewer bytes saved.
+backward recomputes the probabilities in fp32: a sixth more products than eager mode, for fewer bytes saved.
 
 Axes: T packed rows, G segments of a group, L rows of a segment, H heads, D head width; N = G * H.
 """
@@ -63,7 +63,7 @@ def _heads_first(x: Tensor, length: int) -> Tensor:
 def _gradients(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, group: Group, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of q, k and v, each [G, H, L, D]; the probabilities in fp32 or better."""
+    """Gradients of q, k and v, each [G, H, L, D]; the probabilities are in fp32 or better."""
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = (q.to(wide) * scale) @ k.to(wide).mT
     probs = (scores if group.bias is None else scores + group.bias).softmax(-1)

@@ -25,7 +25,7 @@ _PROGRAMS = 32
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the assembler says of one kernel.
+    """The assembler's report on one kernel.
 
     registers: 32-bit registers of a thread, 255 at most
     stack: bytes of a thread's stack; what registers spill to
@@ -49,7 +49,7 @@ class Compiled:
 
     @property
     def programs(self) -> int:
-        """How many one processor holds at a time: by registers, shared memory, threads."""
+        """Resident programs a multiprocessor: the limit by registers, shared memory and threads."""
         threads = 32 * self.warps
         registers = -(-self.registers // 8) * 8  # a warp is given multiples of 256
         shared = self.shared + _RESERVED

@@ -1,4 +1,4 @@
-"""Compiles every attention kernel of the tuning table for GPUs that are not there, and prints what it takes.
+"""Compiles every attention kernel of the tuning table for GPUs that are not there, and prints its resources.
 
     python -m jepa_kernels.compile_report                       # all of the table: a few minutes
     python -m jepa_kernels.compile_report --capability 90 --width 64 --dtype bfloat16
@@ -95,7 +95,7 @@ def _kernels() -> dict[str, Any]:
 
 
 def problems(case: Case, compiled: Compiled) -> list[str]:
-    """What is wrong with a compiled case, in words; empty where nothing is."""
+    """The limits that a compiled case breaks, as text; empty if none."""
     complaints = []
     if compiled.tensor_cores == "none":
         complaints.append("uses no tensor cores")

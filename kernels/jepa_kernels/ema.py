@@ -57,7 +57,7 @@ class EmaPlan:
 
     @property
     def device(self) -> torch.device:
-        """Where the first tensor lies; the CPU for an empty plan."""
+        """The device of the first tensor; the CPU for an empty plan."""
         return self.teacher[0].device if self.teacher else torch.device("cpu")
 
     def tables(self) -> "tuple[Table, ...]":

@@ -50,7 +50,7 @@ def local_shards(tensors: Iterable[Any]) -> list[Tensor]:
 
 
 def addresses(tensors: Iterable[Tensor]) -> list[int]:
-    """Where each tensor begins; of a sharded one, where this process's part begins."""
+    """The memory address of each tensor; for a sharded one, of this process's shard."""
     return [tensor.data_ptr() for tensor in local_shards(tensors)]
 
 
@@ -111,12 +111,12 @@ def _check_shadow(index: int, shadow: Tensor) -> None:
 
 
 def _first_of_tied(teacher: list[Tensor]) -> dict[int, None]:
-    """Indices of each teacher tensor once, in order: tied weights must not move twice."""
+    """Indices of distinct teacher tensors, in order: tied weights must not be updated twice."""
     return dict.fromkeys(_ties(teacher))
 
 
 def _ties(teacher: Sequence[Tensor]) -> list[int]:
-    """For each tensor, the index of the first that lies in the same memory (empty ones lie nowhere)."""
+    """For each tensor, the index of the first one in the same memory; an empty tensor shares none."""
     seen: dict[tuple[int, int], int] = {}
     keys = [(t.data_ptr() if t.numel() else -index - 1, t.numel()) for index, t in enumerate(teacher)]
     return [seen.setdefault(key, index) for index, key in enumerate(keys)]

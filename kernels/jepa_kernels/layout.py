@@ -27,7 +27,7 @@ from jepa_kernels.readers import Readers, readers_of
 
 Value = TypeVar("Value")
 _BY_SEGMENTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # seg -> weak reference to its layout
-SHORTEST = 2  # what `min_len` is where nobody looked
+SHORTEST = 2  # `min_len` where the host has not read the lengths
 SEG_COLUMNS = ("q_start", "q_len", "a_start", "a_len", "b_start", "b_len")
 
 
@@ -171,7 +171,7 @@ class Layout:
 
     @property
     def device(self) -> torch.device:
-        """Where `seg` lies, and the tensors that the layout fits."""
+        """The device of `seg`; qkv must be on the same one."""
         return self.seg.device
 
     @property
@@ -187,7 +187,7 @@ class Layout:
         return replace(self, seg=seg, readers=self.readers.to(device) if self.readers else None)
 
     def cache(self, key: object, build: Callable[[], Value]) -> Value:
-        """The value under `key`, built on first use: how layers share what they derive from a layout."""
+        """The value under `key`, built on first use and shared by all layers that use the layout."""
         if key not in self._cache:
             self._cache[key] = build()
         return self._cache[key]
@@ -213,13 +213,13 @@ class Layout:
 
 
 def layout_of(seg: Tensor) -> Layout:
-    """The layout whose `seg` is this very tensor, with all that is cached on it; or else a new one."""
+    """The layout whose `seg` is this very tensor, with all that is cached on it; or a new layout."""
     layout = _BY_SEGMENTS[seg]() if seg in _BY_SEGMENTS else None
     return Layout.from_segments(seg) if layout is None else layout
 
 
 def _is_readable(offsets: Tensor) -> bool:
-    """Whether the host can look at the numbers at no cost, and without breaking a compiled graph."""
+    """Whether the host can read the values without a synchronisation or a graph break."""
     return offsets.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -245,7 +245,7 @@ def _check_offsets(offsets: Tensor) -> Tensor:
 
 
 def _shortest_length(lengths: Tensor) -> int:
-    """The shortest that has rows, SHORTEST at least."""
+    """The shortest length above 0, at least SHORTEST."""
     some = lengths[lengths > 0]
     return max(SHORTEST, int(some.min()) if len(some) else 0)
 

@@ -1,4 +1,4 @@
-"""How an operation becomes one of torch's own: schema, kernel and shapes in one decorator.
+"""Registers operations with torch: schema, kernel and output shapes in one decorator.
 
     @operation("double(Tensor x) -> Tensor", fake=torch.empty_like)
     def double(x): return 2 * x

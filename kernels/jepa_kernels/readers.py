@@ -28,7 +28,7 @@ class Readers:
     longest: int
 
     def to(self, device: torch.device | str) -> "Readers":
-        """The same with its tensors on `device`."""
+        """These readers with their tensors on `device`."""
         return Readers(self.pieces.to(device), self.runs.to(device), self.longest)
 
 

@@ -126,7 +126,7 @@ def sample_multiblock(
 
 
 def pack(mask: Tensor, capacity: int) -> Packed:
-    """The true places of each row of bool [S, N], packed, without reading how many there are."""
+    """The indices of true values in each row of bool [S, N], packed without reading their number."""
     flat = mask.flatten()
     place = flat.cumsum(0) - 1
     place = torch.where(flat & (place < capacity), place, capacity)

@@ -1,11 +1,11 @@
-"""What the Triton attention kernels share: where a program's segment lies, tiles of rows, products of tiles.
+"""Helpers of the Triton attention kernels: a program's segment, loads and stores of tiles, products of tiles.
 
 What is unusual:
 - a head width that is no power of two is two parts side by side where that is less than the next power of
   two: 80 is 64 + 16 and 88 is 64 + 32, instead of 128. A tile of rows is therefore a pair of tensors, whose
   second is not used where REST is 0.
-- rows and columns outside a tile are loaded as zero, never as what lies there, so that a neighbour's NaN
-  stays with the neighbour.
+- rows and columns outside a tile are loaded as zero, never from memory, so that NaN in a neighbouring
+  sequence does not spread.
 - Triton's interpreter computes wrongly in bf16: there (UPCAST) tiles are float32 from the load on.
 
 Axes: R rows of a tile, D head width, W and REST the padded widths of its two parts (REST 0: one part).

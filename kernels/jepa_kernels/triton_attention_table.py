@@ -31,7 +31,7 @@ FILE = Path(str(files("jepa_kernels").joinpath("attention_tiles.json")))
 
 
 class Tiles(NamedTuple):
-    """How one kernel is launched: a tile is queries x keys scores. Written "64x128 w4 s2 r128 whole".
+    """Launch settings of one kernel; a tile is queries x keys scores. Written "64x128 w4 s2 r128 whole".
 
     registers: the most that a thread may use, where it is limited
     whole: a head width that is no power of two is padded to one, and not split into two parts
@@ -80,7 +80,7 @@ class General(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is done with one kind of input; `classes` rise in length and are empty where none fits.
+    """Settings for one kind of input; `classes` are in order of length, empty where the short path has none.
 
     measured: whether `taken_up_to` was found on a GPU, beside the peers
     """

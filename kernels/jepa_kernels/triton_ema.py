@@ -94,7 +94,7 @@ _IN_GRAPHS: list[Table] = []  # tables of captured CUDA graphs, whose lifetimes 
 
 
 def addresses(*lists: Sequence[Tensor]) -> list[int]:
-    """Where every tensor begins."""
+    """The memory address of every tensor."""
     return [tensor.data_ptr() for tensors in lists for tensor in tensors]
 
 

@@ -214,7 +214,7 @@ def _pad(case: Case, qkv: Tensor) -> _Padded:
 
 
 def _explicit_softmax(case: Case, qkv: Tensor) -> Ready:
-    """As I-JEPA's released code writes it, in the type of qkv."""
+    """Explicit softmax as in I-JEPA's released code, in the dtype of qkv."""
     batch, scale = _pad(case, qkv), case.width**-0.5
     bias = None if batch.uniform else torch.where(batch.real, 0.0, float("-inf"))[:, None, None].to(qkv.dtype)
 

@@ -21,7 +21,7 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What a call must do at least: bytes moved (each number read or written once) and operations."""
+    """The least work of a call: bytes moved (each number read or written once) and operations."""
 
     moved: float
     operations: float = 0.0
@@ -62,7 +62,7 @@ class Row:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def facts(self, ceilings: Ceilings) -> dict[str, Any]:
-        """As plain values for JSON, with the fractions of the roofline reached."""
+        """Plain values for JSON, with the fraction of the roofline that was reached."""
         moved, operations = self.work.moved, self.work.operations
         facts: dict[str, Any] = {
             "op": self.op,
@@ -91,7 +91,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how long to measure; `quick` takes few samples and a tenth of the time."""
+    """Device and duration of measurements; `quick` takes few samples and a tenth of the time."""
 
     device: torch.device
     quick: bool = False
@@ -114,7 +114,7 @@ def _errors_of_triton() -> tuple[type[Exception], ...]:
 
 PROBLEMS: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError, ImportError, CannotRun)
 PROBLEMS += _errors_of_triton()
-"""What kernels raise on a case that they do not take."""
+"""Exceptions that kernels raise on a case that they do not support."""
 
 
 def time_row(row: Row, calls: Call | Sequence[Call], settings: Settings, graph: bool = True) -> Row:

@@ -81,7 +81,7 @@ class Case:
 
 
 def names() -> list[str]:
-    """Of all cases that `load` knows, as really masked; each stage but "target" also with EQUAL behind."""
+    """Names of all cases of `load` with ragged masks; append EQUAL for equal ones (not for "target")."""
     return [f"{model} {stage}" for model in MODELS for stage in STAGES]
 
 

@@ -1,4 +1,4 @@
-"""How long a call takes: with cold caches, with warm ones, and with its launches.
+"""Time of a call: with cold caches, with warm caches, and with its launches.
 
 Three numbers, since none alone is what a training step pays:
     cold      device time; inputs are rotated until they exceed the second-level cache several times

@@ -34,7 +34,7 @@ class Item:
 
     @property
     def name(self) -> str:
-        """As in the file of candidates."""
+        """The key in candidates.json."""
         return f"D {self.width} {self.kernel} {self.keys or 'any'}"
 
     def tiles(self, capability: int) -> Tiles:

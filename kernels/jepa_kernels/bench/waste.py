@@ -1,4 +1,4 @@
-"""What an implementation computes over what a case needs: rows and keys that are padding, and padded heads.
+"""Ratio of computed to needed products: padding of rows, keys and head width.
 
 Known only for our kernels (from the tiles of the table) and for peers on a padded batch (from its size);
 others choose their tiles inside a library.

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import dz, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.library import opcheck
 
@@ -37,7 +37,7 @@ def test_equals_float64(dtype, normalize, kind):
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@dz(
+@given(
     predictions=st.sampled_from([1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 2]),
     width=st.sampled_from([1, 2, 24, 31, 32, 33, 192]),
     narrow=st.booleans(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
@@ -164,9 +166,15 @@ def test_a_section_that_fails_costs_itself_alone(tiny_recipe, tmp_path: Path, ca
         assert f"The section {name} is left out" in caplog.text, "training ends with a warning"
 
 
-def test_a_keyboard_interrupt_is_no_failure_of_a_section(tiny_recipe, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_report_and_a_section_that_raises_it_does_not(tiny_recipe, tmp_path: Path) -> None:
     recipe, model, _ = open_model(trained(tiny_recipe, tmp_path / "run"))
-    with registered({"x": raising(KeyboardInterrupt())}), pytest.raises(KeyboardInterrupt):
+
+    def press(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with registered({"x": press}), pytest.raises(KeyboardInterrupt):
+        sections(recipe, model)
+    with registered({"x": raising(KeyboardInterrupt())}):
         sections(recipe, model)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -77,8 +78,11 @@ def postgres() -> Iterator[str]:
         wait_for(url)
         yield url
     finally:
-        server.terminate()
-        server.wait()
+        server.send_signal(signal.SIGINT)  # the server's fast shutdown, which does not wait for its clients
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -28,8 +28,8 @@ def _fresh() -> Iterator[None]:
 @pytest.mark.parametrize(
     "overrides",
     [
-        (),
-        ("predictor.context=shared", "masker.sets=2"),
+        ("encoder.depth=1",),
+        ("encoder.depth=1", "predictor.context=shared", "masker.sets=2"),
         (*("masker=random", "variant.target_norm=batch", "variant.target_layers=2"),
          "terms.spread.name=variance_covariance"),
     ],

@@ -151,7 +151,7 @@ class Plugins:
             status = self.status(name)
             distribution = status.distribution if status else DISTRIBUTION
             try:
-                with _guarded(name, distribution, f"asking plugin {name!r} for {hook}"):
+                with _watch_plugin(name, distribution, f"asking plugin {name!r} for {hook}"):
                     answers.append((name, call_plugin(lambda function: read(function()), impl.function)))
             except PluginError as error:
                 self._set_aside(name, f"{hook}: {error}")
@@ -265,7 +265,7 @@ def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
         status.state = "disabled"
         return status
     try:
-        with _guarded(point.name, distribution, f"importing plugin {point.name!r} from {origin}"):
+        with _watch_plugin(point.name, distribution, f"importing plugin {point.name!r} from {origin}"):
             call_plugin(lambda: plugins.register(load(point), point.name))
     except PluginError as error:
         status.state, status.error = "set aside", str(error)
@@ -274,7 +274,7 @@ def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
 
 
 @contextmanager
-def _guarded(name: str, distribution: str, doing: str) -> Iterator[None]:
+def _watch_plugin(name: str, distribution: str, doing: str) -> Iterator[None]:
     """While a plugin's code runs: it cannot change what is the program's, and a slow one is named.
 
     Those of this distribution are not: the first of them imports torch, which may take long.

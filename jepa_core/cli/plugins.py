@@ -38,7 +38,7 @@ def list_plugins(as_json: AsJson = False) -> None:
 def show_plugin(
     name: Annotated[
         str,
-        typer.Argument(help="A plugin, or a component such as multiblock", autocompletion=complete.offered),
+        typer.Argument(help="A plugin, or a component such as multiblock", autocompletion=complete.complete_names),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -190,7 +190,7 @@ def new_plugin(
 
 @app.command("check")
 def check_plugin(
-    name: Annotated[str, typer.Argument(help="A plugin", autocompletion=complete.offered)],
+    name: Annotated[str, typer.Argument(help="A plugin", autocompletion=complete.complete_names)],
     data: Annotated[
         bool, typer.Option("--data", help="Ask the data sources too: reads, and may fetch, their data")
     ] = False,

@@ -48,7 +48,7 @@ class Logistic:
     ) -> None:
         self.x, self.y, self.classes, self.max_iterations = x, y, classes, max_iterations
         if covariance is None:
-            sample = x[shuffled(len(x))[:_COVARIANCE_SAMPLES].to(x.device)]
+            sample = x[shuffle_order(len(x))[:_COVARIANCE_SAMPLES].to(x.device)]
             covariance = sample.T @ sample / len(sample)
         self.covariance = covariance
         self.was_cut_off = False
@@ -128,7 +128,7 @@ class Logistic:
         return root.T.contiguous()
 
 
-def shuffled(count: int) -> Tensor:
+def shuffle_order(count: int) -> Tensor:
     """A fixed shuffle of `count` samples, so that a source sorted by class is split fairly."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 

@@ -27,7 +27,7 @@ from jepa_core.formats.weight_file import (
     check_depth,
     check_plain,
     separate_tensors,
-    stored_as,
+    type_notes,
 )
 from jepa_core.nn.sincos import scale_of
 from jepa_core.nn.timm_model import FEATURES
@@ -80,7 +80,7 @@ class Timm:
             notes = []
         left = sorted(name for name in tensors if name.startswith(HEAD))
         tensors = {name: value for name, value in tensors.items() if name not in left}
-        notes += [*stored_as(tensors)]
+        notes += [*type_notes(tensors)]
         if left:
             notes.append(f"left out, as no part of the encoder: {', '.join(left)}")
         if "norm.weight" not in tensors:

@@ -210,7 +210,7 @@ def separate_tensors(state: Mapping[str, Any], form: str) -> dict[str, Tensor]:
     return separate
 
 
-def stored_as(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def type_notes(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """A sentence on tensors that were stored in a type other than fp32, if there are any."""
     types = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
     return (f"stored as {', '.join(sorted(types))}, read as float32",) if types != {"float32"} else ()

@@ -67,10 +67,10 @@ class Recipe:
             table[section] = _plain(getattr(self, section))
         for section in COMPONENT_TABLES:
             entries = {key: _plain(entry) for key, entry in getattr(self, section).items()}
-            table[section] = {**dict.fromkeys(self.removed(section), REMOVED), **entries}
+            table[section] = {**dict.fromkeys(self.removed_entries(section), REMOVED), **entries}
         return table
 
-    def removed(self, section: str) -> list[str]:
+    def removed_entries(self, section: str) -> list[str]:
         """The entries of a section that are there by default and that this recipe takes out."""
         return [name for name in DEFAULTS.get(section, {}) if name not in getattr(self, section)]
 

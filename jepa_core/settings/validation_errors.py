@@ -40,7 +40,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     value: Any = values
     for name in names:
         value = value[name]
-    return f"setting {path!r} is {show(value)}; expected {_expected(first, owner, names[-1])}"
+    return f"setting {path!r} is {show(value)}; expected {_describe_expected(first, owner, names[-1])}"
 
 
 def show(value: Any) -> str:
@@ -71,7 +71,7 @@ def _holder(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[Ba
     return model, names
 
 
-def _expected(error: ErrorDetails, owner: type[BaseModel], name: str) -> str:
+def _describe_expected(error: ErrorDetails, owner: type[BaseModel], name: str) -> str:
     if error["type"] == "value_error":
         return _own_words(error)
     known = {setting.name: setting.allowed for setting in describe(owner)}

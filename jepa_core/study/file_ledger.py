@@ -94,9 +94,9 @@ class FileLedger:
     def share(self, key: str, value: Any) -> Any:
         """Publishes a value; the first one stays, and is returned."""
         _create(self.folder / "shared" / f"{key}.json", value)
-        return self.shared(key)
+        return self.shared_value(key)
 
-    def shared(self, key: str) -> Any:
+    def shared_value(self, key: str) -> Any:
         """A value that was published, or None. Raises UserError for a file that cannot be read."""
         file = self.folder / "shared" / f"{key}.json"
         try:

@@ -52,8 +52,8 @@ def _status(study: Study, cell: Cell, record: Record) -> CellStatus:
         return CellStatus(cell, record, "failed", record.user_error)
     if len(record.errors) > study.settings.retries:
         return CellStatus(cell, record, "failed", record.errors[-1])
-    if record.vanished >= VANISHED:
-        error = f"its worker vanished {record.vanished} times at the same step"
+    if record.workers_lost >= VANISHED:
+        error = f"its worker vanished {record.workers_lost} times at the same step"
         return CellStatus(cell, record, "failed", error)
     return CellStatus(cell, record, "waiting")
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Preprocessing, Weights
-from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, check_depth, misfits, stored_as
+from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, check_depth, misfits, type_notes
 from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
@@ -63,7 +63,7 @@ class HuggingFace:
             raise UserError(f"{source.name} is no folder with a config.json of model_type 'ijepa'")
         config = _sizes(source)
         tensors, left = _own_tensors(source, config["num_hidden_layers"])
-        notes = [*stored_as(source.content)]
+        notes = [*type_notes(source.content)]
         if left:
             notes.append(f"left out, as no part of the encoder: {', '.join(left)}")
         if config["layer_norm_eps"] < EPS:

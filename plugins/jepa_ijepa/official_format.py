@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Weights
-from jepa_core.formats.weight_file import SHOWN, Source, stored_as
+from jepa_core.formats.weight_file import SHOWN, Source, type_notes
 from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
@@ -69,7 +69,7 @@ class Official:
             "predictor": {**predictor, "position_scale": scales["predictor"]},
         }
         parts = {part: official.own_names(part, tensors) for part, tensors in stored.items()}
-        notes = stored_as({f"{part}.{name}": t for part in stored for name, t in stored[part].items()})
+        notes = type_notes({f"{part}.{name}": t for part in stored for name, t in stored[part].items()})
         if not about:
             notes += ("preprocessing: ImageNet's, as the released files do not say it",)
         return Weights(sections, parts, notes)

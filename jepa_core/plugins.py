@@ -166,8 +166,8 @@ class Plugins:
     def _set_aside(self, name: str, error: str) -> None:
         self.manager.unregister(name=name)
         self._catalogues.clear()
-        for other in self.statuses:
-            other.notes.clear()  # a name that it had taken may be free now
+        for plugin in self.statuses:
+            plugin.notes.clear()  # a name that it had taken may be free now
         status = self.status(name)
         if status is None:
             status = PluginStatus(name, "registered by hand", "set aside")

@@ -185,7 +185,7 @@ def _short(means: str) -> str:
     return means.partition(". ")[0].replace("[", "(").replace("]", ")").strip()
 
 
-def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> Iterable[str]:
+def _paths(incomplete: str, accepts: Callable[[Path], bool]) -> Iterable[str]:
     """Paths that go on from `incomplete`, or stand one folder deeper, and are wanted."""
     prefix, slash, start = incomplete.rpartition("/")
     prefix += slash
@@ -193,10 +193,10 @@ def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> Iterable[str]:
         for path in sorted(Path(os.path.expanduser(prefix or ".")).iterdir()):
             if not path.name.startswith(start) or (path.name.startswith(".") and not start):
                 continue
-            if wanted(path):
+            if accepts(path):
                 yield f"{prefix}{path.name}"
             elif path.is_dir():
-                yield from (f"{prefix}{path.name}/{p.name}" for p in sorted(path.iterdir()) if wanted(p))
+                yield from (f"{prefix}{path.name}/{p.name}" for p in sorted(path.iterdir()) if accepts(p))
     except OSError:  # a folder that cannot be read has nothing to offer
         return
 
@@ -211,14 +211,14 @@ def whole_words() -> Iterator[None]:
     if os.environ.get("_JEPA_COMPLETE") != "complete_bash":
         yield
         return
-    words, at, kept = join(os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"]))
+    words, at, prefix = join(os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"]))
     os.environ.update(COMP_WORDS="\n".join(words), COMP_CWORD=str(at))
     answers = io.StringIO()
     try:
         with redirect_stdout(answers):
             yield
     finally:
-        lines = [line.removeprefix(kept) for line in answers.getvalue().split()]
+        lines = [line.removeprefix(prefix) for line in answers.getvalue().split()]
         if len(lines) == 1 and lines[0].endswith("="):  # a key of which no value is known
             lines.append(f"{lines[0]}…")
         sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -38,7 +38,9 @@ def list_plugins(as_json: AsJson = False) -> None:
 def show_plugin(
     name: Annotated[
         str,
-        typer.Argument(help="A plugin, or a component such as multiblock", autocompletion=complete.complete_names),
+        typer.Argument(
+            help="A plugin, or a component such as multiblock", autocompletion=complete.complete_names
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -173,7 +173,8 @@ class EvalResult(BaseModel):
         notes = [f"{', '.join(self.left_out)}: each is left out of its own answer"] if self.left_out else []
         if biased:
             notes.append(f"{', '.join(biased)}: fitted on these labels, so no measure of new ones")
-        return f"Scored on the {self._sample_count(0)} that the probes were fitted on{draw}; {'; '.join(notes)}."
+        count = self._sample_count(0)
+        return f"Scored on the {count} that the probes were fitted on{draw}; {'; '.join(notes)}."
 
     def _chances(self, probes: Sequence[str]) -> str:
         levels = {probe: f"{self.chance_of(probe):.1%}" for probe in probes}

@@ -66,8 +66,8 @@ def import_run(
     """
     source = Source(name)
     chosen = find_format(source, format)
-    given = with_overrides({}, overrides).get("encoder", {})
-    weights = read_weights(build_format(chosen), chosen, source, given)
+    settings = with_overrides({}, overrides).get("encoder", {})
+    weights = read_weights(build_format(chosen), chosen, source, settings)
     resolved = resolve(with_overrides(_recipe_table(weights, recipe, source), overrides))
     folder = folder or Path("runs") / f"import-{stem(source)}"
     _check_free(folder, overwrite)
@@ -90,10 +90,10 @@ def import_run(
     return Imported(folder, resolved, chosen, images, tuple(notes))
 
 
-def read_weights(form: Format, chosen: str, source: Source, given: Mapping[str, Any]) -> Weights:
+def read_weights(form: Format, chosen: str, source: Source, settings: Mapping[str, Any]) -> Weights:
     """What a format reads. Raises UserError for a file that is not what it expects, in whatever way."""
     try:
-        weights = form.read(source, given)
+        weights = form.read(source, settings)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # formats are plugins, and files hold anything

@@ -43,7 +43,7 @@ class Onnx:
             source.path.suffix == ".onnx" or (source.path / "model.onnx").is_file()
         )
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """Raises UserError: a graph does not say which tensor is which."""
         raise UserError(f"{source.name}: onnx is written only; import the weights it was made of")
 

@@ -38,7 +38,7 @@ class Safetensors:
         """A .safetensors file whose header has our entry."""
         return ENTRY in source.metadata
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """The encoder under the name and with the settings it was written with."""
         if not self.recognises(source):
             raise UserError(

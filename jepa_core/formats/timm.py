@@ -60,15 +60,15 @@ class Timm:
             return not source.looks_like_a_path and _is_model(source.name)
         if source.path.is_dir():
             return "architecture" in source.config
-        ours = "jepa_core" in source.metadata
-        return source.holds_tensors and not ours and "patch_embed.proj.weight" in _flat(source.content)
+        own_file = "jepa_core" in source.metadata
+        return source.holds_tensors and not own_file and "patch_embed.proj.weight" in _flat(source.content)
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """The encoder `timm_vit`, with the model's preprocessing where it is known."""
         if source.path is None:
             model, arguments, about, tensors = _load_pretrained(source.name)
         else:
-            model, arguments, about = _architecture(source, given)
+            model, arguments, about = _architecture(source, settings)
             tensors = _flat(source.content)
         if "patch_embed.proj.weight" not in tensors:
             raise UserError(f"{source.name} holds no state dict of a timm vision transformer")
@@ -139,16 +139,18 @@ def _load_pretrained(name: str) -> tuple[str, dict[str, Any], Mapping[str, Any],
     return name, {}, model.pretrained_cfg, model.state_dict()
 
 
-def _architecture(source: Source, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
+def _architecture(
+    source: Source, settings: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
     """(model, its arguments, what config.json says of its images) of a file or folder."""
     config = source.config if "architecture" in source.config else {}
-    model = given.get("model", config.get("architecture"))
+    model = settings.get("model", config.get("architecture"))
     if not isinstance(model, str):
         raise UserError(
             f"{source.name} does not say which timm model it is of, and tensors do not show heads and "
             "activation; name it: encoder.model=vit_small_patch16_224"
         )
-    arguments = {**_table(source, config, "model_args"), **given.get("arguments", {})}
+    arguments = {**_table(source, config, "model_args"), **settings.get("arguments", {})}
     arguments = {k: v for k, v in arguments.items() if k not in FEATURES and v is not None}
     return model, arguments, _table(source, config, "pretrained_cfg")
 

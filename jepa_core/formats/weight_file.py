@@ -216,19 +216,19 @@ def type_notes(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     return (f"stored as {', '.join(sorted(types))}, read as float32",) if types != {"float32"} else ()
 
 
-def misfits(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+def misfits(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """A phrase each for tensors that are missing, left over, or of another shape or type: how many, some."""
     complaints = {
-        "missing": [name for name in wanted if name not in stored],
-        "unexpected": [name for name in stored if name not in wanted],
+        "missing": [name for name in expected if name not in stored],
+        "unexpected": [name for name in stored if name not in expected],
         "of another shape": [
             f"{name} {list(stored[name].shape)} for {list(value.shape)}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if name in stored and stored[name].shape != value.shape
         ],
         "of another type": [
             f"{name} {_type(stored[name])} for {_type(value)}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if name in stored and not torch.can_cast(stored[name].dtype, value.dtype)
         ],
     }

@@ -98,9 +98,9 @@ class TimmVit(nn.Module):
         at, patches = with_prefix(keep, self.prefix)
         tokens = self._embed(view, grid)
         x = self.norm_pre(tokens.flatten(0, 1).index_select(0, at.flat(tokens.shape[1])))
-        x, taken = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
+        x, outputs = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
         values = self.norm(x.index_select(0, patches))
-        return Tokens(values, keep, grid, tuple(layer.index_select(0, patches) for layer in taken))
+        return Tokens(values, keep, grid, tuple(layer.index_select(0, patches) for layer in outputs))
 
     def _embed(self, view: Tensor, grid: Grid) -> Tensor:
         """[B, P+N, D]: prefix and patches with their positions."""

@@ -185,7 +185,7 @@ class RunSummary:
         table = next((table for table in self.other_evaluations if table.role == role), None)
         if table is None:
             return self
-        others = [self.evaluation, *(other for other in self.other_evaluations if other is not table)]
+        others = [self.evaluation, *(older for older in self.other_evaluations if older is not table)]
         return replace(self, evaluation=table, other_evaluations=others)
 
     @property

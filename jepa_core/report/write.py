@@ -187,8 +187,8 @@ def _without_pictures(runs: Sequence[RunSummary]) -> list[Part]:
 def _model_key(recipe: Recipe) -> str:
     """The settings that the FLOPs of a step depend on, and some more: all but those of training and data."""
     table = recipe.to_table()
-    other = ("name", "seed", "data", "optimizer", "train", "probes", "kernels")
-    return json.dumps({key: value for key, value in table.items() if key not in other}, default=str)
+    unused = ("name", "seed", "data", "optimizer", "train", "probes", "kernels")
+    return json.dumps({key: value for key, value in table.items() if key not in unused}, default=str)
 
 
 def _evaluate(run: RunSummary, options: Options, progress: Progress) -> RunSummary:

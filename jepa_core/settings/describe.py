@@ -167,7 +167,9 @@ def describe_schema(schema: Schema, defs: Schema) -> str:
     if "$ref" in schema:
         return describe_schema(defs.get(schema["$ref"].rpartition("/")[2], {}), defs)
     if "anyOf" in schema:
-        return _either([describe_schema(part, defs) for part in schema["anyOf"] if part.get("type") != "null"])
+        return _either(
+            [describe_schema(part, defs) for part in schema["anyOf"] if part.get("type") != "null"]
+        )
     if choices := _choices(schema):
         return _either(choices)
     kind = {"integer": "a whole number", "number": "a number", "string": "text"} | {

@@ -137,7 +137,7 @@ def curve_chart(key: str, logs: Logs) -> Chart | None:
     """A metric of the training log over steps: the mean over seeds, and a band from least to greatest."""
     from jepa_core.plots.curves import title
 
-    series = {arm: found for arm, cells in list(logs.items())[:8] if (found := _series(cells, key))}
+    series = {arm: curves for arm, cells in list(logs.items())[:8] if (curves := _series(cells, key))}
     if not series:
         return None
     figure, axis = _canvas(5.4, 2.8, right=0.66)
@@ -189,13 +189,13 @@ def _heat_map(result: StudyResult, base: str, across: str, down: str) -> Chart |
 
 def _series(cells: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """(steps, values) of a metric in each log that has it twice or more."""
-    found = []
+    curves = []
     for log in cells:
         points = [(line["step"], line[key]) for line in log if isinstance(line.get(key), int | float)]
         if len(points) > 1:
             steps, values = np.array(points, dtype=float).T
-            found.append((steps, values))
-    return found
+            curves.append((steps, values))
+    return curves
 
 
 def _canvas(

@@ -137,7 +137,9 @@ class DatabaseLedger:
         self._write(connection, claim.cell, attempt.identity, claim.generation, attempts, **values)
         return True
 
-    def _lock_row(self, connection: Connection, cell: str, identity: str, skip: bool = True) -> Row[Any] | None:
+    def _lock_row(
+        self, connection: Connection, cell: str, identity: str, skip: bool = True
+    ) -> Row[Any] | None:
         """A cell's row, locked until the transaction ends; None where it is missing, or locked by another."""
         from sqlalchemy import select
 

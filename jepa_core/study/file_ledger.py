@@ -128,8 +128,8 @@ class FileLedger:
         folder = self.folder / "claims" / cell
         with suppress(FileNotFoundError, NotADirectoryError):
             numbers = sorted(int(name[:-5]) for name in os.listdir(folder) if name[:-5].isdigit())
-            found = [_read(self._file(cell, number), number) for number in numbers]
-            return [claim for claim in found if claim is not None]
+            claims = [_read(self._file(cell, number), number) for number in numbers]
+            return [claim for claim in claims if claim is not None]
         return []
 
     def _newest(self, cell: str) -> ClaimFile | None:

@@ -109,12 +109,12 @@ def pair_scores(prediction: Tokens, truth: Tensor, visible: IndexSet) -> Mapping
     near = nearest(visible.mask(tokens), prediction.grid)
     copied = exact.gather(1, near[..., None].expand_as(exact))
     hidden = guess.isfinite().all(2)
-    other = another_time(hidden, prediction.grid)
-    moved = guess.gather(1, other.clamp(min=0)[..., None].expand_as(guess))
+    later = another_time(hidden, prediction.grid)
+    moved = guess.gather(1, later.clamp(min=0)[..., None].expand_as(guess))
     guesses = {
         "prediction": (guess, hidden),
         "copy of the nearest visible token": (copied, hidden),
-        "prediction for another time": (moved, hidden & (other >= 0)),
+        "prediction for another time": (moved, hidden & (later >= 0)),
     }
     return {
         name: torch.where(where, F.cosine_similarity(values, exact, dim=2), torch.nan)
@@ -158,11 +158,11 @@ def draw(courses: Mapping[str, Mapping[str, Course]]) -> Figure:
     figure = Figure(figsize=(7.2, 2.9))
     axes = figure.subplots(1, len(courses), sharey=True, squeeze=False)[0]
     for axis, (title, guesses) in zip(axes, courses.items(), strict=True):
-        for number, (name, one) in enumerate(guesses.items()):
-            time = torch.arange(1, len(one.mean) + 1)
+        for number, (name, line) in enumerate(guesses.items()):
+            time = torch.arange(1, len(line.mean) + 1)
             beside = time + 0.07 * (number - 1)  # guesses that agree stay apart
             style: Any = {"color": SERIES[number], "marker": "o", "markersize": 4, "capsize": 2}
-            axis.errorbar(beside, one.mean, one.error, label=name, **style)
+            axis.errorbar(beside, line.mean, line.error, label=name, **style)
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("time step of the grid", color=FAINT)
         axis.set_xlim(0.6, len(time) + 0.4)

@@ -56,7 +56,7 @@ def overrides(context: typer.Context, incomplete: str) -> Candidates:
     if sign:
         return [(f"{key}={value}", "") for value in settings[key]["values"]] if key in settings else []
     while True:
-        following = dict(_following(settings, incomplete))
+        following = dict(_next_words(settings, incomplete))
         if len(following) != 1:
             return [(word, _short(means)) for word, means in following.items()]
         incomplete = next(iter(following))
@@ -172,7 +172,7 @@ def _settings(index: Known, components: Mapping[str, str]) -> dict[str, Offer]:
     return offers
 
 
-def _following(settings: Mapping[str, Offer], incomplete: str) -> Iterator[tuple[str, str]]:
+def _next_words(settings: Mapping[str, Offer], incomplete: str) -> Iterator[tuple[str, str]]:
     """The words that go on from here to the next dot, or to `=`."""
     for path, setting in settings.items():
         if path.startswith(incomplete):

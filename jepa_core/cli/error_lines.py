@@ -63,8 +63,8 @@ def _memory(error: Exception) -> str | None:
         return None
     size_note = f" for another {size[1]}" if size else ""
     return (
-        f"there is not enough memory{size_note}\ntry train.micro_batch, a smaller train.batch_size or a smaller "
-        "encoder; encoder.checkpoint=true trades time for memory"
+        f"there is not enough memory{size_note}\ntry train.micro_batch, a smaller train.batch_size or a "
+        "smaller encoder; encoder.checkpoint=true trades time for memory"
     )
 
 

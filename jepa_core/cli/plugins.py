@@ -53,7 +53,7 @@ def show_plugin(
     components = [
         (catalogue.kind, catalogue.classes[pattern], catalogue.owners[pattern])
         for catalogue in catalogues
-        for pattern in _matching(catalogue, name)
+        for pattern in _matching_names(catalogue, name)
     ]
     if not named and not components:
         raise unknown(
@@ -117,7 +117,7 @@ def _catalogues() -> list[Catalogue]:
     return [plugins.registry().catalogue(kind) for kind in KINDS]
 
 
-def _matching(catalogue: Catalogue, name: str) -> list[str]:
+def _matching_names(catalogue: Catalogue, name: str) -> list[str]:
     """The registered name, or the patterns such as `vit_*` that match it."""
     if name in catalogue.classes:
         return [name]

@@ -66,7 +66,7 @@ def train(
     _check(resume, run, overwrite, allow_change)
     words, labels = overrides or [], make_labels(name, tag or (), note)
     if resume is None or resume == "auto":
-        resolved = _fresh(recipe, words)
+        resolved = _new_recipe(recipe, words)
         place = nullcontext(run) if run is not None else _new_folder(resolved)
     else:
         resolved = _resumed_recipe(Path(resume), words if recipe is None else [recipe, *words])
@@ -150,7 +150,7 @@ def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: 
         raise UserError("--resume goes on in the run's own folder; leave out --run")
 
 
-def _fresh(recipe: str | None, overrides: list[str]) -> Recipe:
+def _new_recipe(recipe: str | None, overrides: list[str]) -> Recipe:
     from jepa_core.recipes.load import load_recipe
 
     if recipe is None:

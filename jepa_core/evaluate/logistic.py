@@ -169,7 +169,7 @@ def plan_fits(solver: Logistic, strengths: int, budget: float) -> FitPlan:
     everything = Effort(most, count)
     cost = measure_fit(solver)
 
-    def affordable(fits: int, seconds: float) -> Effort:
+    def affordable_effort(fits: int, seconds: float) -> Effort:
         few = min(FEWEST_ITERATIONS, most)
         per_fit = seconds / fits - cost.setup
         iterations = int(per_fit / cost.iteration(count))
@@ -184,10 +184,10 @@ def plan_fits(solver: Logistic, strengths: int, budget: float) -> FitPlan:
     full = seconds(strengths + 1 if strengths > 1 else 1, everything)
     if full <= budget:
         return FitPlan(everything if strengths > 1 else None, everything, full, False)
-    choice = affordable(strengths, budget / 2)
+    choice = affordable_effort(strengths, budget / 2)
     if strengths == 1 or seconds(strengths, choice) > budget / 2:
-        return FitPlan(None, affordable(1, budget), full, True)
-    return FitPlan(choice, affordable(1, budget / 2), full, True)
+        return FitPlan(None, affordable_effort(1, budget), full, True)
+    return FitPlan(choice, affordable_effort(1, budget / 2), full, True)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,9 @@ class Timm:
             return not source.looks_like_a_path and _is_model(source.name)
         if source.path.is_dir():
             return "architecture" in source.config
-        own_file = "jepa_core" in source.metadata
-        return source.holds_tensors and not own_file and "patch_embed.proj.weight" in _flat(source.content)
+        if "jepa_core" in source.metadata:
+            return False
+        return source.holds_tensors and "patch_embed.proj.weight" in _state_dict(source.content)
 
     def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """The encoder `timm_vit`, with the model's preprocessing where it is known."""
@@ -69,7 +70,7 @@ class Timm:
             model, arguments, about, tensors = _load_pretrained(source.name)
         else:
             model, arguments, about = _architecture(source, settings)
-            tensors = _flat(source.content)
+            tensors = _state_dict(source.content)
         if "patch_embed.proj.weight" not in tensors:
             raise UserError(f"{source.name} holds no state dict of a timm vision transformer")
         check_plain(tensors)
@@ -117,7 +118,7 @@ def _is_model(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
-def _flat(content: Any) -> dict[str, Tensor]:
+def _state_dict(content: Any) -> dict[str, Tensor]:
     """The state dict of a file, or of its entry `state_dict` or `model`; empty where there is none."""
     for value in (content, *(content.get(key) for key in NESTED if isinstance(content, Mapping))):
         if are_tensors(value):

@@ -187,7 +187,7 @@ def _fault(tensor: Tensor) -> str | None:
     return None
 
 
-def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def nonfinite_notes(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """A sentence on NaN and infinite values, if there are any."""
     names = [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if not names:

@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from jepa_core.report.settings_table import ASIDE
 from jepa_core.report.summary import RunSummary
-from jepa_core.settings.recipe import Recipe, flat
+from jepa_core.settings.recipe import Recipe, flatten_table
 
 WORD = re.compile(r"[^-_./ =]+")
 """A part of a run's name."""
@@ -56,7 +56,7 @@ def with_styles(ordered: Sequence[Configuration]) -> list[Configuration]:
 
 def _recipe_key(recipe: Recipe) -> str:
     """The settings that decide what is learned, but for the seed."""
-    table = flat(recipe.to_table())
+    table = flatten_table(recipe.to_table())
     settings = {key: value for key, value in table.items() if key not in ASIDE and key != "seed"}
     return json.dumps(settings, sort_keys=True, default=str)
 

@@ -74,7 +74,7 @@ def line_chart(
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img"><title>{escape(description)}</title>',
         _axes(frame, x_label),
         *(_band(line, frame) for line in lines),
-        *(_raw(line, frame) for line in lines),
+        *(_raw_curve(line, frame) for line in lines),
         _chance(chance, frame) if chance is not None else "",
         *(_line(line, frame) for line in lines),
         _tooltips(lines, frame, x_label),
@@ -178,7 +178,7 @@ def _text(x: float, y: float, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _raw(line: Line, frame: Frame) -> str:
+def _raw_curve(line: Line, frame: Frame) -> str:
     if line.raw is None:
         return ""
     style = f'style="stroke:var(--run{line.style % len(SERIES)})" stroke-width="0.8" stroke-opacity="0.35"'

@@ -220,7 +220,7 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
     return None, []
 
 
-def latest(folder: Path) -> tuple[Path, list[str]]:
+def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
     """`newest_good`, where there must be one: raises UserError where there is none."""
     checkpoint, damages = newest_good(folder)
     if checkpoint is None:

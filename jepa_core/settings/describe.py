@@ -167,11 +167,11 @@ def describe_schema(schema: Schema, defs: Schema) -> str:
     if "$ref" in schema:
         return describe_schema(defs.get(schema["$ref"].rpartition("/")[2], {}), defs)
     if "anyOf" in schema:
-        return _either(
+        return _join_alternatives(
             [describe_schema(part, defs) for part in schema["anyOf"] if part.get("type") != "null"]
         )
     if choices := _choices(schema):
-        return _either(choices)
+        return _join_alternatives(choices)
     kind = {"integer": "a whole number", "number": "a number", "string": "text"} | {
         "array": "a list",
         "object": "a table",
@@ -192,7 +192,7 @@ def _choices(schema: Schema) -> list[str]:
     return [value if isinstance(value, str) else toml(value) for value in values]
 
 
-def _either(parts: list[str]) -> str:
+def _join_alternatives(parts: list[str]) -> str:
     parts = list(dict.fromkeys(part for part in parts if part))
     return " or ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from jepa_core.errors import UserError, nearest
+from jepa_core.errors import UserError, suggest_name
 from jepa_core.settings.describe import describe
 
 LONGEST_VALUE = 80
@@ -32,7 +32,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     if first["type"] == "extra_forbidden":
         key, known = str(first["loc"][-1]), owner.model_fields
         full = f"{path}.{key}"
-        return f"unknown setting {full!r}; known: {', '.join(sorted(known))}.{nearest(key, known)}"
+        return f"unknown setting {full!r}; known: {', '.join(sorted(known))}.{suggest_name(key, known)}"
     if not names:
         return f"section [{section}]: expected {_own_words(first)}"
     if first["type"] == "missing" and first["loc"][-1] == names[-1]:

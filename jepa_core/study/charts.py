@@ -69,7 +69,7 @@ def interval_chart(result: StudyResult) -> Chart | None:
     arms = arms[:MOST_ARMS]
     if not arms:
         return None
-    figure, axis = _canvas(5.4, 0.55 + 0.32 * len(arms), left=0.06 + 0.0135 * _longest(arms))
+    figure, axis = _canvas(5.4, 0.55 + 0.32 * len(arms), left=0.06 + 0.0135 * _longest_name(arms))
     axis.axvline(0, color=FAINT, linewidth=1)
     for row, arm in enumerate(arms):
         comparison, colour = arm.comparison, SERIES[0] if arm.verdict != "cannot tell" else FAINT
@@ -89,7 +89,7 @@ def seed_chart(result: StudyResult) -> Chart | None:
     arms = [arm for arm in result.arms if arm.by_seed][:MOST_ARMS]
     if not arms:
         return None
-    room = 0.45 if len(arms) < 7 else 0.2 + 0.075 * _longest(arms)
+    room = 0.45 if len(arms) < 7 else 0.2 + 0.075 * _longest_name(arms)
     figure, axis = _canvas(5.4, 2.5 + room, bottom=room / (2.5 + room))
     for seed in dict.fromkeys(seed for arm in arms for seed in arm.by_seed):
         points = [(place, arm.by_seed[seed]) for place, arm in enumerate(arms) if seed in arm.by_seed]
@@ -223,7 +223,7 @@ def _short(name: str, most: int = 26) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _longest(arms: Sequence[ArmResult]) -> int:
+def _longest_name(arms: Sequence[ArmResult]) -> int:
     return max(len(_short(arm.arm.name)) for arm in arms)
 
 

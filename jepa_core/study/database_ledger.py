@@ -40,13 +40,13 @@ class DatabaseLedger:
         """What is known of cells, given as (id, identity)."""
         from sqlalchemy import select
 
-        wanted = list(cells)
+        keys = list(cells)
         rows = self._do(
             lambda c: c.execute(select(self._cells).where(self._cells.c.study == self.study)).all()
         )
         now = self._do(self._now)
         by_key = {(row.cell, row.identity): row for row in rows}
-        return {cell: self._record(by_key.get((cell, identity)), identity, now) for cell, identity in wanted}
+        return {cell: self._record(by_key.get((cell, identity)), identity, now) for cell, identity in keys}
 
     def claim(self, cell: str, identity: str) -> Claim | None:
         """A claim on a cell, or None where another worker has it, or is just claiming it."""
@@ -204,13 +204,13 @@ class DatabaseLedger:
                     return work(connection)
             except DBAPIError as error:
                 if number + 1 == tries:
-                    raise self._unreachable(error) from None
+                    raise self._connection_error(error) from None
                 time.sleep(2.0**number)
             except SQLAlchemyError as error:
-                raise self._unreachable(error) from None
+                raise self._connection_error(error) from None
         raise AssertionError("the last try returns or raises")
 
-    def _unreachable(self, error: Exception) -> UserError:
+    def _connection_error(self, error: Exception) -> UserError:
         reason = printable(" ".join(str(getattr(error, "orig", None) or error).split())[:200])
         return UserError(f"the database {self.shown} cannot be used: {reason}")
 

@@ -56,7 +56,7 @@ class FileLedger:
 
     def claim(self, cell: str, identity: str) -> Claim | None:
         """A claim on a cell, or None where another worker has it."""
-        newest = self._newest(cell)
+        newest = self._newest_claim(cell)
         if newest is not None and self._is_held(newest):
             return None
         generation = newest.generation + 1 if newest else 1
@@ -86,7 +86,7 @@ class FileLedger:
 
     def forget(self, cell: str, identity: str) -> None:
         """Lets a failed cell be tried again; leaves one alone that a worker has."""
-        newest = self._newest(cell)
+        newest = self._newest_claim(cell)
         if newest is not None and not self._is_held(newest):
             attempt = replace(new_attempt(identity, self.lease), ended="retry")
             _create(self._file(cell, newest.generation + 1), attempt.to_json())
@@ -132,7 +132,7 @@ class FileLedger:
             return [claim for claim in claims if claim is not None]
         return []
 
-    def _newest(self, cell: str) -> ClaimFile | None:
+    def _newest_claim(self, cell: str) -> ClaimFile | None:
         claims = self._claims(cell)
         return claims[-1] if claims else None
 

@@ -23,7 +23,7 @@ from jepa_core.recipes.load import load_recipe
 from jepa_core.runs.start import FREE_TO_CHANGE
 from jepa_core.settings.describe import toml
 from jepa_core.settings.parse import parse
-from jepa_core.settings.recipe import Recipe, flat
+from jepa_core.settings.recipe import Recipe, flatten_table
 from jepa_core.study.settings import ArmSettings, SearchSettings, StudySettings, check_baseline
 
 MANY = 10_000
@@ -175,7 +175,7 @@ def study_of(table: Mapping[str, Any], folder: Path, *, file: Path | None = None
 
 def identity_of(recipe: Recipe) -> str:
     """Hash of a recipe without the settings that change nothing that is learned."""
-    table = flat(recipe.to_table())
+    table = flatten_table(recipe.to_table())
     fixed = {key: value for key, value in table.items() if not _is_free(key)}
     return digest(fixed)
 

@@ -141,7 +141,7 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n))
 
 
-def detectable(n: int) -> float | None:
+def detectable_effect(n: int) -> float | None:
     """Half the t interval for n pairs, in standard deviations of the differences; None for n < 2.
 
     A mean difference below it is "cannot tell" at the standard deviation that was seen.

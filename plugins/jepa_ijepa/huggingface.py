@@ -132,8 +132,8 @@ def _pairs(depth: int) -> Iterator[tuple[str, str]]:
     """(their name, ours) of every layer but query, key and value, which are one in ours."""
     yield from AROUND.items()
     for block in range(depth):
-        for peer, name_here in IN_BLOCK.items():
-            yield f"encoder.layer.{block}.{peer}", f"blocks.{block}.{name_here}"
+        for peer, own in IN_BLOCK.items():
+            yield f"encoder.layer.{block}.{peer}", f"blocks.{block}.{own}"
 
 
 def _own_tensors(source: Source, depth: int) -> tuple[dict[str, Tensor], list[str]]:
@@ -146,11 +146,7 @@ def _own_tensors(source: Source, depth: int) -> tuple[dict[str, Tensor], list[st
     stored = {name.removeprefix("ijepa."): value for name, value in source.content.items()}
     left = sorted(name for name in stored if name.startswith(LEFT_OUT))
     rest = {name: value for name, value in stored.items() if name not in left}
-    names = {
-        f"{peer}.{end}": f"{name_here}.{end}"
-        for peer, name_here in _pairs(depth)
-        for end in ("weight", "bias")
-    }
+    names = {f"{peer}.{end}": f"{own}.{end}" for peer, own in _pairs(depth) for end in ("weight", "bias")}
     names[TABLE] = "pos_embed"
     merged = {
         f"blocks.{block}.attn.qkv.{end}": [
@@ -163,10 +159,8 @@ def _own_tensors(source: Source, depth: int) -> tuple[dict[str, Tensor], list[st
     complaints = misfits(rest, {name: rest.get(name, torch.empty(0)) for name in expected})
     if complaints:
         raise UserError(f"{source.name} is not the IJepaModel of its config.json: {'; '.join(complaints)}")
-    own = {name_here: rest[peer] for peer, name_here in names.items()}
-    return own | {
-        name_here: torch.cat([rest[part] for part in parts]) for name_here, parts in merged.items()
-    }, left
+    renamed = {own: rest[peer] for peer, own in names.items()}
+    return renamed | {own: torch.cat([rest[part] for part in parts]) for own, parts in merged.items()}, left
 
 
 def _encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bool]:
@@ -224,11 +218,7 @@ def _eps(vit: Any) -> float:
 def _peer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under transformers' names. Raises UserError for some that IJepaModel has no place for."""
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-    names = {
-        f"{name_here}.{end}": f"{peer}.{end}"
-        for peer, name_here in _pairs(depth)
-        for end in ("weight", "bias")
-    }
+    names = {f"{own}.{end}": f"{peer}.{end}" for peer, own in _pairs(depth) for end in ("weight", "bias")}
     names["pos_embed"] = TABLE
     result: dict[str, Tensor] = {}
     odd = []

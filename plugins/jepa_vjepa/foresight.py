@@ -53,7 +53,7 @@ def foresight(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
     views = views.to(next(model.parameters()).device)
     plans = {
         "hidden as in training": sample_masks(model, len(views), recipe.seed),
-        "the first half visible": future(plan, grid, len(views)),
+        "the first half visible": future_plan(plan, grid, len(views)),
     }
     courses = {name: compare(model, views, plan) for name, plan in plans.items()}
     says = (
@@ -74,7 +74,7 @@ def held_out(source: Source) -> tuple[str, Samples]:
         return "val", source.split("val")
 
 
-def future(like: MaskPlan, grid: Grid, clips: int) -> MaskPlan:
+def future_plan(like: MaskPlan, grid: Grid, clips: int) -> MaskPlan:
     """The first half of all time steps visible, the rest hidden; sets and pairs as many as `like` has."""
     tokens, seen = grid_size(grid), grid[0] // 2 * grid_size(grid[1:])
     index = torch.arange(tokens).expand(clips, -1)
@@ -106,7 +106,7 @@ def pair_scores(prediction: Tokens, truth: Tensor, visible: IndexSet) -> Mapping
     guess = torch.full_like(truth, torch.nan)
     guess[sample, place] = prediction.values.float() - centre[place]
     exact = truth - centre
-    near = nearest(visible.mask(tokens), prediction.grid)
+    near = nearest_visible(visible.mask(tokens), prediction.grid)
     copied = exact.gather(1, near[..., None].expand_as(exact))
     hidden = guess.isfinite().all(2)
     later = another_time(hidden, prediction.grid)
@@ -122,7 +122,7 @@ def pair_scores(prediction: Tokens, truth: Tensor, visible: IndexSet) -> Mapping
     }
 
 
-def nearest(visible: Tensor, grid: Grid) -> Tensor:
+def nearest_visible(visible: Tensor, grid: Grid) -> Tensor:
     """int64 [B, N]: for every token the nearest one that is `visible` [B, N], in steps of the grid."""
     axes = [torch.arange(side, device=visible.device, dtype=torch.float32) for side in grid]
     places = torch.cartesian_prod(*axes)

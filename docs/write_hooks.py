@@ -104,9 +104,9 @@ def _contracts(name: str, text: str) -> Iterator[str]:
     for file, protocol in re.findall(r"`(protocols|formats\.base)\.(\w+)`", text):
         module = import_module(f"jepa_core.{file}")
         classes = {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef)}
-        returned = [name for name in classes if _returns(classes[protocol], name)]
-        for name in (protocol, *returned):
-            yield _fence(_source(module, classes[name]))
+        returned = [class_name for class_name in classes if _returns(classes[protocol], class_name)]
+        for class_name in (protocol, *returned):
+            yield _fence(_source(module, classes[class_name]))
 
 
 def _returns(protocol: ast.ClassDef, name: str) -> bool:

@@ -271,21 +271,20 @@ EMPTY_WORDS = {"found", "said", "kept", "came", "met", "told"}
 """A local or argument of such a name does not say what it holds."""
 
 PARTICIPLES = """
-    allowed begun cached captured changed checked chosen composed connected counted damaged disabled documented
-    drawn dropped escaped evaluated expected extended failed finished gathered guarded imported installed judged
-    known labelled listed locked marked masked measured named nested offered packed padded paired pinned pooled
-    removed repeated resampled resumed shared shown shuffled sized smoothed stopped timed trained tried tuned
-    unfinished unpaired vanished widened written
+    allowed begun cached captured changed checked chosen composed connected counted damaged disabled
+    documented drawn dropped escaped evaluated expected extended failed finished gathered guarded
+    imported installed judged known labelled listed locked marked masked measured named nested offered
+    packed padded paired pinned pooled removed repeated resampled resumed shared shown shuffled sized
+    smoothed stopped timed trained tried tuned unfinished unpaired vanished widened written
 """
 """Not the whole name of a function: that is a verb, or the noun of what it returns."""
 
 PRINTED = {
-    "changed": "a key of `jepa recipes --json`",
+    "changed": "a key of `jepa recipes show --json`",
     "documented": "the name of a check in the answers of `jepa plugins check`",
     "told": "the name of a check in the answers of `jepa plugins check`",
 }
 """Participles that stay names of functions, and where a user meets them."""
-
 
 FORBIDDEN = {*EMPTY_WORDS, *PARTICIPLES.split()} - PRINTED.keys()
 

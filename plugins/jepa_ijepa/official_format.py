@@ -109,18 +109,18 @@ def encoder_settings(file: str, tensors: Mapping[str, Tensor], settings: Mapping
     if side * side != tokens and "image_size" not in settings:
         raise UserError(f"{file}: {tokens} positions are no square grid; give encoder.image_size='[H, W]'")
     size = side * patch if side * side == tokens else settings["image_size"]
-    settings = {"image_size": size, "patch_size": patch}
+    image = {"image_size": size, "patch_size": patch}
     for name, own in OFFICIAL.items():
         ratio = own.get("mlp_ratio", 4.0)
         if (width, depth, len(hidden)) == (own["embed_dim"], own["depth"], int(width * ratio)):
-            return {"name": name, **settings}
+            return {"name": name, **image}
     if "heads" not in settings:
         raise UserError(
             f"{file}: width {width} and depth {depth} are no released size, and heads cannot be seen in "
             "tensors; give encoder.heads"
         )
     sizes = {"width": width, "depth": depth, "heads": settings["heads"], "mlp_ratio": len(hidden) / width}
-    return {"name": "official_base", **settings, **sizes}
+    return {"name": "official_base", **image, **sizes}
 
 
 def predictor_settings(file: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_prefix_rows_by_hand():
 
 def test_prefixes_of_padded_sets_leave_the_patches_as_they_are() -> None:
     sets = [IndexSet.from_lists([range(n), range(2)]) for n in (3, 9)]
-    buckets = SetBuckets.measured(sets, tokens=9)
+    buckets = SetBuckets.measure(sets, tokens=9)
     padded = buckets.pad(sets[0], buckets.sizes[0], 9)
     at, patches = with_prefix(padded, 2)
     assert at.batch_size == 2

@@ -88,30 +88,30 @@ def _observes(name: str) -> bool:
 
 def _section(name: str, node: ast.FunctionDef) -> str:
     """One hook: its signature, its words, what its classes must do, and who implements it."""
-    said = inspect.cleandoc(ast.get_docstring(node) or "")
+    text = inspect.cleandoc(ast.get_docstring(node) or "")
     parts = [
         f"## {name}",
         f"`{name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns or ast.Name('None'))}`",
     ]
-    parts += [said, *_contracts(name, said), *_example(name)]
+    parts += [text, *_contracts(name, text), *_example(name)]
     return "\n\n".join(parts) + "\n"
 
 
-def _contracts(name: str, said: str) -> Iterator[str]:
+def _contracts(name: str, text: str) -> Iterator[str]:
     """The protocols that the hook's words name, with those that their methods return; the engine's stages."""
     if name == "jepa_variants":
         yield _stages()
-    for file, protocol in re.findall(r"`(protocols|formats\.base)\.(\w+)`", said):
+    for file, protocol in re.findall(r"`(protocols|formats\.base)\.(\w+)`", text):
         module = import_module(f"jepa_core.{file}")
         classes = {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef)}
-        returned = [other for other in classes if _returns(classes[protocol], other)]
-        for each in (protocol, *returned):
-            yield _fence(_source(module, classes[each]))
+        returned = [class_name for class_name in classes if _returns(classes[protocol], class_name)]
+        for class_name in (protocol, *returned):
+            yield _fence(_source(module, classes[class_name]))
 
 
-def _returns(protocol: ast.ClassDef, other: str) -> bool:
+def _returns(protocol: ast.ClassDef, name: str) -> bool:
     methods = [node for node in protocol.body if isinstance(node, ast.FunctionDef)]
-    return any(method.returns is not None and ast.unparse(method.returns) == other for method in methods)
+    return any(method.returns is not None and ast.unparse(method.returns) == name for method in methods)
 
 
 def _stages() -> str:
@@ -131,13 +131,13 @@ def _first(node: ast.FunctionDef) -> str:
 
 def _example(name: str) -> Iterator[str]:
     """The shortest implementation in this repository, a plugin's before core's own."""
-    found = [
+    examples = [
         (module is components, len(source), file, source)
         for module in _modules()
         for file, source in _implementations(module, name)
     ]
-    if found:
-        _, _, file, source = min(found)
+    if examples:
+        _, _, file, source = min(examples)
         yield f"In [`{file}`](../{file}):"
         yield _fence(source)
 
@@ -145,8 +145,8 @@ def _example(name: str) -> Iterator[str]:
 def _modules() -> list[ModuleType]:
     """Core's observers, and the modules of the loaded plugins that live in this repository."""
     registered = [plugin for _, plugin in plugins.registry().manager.list_name_plugin()]
-    ours = [m for m in registered if isinstance(m, ModuleType) and ROOT in Path(m.__file__ or "").parents]
-    return [import_module("jepa_core.observers.standard"), *ours]
+    local = [m for m in registered if isinstance(m, ModuleType) and ROOT in Path(m.__file__ or "").parents]
+    return [import_module("jepa_core.observers.standard"), *local]
 
 
 def _implementations(module: ModuleType, name: str) -> Iterator[tuple[str, str]]:

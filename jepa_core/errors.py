@@ -59,7 +59,7 @@ def describe_error(error: BaseException) -> str:
     return printable(f"{kind}: {message}" if message else kind)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' when a known name is close to `name`, else ''."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
@@ -69,4 +69,4 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name nobody registered: `unknown masker 'multiblok'; known: …. Did you mean …?`"""
     names = sorted(known)
     listed = ", ".join(names) if names else "none"
-    return UserError(f"unknown {kind} {name!r}; known: {listed}.{nearest(name, names)}")
+    return UserError(f"unknown {kind} {name!r}; known: {listed}.{suggest_name(name, names)}")

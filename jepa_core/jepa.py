@@ -146,9 +146,9 @@ class JEPA(nn.Module):
         """Features of the whole target view, [B·N, D]; without gradient unless the setting says so."""
         encoder = self.encoder if self.target_encoder is None else self.target_encoder
         depth, count = encoder.depth, self.config.target_layers
-        wanted = tuple(range(depth - count + 1, depth + 1)) if count > 1 else ()
+        layers = tuple(range(depth - count + 1, depth + 1)) if count > 1 else ()
         with torch.set_grad_enabled(self.config.target_gradient and torch.is_grad_enabled()):
-            return encoder(view, layers=wanted)
+            return encoder(view, layers=layers)
 
     def make_targets(self, tokens: Tokens, plan: MaskPlan) -> tuple[Tokens, ...]:
         """What is to be predicted, one `Tokens` a pair: normalised features at the target's places."""

@@ -151,7 +151,7 @@ class Plugins:
             status = self.status(name)
             distribution = status.distribution if status else DISTRIBUTION
             try:
-                with _guarded(name, distribution, f"asking plugin {name!r} for {hook}"):
+                with _watch_plugin(name, distribution, f"asking plugin {name!r} for {hook}"):
                     answers.append((name, call_plugin(lambda function: read(function()), impl.function)))
             except PluginError as error:
                 self._set_aside(name, f"{hook}: {error}")
@@ -166,8 +166,8 @@ class Plugins:
     def _set_aside(self, name: str, error: str) -> None:
         self.manager.unregister(name=name)
         self._catalogues.clear()
-        for other in self.statuses:
-            other.notes.clear()  # a name that it had taken may be free now
+        for plugin in self.statuses:
+            plugin.notes.clear()  # a name that it had taken may be free now
         status = self.status(name)
         if status is None:
             status = PluginStatus(name, "registered by hand", "set aside")
@@ -265,7 +265,7 @@ def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
         status.state = "disabled"
         return status
     try:
-        with _guarded(point.name, distribution, f"importing plugin {point.name!r} from {origin}"):
+        with _watch_plugin(point.name, distribution, f"importing plugin {point.name!r} from {origin}"):
             call_plugin(lambda: plugins.register(load(point), point.name))
     except PluginError as error:
         status.state, status.error = "set aside", str(error)
@@ -274,7 +274,7 @@ def _load(plugins: Plugins, point: EntryPoint, disabled: bool) -> PluginStatus:
 
 
 @contextmanager
-def _guarded(name: str, distribution: str, doing: str) -> Iterator[None]:
+def _watch_plugin(name: str, distribution: str, doing: str) -> Iterator[None]:
     """While a plugin's code runs: it cannot change what is the program's, and a slow one is named.
 
     Those of this distribution are not: the first of them imports torch, which may take long.

@@ -227,7 +227,7 @@ class FeatureMap:
     pool: Literal["mean", "flatten"] = "mean"
     """How the features of all tokens become one vector, for probes that take one."""
 
-    def pooled(self, values: Tensor) -> Tensor:
+    def pool_tokens(self, values: Tensor) -> Tensor:
         """[n, D] unchanged; [n, N, D] as the mean over tokens, or flattened to [n, N·D]."""
         if values.dim() == 2:
             return values
@@ -242,7 +242,7 @@ class Tasks(Protocol):
         """Names of the tasks, at least one."""
         ...
 
-    def labelled(self, task: str, split: str, view_shape: Sequence[int]) -> Samples:
+    def labelled_samples(self, task: str, split: str, view_shape: Sequence[int]) -> Samples:
         """A split's samples for views of this shape, with the task's labels; the same at every call.
 
         Raises UserError as `Source.split` does, and where there are none for views of this shape.

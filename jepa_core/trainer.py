@@ -75,7 +75,7 @@ def train(
                 StopSignals() as signals,  # outermost: torchrun sends SIGTERM to those that lost a process
                 thread_errors_in_a_line(),
                 with_step_in_error(run, OSError),
-                _watching(run, observers.standard() if watch is None else watch) as hook,
+                _observe(run, observers.standard() if watch is None else watch) as hook,
                 with_step_in_error(run, UserError),
                 record_outcome(run),
                 ranks.lost_process_in_error(),
@@ -94,7 +94,7 @@ def lock_folder(folder: Path, ranks: Ranks) -> Iterator[RunLock]:
         yield lock
 
 
-def _watching(run: Run, listeners: Sequence[object]) -> AbstractContextManager[Any]:
+def _observe(run: Run, listeners: Sequence[object]) -> AbstractContextManager[Any]:
     """The hook caller of the main process; None in the others."""
     return observers.observe(run, listeners) if run.training.ranks.is_main else nullcontext()
 

@@ -258,6 +258,71 @@ def test_functions_are_short() -> None:
     assert lengths[len(lengths) * 9 // 10] < 45
 
 
+WITH_KERNELS = False
+"""Whether the rule on names holds for kernels as well."""
+
+NAMED = [
+    pytest.param(path, id=str(path.relative_to(ROOT)))
+    for folder in ("jepa_core", "plugins", *(["kernels"] if WITH_KERNELS else []))
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+EMPTY_WORDS = {"found", "said", "kept", "came", "met", "told"}
+"""A local or argument of such a name does not say what it holds."""
+
+PARTICIPLES = """
+    allowed begun cached captured changed checked chosen composed connected counted damaged disabled
+    documented drawn dropped escaped evaluated expected extended failed finished gathered guarded
+    imported installed judged known labelled listed locked marked masked measured named nested offered
+    packed padded paired pinned pooled removed repeated resampled resumed shared shown shuffled sized
+    smoothed stopped timed trained tried tuned unfinished unpaired vanished widened written
+"""
+"""Not the whole name of a function: that is a verb, or the noun of what it returns."""
+
+PRINTED = {
+    "changed": "a key of `jepa recipes show --json`",
+    "documented": "the name of a check in the answers of `jepa plugins check`",
+    "told": "the name of a check in the answers of `jepa plugins check`",
+}
+"""Participles that stay names of functions, and where a user meets them."""
+
+FORBIDDEN = {*EMPTY_WORDS, *PARTICIPLES.split()} - PRINTED.keys()
+
+
+def empty_names(tree: ast.Module) -> Iterator[str]:
+    """Locals, arguments and functions whose names say nothing; the fields of a class are left alone."""
+    fields = {
+        target
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for line in node.body
+        for target in (getattr(line, "target", None), *getattr(line, "targets", ()))
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            name, words = node.arg, EMPTY_WORDS
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node not in fields:
+            name, words = node.id, EMPTY_WORDS
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            name, words = node.name.strip("_"), FORBIDDEN
+        else:
+            continue
+        if name in words:
+            yield f"{name} in line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_names_say_what_they_hold_or_do(path: Path) -> None:
+    assert list(empty_names(parsed(path))) == []
+
+
+def test_an_empty_name_is_seen_in_every_place() -> None:
+    text = "class A:\n    said: str\n    def _timed(self, told): ...\n    def told(self): ...\n"
+    text += "met = [x for kept in y if (came := kept)]\nfor found in y: ...\nasync def paired(): ..."
+    names = [name.partition(" ")[0] for name in empty_names(ast.parse(text))]
+    assert sorted(names) == ["came", "found", "kept", "met", "paired", "timed", "told"]
+
+
 @pytest.mark.parametrize(("package", "path"), FILES)
 def test_nothing_is_left_to_do_in_the_code(package: str, path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ class Clock:
     def wrap(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """`call`, with its time added to the stage's."""
 
-        def timed(*args: Any, **named: Any) -> Any:
+        def run_timed(*args: Any, **named: Any) -> Any:
             self._switch()
             self._open.append(stage)
             try:
@@ -46,7 +46,7 @@ class Clock:
                 self._switch()
                 self._open.pop()
 
-        return timed
+        return run_timed
 
     def _switch(self) -> None:
         """Adds the time since the last switch to the innermost open stage."""

@@ -23,7 +23,7 @@ from typing import Any
 
 import typer
 
-from jepa_core.cli.completion_index import ENGINE, Known, Offer, known, named_components
+from jepa_core.cli.completion_index import ENGINE, Known, Offer, load_known, named_components
 from jepa_core.errors import UserError
 from jepa_core.recipes.toml_text import read_file
 
@@ -37,9 +37,9 @@ MAX_BASES = 8
 
 def recipes(context: typer.Context, incomplete: str) -> Candidates:
     """Names of recipes, then .toml files; behind `--resume`, which takes no recipe, overrides."""
-    if _resumed(context.params):
+    if _resumed_run(context.params):
         return overrides(context, incomplete)
-    index = known()
+    index = load_known()
     named = {name: recipe["what"] for name, recipe in index["recipes"].items()} if index else {}
     matching = [(name, what) for name, what in named.items() if name.startswith(incomplete)]
     is_toml_file = lambda path: path.suffix == ".toml" and path.is_file()  # noqa: E731
@@ -48,7 +48,7 @@ def recipes(context: typer.Context, incomplete: str) -> Candidates:
 
 def overrides(context: typer.Context, incomplete: str) -> Candidates:
     """`section.setting=value`: sections, then settings, then values."""
-    index = known()
+    index = load_known()
     if index is None:
         return []
     settings = _settings(index, _components(index, context.params))
@@ -56,7 +56,7 @@ def overrides(context: typer.Context, incomplete: str) -> Candidates:
     if sign:
         return [(f"{key}={value}", "") for value in settings[key]["values"]] if key in settings else []
     while True:
-        following = dict(_following(settings, incomplete))
+        following = dict(_next_words(settings, incomplete))
         if len(following) != 1:
             return [(word, _short(means)) for word, means in following.items()]
         incomplete = next(iter(following))
@@ -75,7 +75,7 @@ def runs_then_overrides(context: typer.Context, incomplete: str) -> Candidates:
     return [*runs(incomplete), *(overrides(context, incomplete) if context.params.get("run") else [])]
 
 
-def resumable(incomplete: str) -> Candidates:
+def complete_runs(incomplete: str) -> Candidates:
     """Folders that hold a run, and `auto`."""
     return [*runs(incomplete), ("auto", "Go on with --run's, or start it")]
 
@@ -93,21 +93,21 @@ def one_of(*words: str) -> Callable[[], Candidates]:
 
 def formats() -> Candidates:
     """Names of formats of weights."""
-    index = known()
+    index = load_known()
     return [(name, "") for name in index["components"]["format"]] if index else []
 
 
 def probes(incomplete: str) -> Candidates:
     """Names of probes, any number with commas between them."""
     before, comma, _ = incomplete.rpartition(",")
-    index = known()
+    index = load_known()
     names = index["components"]["probe"] if index else {}
     return [(f"{before}{comma}{name}", "") for name in names if name not in before.split(",")]
 
 
-def offered(incomplete: str) -> Candidates:
+def complete_names(incomplete: str) -> Candidates:
     """Names of plugins and of components."""
-    index = known()
+    index = load_known()
     if index is None:
         return []
     components = [
@@ -119,7 +119,7 @@ def offered(incomplete: str) -> Candidates:
     return [*((name, "plugin") for name in index["plugins"]), *components]
 
 
-def _resumed(params: Mapping[str, Any]) -> str:
+def _resumed_run(params: Mapping[str, Any]) -> str:
     """The run that `--resume` names, or nothing."""
     run = str(params.get("resume") or "")
     return "" if run == "auto" else run
@@ -129,7 +129,7 @@ def _components(index: Known, params: Mapping[str, Any]) -> dict[str, str]:
     """The component of each section, from the recipe or run and the overrides on the line so far."""
     recipe, run = str(params.get("recipe") or ""), params.get("run")
     words = [recipe, *(params.get("overrides") or ()), *(run if isinstance(run, list) else ())]
-    folder = _resumed(params) or (str(run[0]) if isinstance(run, list) and run else "")
+    folder = _resumed_run(params) or (str(run[0]) if isinstance(run, list) and run else "")
     chosen = index["defaults"] | _of_recipe(index, str(Path(folder) / RECIPE) if folder else recipe)
     for word in words:
         path, _, value = word.partition("=")
@@ -172,7 +172,7 @@ def _settings(index: Known, components: Mapping[str, str]) -> dict[str, Offer]:
     return offers
 
 
-def _following(settings: Mapping[str, Offer], incomplete: str) -> Iterator[tuple[str, str]]:
+def _next_words(settings: Mapping[str, Offer], incomplete: str) -> Iterator[tuple[str, str]]:
     """The words that go on from here to the next dot, or to `=`."""
     for path, setting in settings.items():
         if path.startswith(incomplete):
@@ -185,7 +185,7 @@ def _short(means: str) -> str:
     return means.partition(". ")[0].replace("[", "(").replace("]", ")").strip()
 
 
-def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> Iterable[str]:
+def _paths(incomplete: str, accepts: Callable[[Path], bool]) -> Iterable[str]:
     """Paths that go on from `incomplete`, or stand one folder deeper, and are wanted."""
     prefix, slash, start = incomplete.rpartition("/")
     prefix += slash
@@ -193,10 +193,10 @@ def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> Iterable[str]:
         for path in sorted(Path(os.path.expanduser(prefix or ".")).iterdir()):
             if not path.name.startswith(start) or (path.name.startswith(".") and not start):
                 continue
-            if wanted(path):
+            if accepts(path):
                 yield f"{prefix}{path.name}"
             elif path.is_dir():
-                yield from (f"{prefix}{path.name}/{p.name}" for p in sorted(path.iterdir()) if wanted(p))
+                yield from (f"{prefix}{path.name}/{p.name}" for p in sorted(path.iterdir()) if accepts(p))
     except OSError:  # a folder that cannot be read has nothing to offer
         return
 
@@ -211,14 +211,14 @@ def whole_words() -> Iterator[None]:
     if os.environ.get("_JEPA_COMPLETE") != "complete_bash":
         yield
         return
-    words, at, kept = join(os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"]))
+    words, at, prefix = join(os.environ["COMP_WORDS"].split("\n"), int(os.environ["COMP_CWORD"]))
     os.environ.update(COMP_WORDS="\n".join(words), COMP_CWORD=str(at))
     answers = io.StringIO()
     try:
         with redirect_stdout(answers):
             yield
     finally:
-        lines = [line.removeprefix(kept) for line in answers.getvalue().split()]
+        lines = [line.removeprefix(prefix) for line in answers.getvalue().split()]
         if len(lines) == 1 and lines[0].endswith("="):  # a key of which no value is known
             lines.append(f"{lines[0]}…")
         sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -50,7 +50,7 @@ class Known(TypedDict):
     """The component of a section that a recipe leaves out."""
 
 
-def known() -> Known | None:
+def load_known() -> Known | None:
     """What the installed plugins offer; None where that cannot be found out."""
     file = _file()
     if file is None:
@@ -166,10 +166,10 @@ def _read(file: Path) -> dict[str, Any] | None:
 def _state() -> list[list[str]]:
     """The installed plugins with their versions and the newest change in their files; imports none."""
     points = sorted(entry_points(group="jepa"), key=lambda point: point.name)
-    return [[point.name, point.value, distribution_of(point)[1], _changed(point)] for point in points]
+    return [[point.name, point.value, distribution_of(point)[1], _file_state(point)] for point in points]
 
 
-def _changed(point: EntryPoint) -> str:
+def _file_state(point: EntryPoint) -> str:
     """How many files the plugin's top package has, and the newest of their times."""
     try:
         spec = find_spec(point.value.partition(":")[0].partition(".")[0])

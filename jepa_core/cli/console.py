@@ -124,14 +124,14 @@ def print_json(value: Any) -> None:
 
     NaN and infinity, which JSON lacks, are null.
     """
-    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+    print(json.dumps(_replace_nonfinite(value), indent=2, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def _replace_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _replace_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_replace_nonfinite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -61,10 +61,10 @@ def _memory(error: Exception) -> str | None:
     overflow = isinstance(error, RuntimeError | ValueError) and any(words in text for words in TOO_LARGE)
     if not (size or overflow or isinstance(error, MemoryError) or "can't allocate memory" in text):
         return None
-    wanted = f" for another {size[1]}" if size else ""
+    size_note = f" for another {size[1]}" if size else ""
     return (
-        f"there is not enough memory{wanted}\ntry train.micro_batch, a smaller train.batch_size or a smaller "
-        "encoder; encoder.checkpoint=true trades time for memory"
+        f"there is not enough memory{size_note}\ntry train.micro_batch, a smaller train.batch_size or a "
+        "smaller encoder; encoder.checkpoint=true trades time for memory"
     )
 
 

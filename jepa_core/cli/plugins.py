@@ -38,7 +38,9 @@ def list_plugins(as_json: AsJson = False) -> None:
 def show_plugin(
     name: Annotated[
         str,
-        typer.Argument(help="A plugin, or a component such as multiblock", autocompletion=complete.offered),
+        typer.Argument(
+            help="A plugin, or a component such as multiblock", autocompletion=complete.complete_names
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +53,7 @@ def show_plugin(
     components = [
         (catalogue.kind, catalogue.classes[pattern], catalogue.owners[pattern])
         for catalogue in catalogues
-        for pattern in _matching(catalogue, name)
+        for pattern in _matching_names(catalogue, name)
     ]
     if not named and not components:
         raise unknown(
@@ -115,7 +117,7 @@ def _catalogues() -> list[Catalogue]:
     return [plugins.registry().catalogue(kind) for kind in KINDS]
 
 
-def _matching(catalogue: Catalogue, name: str) -> list[str]:
+def _matching_names(catalogue: Catalogue, name: str) -> list[str]:
     """The registered name, or the patterns such as `vit_*` that match it."""
     if name in catalogue.classes:
         return [name]
@@ -190,7 +192,7 @@ def new_plugin(
 
 @app.command("check")
 def check_plugin(
-    name: Annotated[str, typer.Argument(help="A plugin", autocompletion=complete.offered)],
+    name: Annotated[str, typer.Argument(help="A plugin", autocompletion=complete.complete_names)],
     data: Annotated[
         bool, typer.Option("--data", help="Ask the data sources too: reads, and may fetch, their data")
     ] = False,

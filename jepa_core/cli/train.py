@@ -36,7 +36,7 @@ def train(
         typer.Option(
             metavar="RUN|auto",
             help="Go on with the run in this folder; auto: with --run's, or start it",
-            autocompletion=complete.resumable,
+            autocompletion=complete.complete_runs,
         ),
     ] = None,
     allow_change: Annotated[
@@ -66,10 +66,10 @@ def train(
     _check(resume, run, overwrite, allow_change)
     words, labels = overrides or [], make_labels(name, tag or (), note)
     if resume is None or resume == "auto":
-        resolved = _fresh(recipe, words)
+        resolved = _new_recipe(recipe, words)
         place = nullcontext(run) if run is not None else _new_folder(resolved)
     else:
-        resolved = _resumed(Path(resume), words if recipe is None else [recipe, *words])
+        resolved = _resumed_recipe(Path(resume), words if recipe is None else [recipe, *words])
         place = nullcontext(Path(resume))
     going_on: bool | Literal["auto"] = "auto" if resume == "auto" else resume is not None
     with place as folder:
@@ -99,10 +99,10 @@ def _train(
         )
     except Stopped as stopped:
         if is_main():
-            _print_end(folder, _stopped(folder, str(stopped)), as_json)
+            _print_end(folder, _stop_line(folder, str(stopped)), as_json)
         raise typer.Exit(REQUEUE) from None
     except KeyboardInterrupt:
-        _print_end(folder, _stopped(folder, "Ctrl-C"), as_json)
+        _print_end(folder, _stop_line(folder, "Ctrl-C"), as_json)
         raise typer.Exit(130) from None
     if is_main() and as_json:
         print_json(read_status(finished.folder).facts())
@@ -150,7 +150,7 @@ def _check(resume: str | None, run: Path | None, overwrite: bool, allow_change: 
         raise UserError("--resume goes on in the run's own folder; leave out --run")
 
 
-def _fresh(recipe: str | None, overrides: list[str]) -> Recipe:
+def _new_recipe(recipe: str | None, overrides: list[str]) -> Recipe:
     from jepa_core.recipes.load import load_recipe
 
     if recipe is None:
@@ -167,7 +167,7 @@ def _new_folder(recipe: Recipe) -> AbstractContextManager[Path]:
     return reserve_folder(name) if is_main() else nullcontext(name)
 
 
-def _resumed(folder: Path, overrides: list[str]) -> Recipe:
+def _resumed_recipe(folder: Path, overrides: list[str]) -> Recipe:
     from jepa_core.runs.folder import read_run_recipe
 
     if overrides and "=" not in overrides[0]:
@@ -175,7 +175,7 @@ def _resumed(folder: Path, overrides: list[str]) -> Recipe:
     return read_run_recipe(folder, *overrides)
 
 
-def _stopped(folder: Path, why: str) -> str:
+def _stop_line(folder: Path, why: str) -> str:
     """The line that says what stopped a run and how to go on with it."""
     from jepa_core.runs.checkpoints import list_checkpoints
 

@@ -81,14 +81,14 @@ def random_boxes(
     fits = ((extent > 0) & (extent <= limit[..., None])).all(0)
     first = fits.int().argmax(1).expand(2, -1)[..., None]
     has_fit = fits.any(1)
-    central = torch.tensor(_central(*size, settings.crop_ratio), dtype=torch.float64)
+    central = torch.tensor(_centre_crop(*size, settings.crop_ratio), dtype=torch.float64)
     extent = torch.where(has_fit, extent.gather(2, first)[..., 0], central[:, None])
     places = limit - extent
     start = torch.where(has_fit, draws[2:].gather(2, first)[..., 0] * (places + 1), places / 2).floor()
     return Boxes(*start, *extent)
 
 
-def _central(rows: int, columns: int, ratio: tuple[float, float]) -> tuple[int, int]:
+def _centre_crop(rows: int, columns: int, ratio: tuple[float, float]) -> tuple[int, int]:
     """(height, width) of the largest centre crop whose aspect ratio is allowed."""
     if columns / rows < ratio[0]:
         return round(columns / ratio[0]), columns

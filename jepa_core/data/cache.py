@@ -51,9 +51,9 @@ def cache_folder(path: Path | None = None) -> Path:
 
     Raises UserError where the folder cannot be made.
     """
-    wanted = path or Path(os.environ.get("JEPA_DATA") or "~/.cache/jepa")
+    chosen = path or Path(os.environ.get("JEPA_DATA") or "~/.cache/jepa")
     try:
-        folder = wanted.expanduser()
+        folder = chosen.expanduser()
         if folder.is_file():
             raise UserError(
                 f"the data folder {str(folder)!r} is a file (data.path, or JEPA_DATA in its absence)"

@@ -110,8 +110,8 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
 PARTS = (brightness, contrast, saturation, hue)
 
 
-def _blend(other: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor).add_(other * (1 - factor)).clamp_(0, 1)
+def _blend(base: Tensor, images: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor).add_(base * (1 - factor)).clamp_(0, 1)
 
 
 def kernel_size(height: int, width: int) -> int:

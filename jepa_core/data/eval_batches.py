@@ -121,8 +121,8 @@ def eval_loader(
     total = len(samples)
     if total == 0:
         raise UserError("there are no samples to evaluate on")
-    wanted = min(limit or total, total)
-    index = torch.arange(wanted) * total // wanted
+    count = min(limit or total, total)
+    index = torch.arange(count) * total // count
     return EvalLoader(
         EvalBatches(samples, transform_settings, view_shape, batch_size, index), workers, max_corrupt
     )

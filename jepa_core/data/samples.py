@@ -221,8 +221,8 @@ def class_number(label: Any, classes: Sequence[str] | None, where: str) -> int:
     try:
         number = operator.index(label)
     except TypeError:
-        given = f"{label:.6g}" if isinstance(label, float) else f"a {type(label).__name__}"
-        raise UserError(f"{where} has the label {given}; expected {known}") from None
+        text = f"{label:.6g}" if isinstance(label, float) else f"a {type(label).__name__}"
+        raise UserError(f"{where} has the label {text}; expected {known}") from None
     if number < -1 or number >= (2**63 if count is None else count):
         raise UserError(f"{where} has the label {number}; expected {known}")
     return number

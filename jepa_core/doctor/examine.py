@@ -13,7 +13,7 @@ TOPICS = {
     "versions": ("machine", "versions"),
     "devices": ("machine", "devices"),
     "kernels": ("kernels", "choices"),
-    "plugins": ("extensions", "installed"),
+    "plugins": ("extensions", "check_plugins"),
     "data": ("storage", "data"),
     "disk": ("storage", "disk"),
     "self-test": ("selftest", "run"),

@@ -11,7 +11,7 @@ from jepa_core.plugins import KINDS, PluginStatus
 from jepa_core.recipes.files import names
 
 
-def installed() -> Iterator[Check]:
+def check_plugins() -> Iterator[Check]:
     """A check for each plugin, for each component set aside, and for each unknown name that is disabled."""
     offers = _offers()
     statuses = plugins.registry().statuses
@@ -20,7 +20,7 @@ def installed() -> Iterator[Check]:
         for note in status.notes:
             yield Check("plugins", "names", "warning", note, "rename one of the two, or disable one plugin")
     known = ", ".join(status.name for status in statuses)
-    for name in sorted(_disabled() - {status.name for status in statuses}):
+    for name in sorted(_disabled_names() - {status.name for status in statuses}):
         text = f"JEPA_DISABLE_PLUGINS names {name!r}, which is not installed; known: {known}"
         yield Check("plugins", "disabled", "warning", text, "correct the variable, or drop the name from it")
 
@@ -55,6 +55,6 @@ def _count(number: int, kind: str) -> str:
     return f"{number} {first}{'s' * (number != 1)}{space}{rest}"
 
 
-def _disabled() -> set[str]:
+def _disabled_names() -> set[str]:
     names = os.environ.get("JEPA_DISABLE_PLUGINS", "").split(",")
     return {name.strip() for name in names if name.strip()}

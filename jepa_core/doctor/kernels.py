@@ -68,16 +68,16 @@ def choices() -> Iterator[Check]:
     for device in (torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))):
         for case in CASES:
             lines = explain(case.qkv(device), case.layout(device))
-            yield _chosen(case.name, f"{case}, {_precision(device)} on {device}", lines)
+            yield _choice_check(case.name, f"{case}, {_precision(device)} on {device}", lines)
         absent = [f"{line.impl} {line.reason}" for line in lines if not line.usable]
         if absent:
             yield Check("kernels", f"cannot run on {device}", "ok", "; ".join(absent))
         teacher, student = nn.Linear(2, 2, device=device), nn.Linear(2, 2, device=device)
         plan = EmaPlan(teacher.parameters(), student.parameters())
-        yield _chosen("EMA", f"fp32 on {device}", explain_ema(plan))
+        yield _choice_check("EMA", f"fp32 on {device}", explain_ema(plan))
 
 
-def _chosen(name: str, what: str, lines: list[Any]) -> Check:
+def _choice_check(name: str, what: str, lines: list[Any]) -> Check:
     chosen = next(line for line in lines if line.chosen)
     text = f"{chosen.impl} for {what}: {chosen.reason}"
     return Check("kernels", name, "ok", text, details={"choices": [line._asdict() for line in lines]})

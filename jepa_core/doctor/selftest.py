@@ -105,7 +105,7 @@ def _check_checkpoint(step: TrainingStep, recipe: Recipe, folder: Path) -> Check
     """Saves a checkpoint, finds it, checks its hashes and loads it into a fresh model."""
     weights = step.model.state_dict()
     checkpoints.save(folder, step.done, weights, step.state_dict(), keep=1)
-    checkpoint, _ = checkpoints.latest(folder)
+    checkpoint, _ = checkpoints.latest_checkpoint(folder)
     model = build_model(recipe, seed=recipe.seed + 1)
     checkpoints.load_weights(checkpoint, model)
     again = training_step(model, recipe)

@@ -106,7 +106,7 @@ def read_evaluations(folder: Path) -> list[EvalResult]:
     return sorted(tables.values(), key=lambda table: table.time or "")
 
 
-def latest(
+def latest_table(
     folder: Path, split: str | None = None, role: str | None = None, step: int | None = None
 ) -> EvalResult | None:
     """The newest table of a run with this split, role and step, each where it is given; None without one.
@@ -120,7 +120,7 @@ def latest(
     return None
 
 
-def comparable(first: EvalResult, second: EvalResult) -> str | None:
+def why_incomparable(first: EvalResult, second: EvalResult) -> str | None:
     """Why scores of two tables cannot be subtracted, in a few words; None where they can.
 
     Of earlier versions' tables, which do not say what they were made on, only what both say is compared.

@@ -100,7 +100,7 @@ def extract(
             on_device = images.to(device, non_blocking=True)
             for feature_map, chunk in zip(maps, chunks, strict=True):
                 values = _encode(feature_map, on_device)
-                chunk.append(values if tokens else feature_map.pooled(values))
+                chunk.append(values if tokens else feature_map.pool_tokens(values))
             labels.append(label)
             progress.advance(len(images))
     if not labels:
@@ -116,7 +116,7 @@ def extract(
 
 def _features(feature_map: FeatureMap, values: Tensor, labels: Tensor, tokens: bool) -> Features:
     of_tokens = (values if values.dim() == 3 else values[:, None]) if tokens else None
-    return Features(feature_map.pooled(values), labels, of_tokens)
+    return Features(feature_map.pool_tokens(values), labels, of_tokens)
 
 
 def _encode(feature_map: FeatureMap, images: Tensor) -> Tensor:

@@ -263,13 +263,13 @@ class _CountedAttention(torch.autograd.Function):
 def _attention_by_lengths(counter: ProductCounter) -> Iterator[None]:
     """While it is entered, packed attention is counted from its layout and not computed."""
 
-    def counted(qkv: Tensor, layout: Layout, **named: Any) -> Any:
+    def count_products(qkv: Tensor, layout: Layout, **named: Any) -> Any:
         _, queries, _, first, _, second = layout.seg.cpu().long().unbind(1)
         pairs = int((queries * (first + second)).sum())
         return _CountedAttention.apply(qkv, 4 * pairs * qkv.shape[2] * qkv.shape[3], counter)
 
     real = attention.block_attention
-    attention.block_attention = counted
+    attention.block_attention = count_products
     try:
         yield
     finally:

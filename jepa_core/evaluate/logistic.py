@@ -48,7 +48,7 @@ class Logistic:
     ) -> None:
         self.x, self.y, self.classes, self.max_iterations = x, y, classes, max_iterations
         if covariance is None:
-            sample = x[shuffled(len(x))[:_COVARIANCE_SAMPLES].to(x.device)]
+            sample = x[shuffle_order(len(x))[:_COVARIANCE_SAMPLES].to(x.device)]
             covariance = sample.T @ sample / len(sample)
         self.covariance = covariance
         self.was_cut_off = False
@@ -128,7 +128,7 @@ class Logistic:
         return root.T.contiguous()
 
 
-def shuffled(count: int) -> Tensor:
+def shuffle_order(count: int) -> Tensor:
     """A fixed shuffle of `count` samples, so that a source sorted by class is split fairly."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
@@ -169,7 +169,7 @@ def plan_fits(solver: Logistic, strengths: int, budget: float) -> FitPlan:
     everything = Effort(most, count)
     cost = measure_fit(solver)
 
-    def affordable(fits: int, seconds: float) -> Effort:
+    def affordable_effort(fits: int, seconds: float) -> Effort:
         few = min(FEWEST_ITERATIONS, most)
         per_fit = seconds / fits - cost.setup
         iterations = int(per_fit / cost.iteration(count))
@@ -184,10 +184,10 @@ def plan_fits(solver: Logistic, strengths: int, budget: float) -> FitPlan:
     full = seconds(strengths + 1 if strengths > 1 else 1, everything)
     if full <= budget:
         return FitPlan(everything if strengths > 1 else None, everything, full, False)
-    choice = affordable(strengths, budget / 2)
+    choice = affordable_effort(strengths, budget / 2)
     if strengths == 1 or seconds(strengths, choice) > budget / 2:
-        return FitPlan(None, affordable(1, budget), full, True)
-    return FitPlan(choice, affordable(1, budget / 2), full, True)
+        return FitPlan(None, affordable_effort(1, budget), full, True)
+    return FitPlan(choice, affordable_effort(1, budget / 2), full, True)
 
 
 @dataclass(frozen=True)

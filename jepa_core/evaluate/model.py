@@ -134,7 +134,7 @@ class TaskEvaluation:
             key: model_features(pair.twin, TWIN, role, tokens)
             for key, pair in zip(keys, self.models, strict=True)
         }
-        cached = {key: self._cached(key) for key in (*twins, self._pixels_key())}
+        cached = {key: self._read_row(key) for key in (*twins, self._pixels_key())}
         missing = [twin for key, twin in twins.items() if cached[key] is None]
         self._extract([*trained, self.pixels, *chain.from_iterable(controls), *missing])
         data = data_hash(*self.features[id(self.pixels)])
@@ -186,7 +186,7 @@ class TaskEvaluation:
             self.setup.cache.write(self._key(key), data, row)
         return row
 
-    def _cached(self, key: str) -> CachedRow | None:
+    def _read_row(self, key: str) -> CachedRow | None:
         return None if self.setup.cache is None else self.setup.cache.read(self._key(key))
 
     def _key(self, row: str) -> Key:
@@ -252,7 +252,7 @@ def _samples_by_task(
     """(training, held-out) samples by task; by None where there is one set of labels, or none."""
     if isinstance(source, Tasks):
         return {
-            task: (source.labelled(task, "train", shape), source.labelled(task, split, shape))
+            task: (source.labelled_samples(task, "train", shape), source.labelled_samples(task, split, shape))
             for task in source.tasks()
         }
     return {None: (source.split("train"), source.split(split))}

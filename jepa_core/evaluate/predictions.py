@@ -74,9 +74,9 @@ def read_predictions(file: Path) -> list[Predictions]:
             index = json.loads(arrays["index"].tobytes())
             return [_part(arrays, number, facts) for number, facts in enumerate(index)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise _damaged(file, error) from None
+        raise _unreadable_error(file, error) from None
     except (zipfile.BadZipFile, zlib.error, RecursionError, RuntimeError, MemoryError) as error:
-        raise _damaged(file, error) from None
+        raise _unreadable_error(file, error) from None
 
 
 def _part(arrays: Any, number: int, facts: Mapping[str, Any]) -> Predictions:
@@ -92,7 +92,7 @@ def _part(arrays: Any, number: int, facts: Mapping[str, Any]) -> Predictions:
     return Predictions(names, labels, guesses, str(facts["data_hash"]), facts["task"])
 
 
-def _damaged(file: Path, error: BaseException) -> UserError:
+def _unreadable_error(file: Path, error: BaseException) -> UserError:
     why = " ".join(str(error).split())[:120] or type(error).__name__
     return UserError(f"{str(file)!r} holds no predictions ({why}); `jepa eval` writes them anew")
 

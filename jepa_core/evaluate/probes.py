@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
-from jepa_core.evaluate.logistic import Effort, Fit, FitPlan, Logistic, plan_fits, shuffled
+from jepa_core.evaluate.logistic import Effort, Fit, FitPlan, Logistic, plan_fits, shuffle_order
 from jepa_core.settings.base import ComponentSettings
 
 Labelled = tuple[Tensor, Tensor]
@@ -157,7 +157,7 @@ class LinearProbe:
         solver = Logistic((train[0].float() - mean) * scale, train[1], classes, self.config.max_iterations)
         plan = plan_fits(solver, len(self.config.l2), self.config.budget)
         l2, start, was_cut_off = self._choose(solver, plan.choice)
-        rows = shuffled(len(solver.y))[: plan.fit.samples].to(solver.y.device)
+        rows = shuffle_order(len(solver.y))[: plan.fit.samples].to(solver.y.device)
         problem = solver if plan.fit.samples == len(solver.y) else solver.subset(rows)
         weight, bias = problem.fit(l2, start, plan.fit.iterations)
         if was_cut_off or problem.was_cut_off or plan.fit.samples < len(solver.y):
@@ -191,7 +191,7 @@ class LinearProbe:
         if effort is None:
             return strengths[len(strengths) // 2], None, len(strengths) > 1
         count = len(solver.y)
-        order = shuffled(count).to(solver.y.device)
+        order = shuffle_order(count).to(solver.y.device)
         out = min(max(1, round(count * self.config.chosen_on)), count - 1)
         x_out, y_out = solver.x[order[:out]], solver.y[order[:out]]
         part = solver.subset(order[out : out + effort.samples])

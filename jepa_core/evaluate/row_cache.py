@@ -62,7 +62,7 @@ class RowCache:
         try:
             if not file.is_file():
                 return None
-            return CachedRow(_checked(file.read_bytes()))
+            return CachedRow(_read_entry(file.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning(
                 "evaluation: %s is damaged (%s); the row is computed anew", file, type(error).__name__
@@ -100,7 +100,7 @@ class CachedRow:
         self.scored = ScoredRow(Row.model_validate(content["row"]), guesses)
 
 
-def _checked(data: bytes) -> Mapping[str, Any]:
+def _read_entry(data: bytes) -> Mapping[str, Any]:
     """The content of an entry. Raises ValueError for another checksum or format."""
     entry = json.loads(data)
     if _hash(entry["content"]) != entry["checksum"]:

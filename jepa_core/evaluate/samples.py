@@ -97,5 +97,5 @@ def choose_samples(total: int, limit: int | None, draw: int | None) -> Tensor:
     if draw is not None and draw < total:
         shuffle = torch.randperm(total, generator=torch.Generator().manual_seed(0))
         return shuffle[:draw].sort().values
-    wanted = min(limit or total, total)
-    return torch.arange(wanted) * total // max(1, wanted)
+    count = min(limit or total, total)
+    return torch.arange(count) * total // max(1, count)

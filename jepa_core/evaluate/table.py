@@ -148,7 +148,7 @@ class EvalResult(BaseModel):
         task = f"Task {self.task}. " if self.task else ""
         probes = list(self.rows[0].scores)
         if not probes:
-            return f"{task}{rows}. Scored on {self._counted(1)} of the {self.split} split; no probes."
+            return f"{task}{rows}. Scored on {self._sample_count(1)} of the {self.split} split; no probes."
         gain = f" (in brackets: points over the {self.baseline})" if self.baseline else ""
         return (
             f"{task}{rows}. {self._basis(probes)} "
@@ -156,7 +156,7 @@ class EvalResult(BaseModel):
             f"{self._chances(probes)}, largest class {self.majority:.1%}.{self._reasons()}"
         )
 
-    def _counted(self, part: int) -> str:
+    def _sample_count(self, part: int) -> str:
         """`500 of 10,000 images`; of the training samples (0) or the held-out ones (1)."""
         count = (self.train_images, self.held_out_images)[part]
         total = f" of {self.of_images[part]:,}" if self.of_images and self.of_images[part] > count else ""
@@ -166,14 +166,15 @@ class EvalResult(BaseModel):
         draw = " (a seeded draw)" if self.of_images else ""
         if self.split != "train":
             return (
-                f"Scored on {self._counted(1)} of the {self.split} split, "
-                f"probes fitted on {self._counted(0)}{draw}."
+                f"Scored on {self._sample_count(1)} of the {self.split} split, "
+                f"probes fitted on {self._sample_count(0)}{draw}."
             )
         biased = [probe for probe in probes if probe not in self.left_out]
         notes = [f"{', '.join(self.left_out)}: each is left out of its own answer"] if self.left_out else []
         if biased:
             notes.append(f"{', '.join(biased)}: fitted on these labels, so no measure of new ones")
-        return f"Scored on the {self._counted(0)} that the probes were fitted on{draw}; {'; '.join(notes)}."
+        count = self._sample_count(0)
+        return f"Scored on the {count} that the probes were fitted on{draw}; {'; '.join(notes)}."
 
     def _chances(self, probes: Sequence[str]) -> str:
         levels = {probe: f"{self.chance_of(probe):.1%}" for probe in probes}

@@ -129,8 +129,8 @@ class Format(Protocol):
         """Whether this looks like the format. Raises UserError for a file that nobody could read."""
         ...
 
-    def read(self, source: WeightSource, given: Mapping[str, Any]) -> Weights:
-        """The weights, and the settings they ask for; `given` are the user's own settings of the encoder.
+    def read(self, source: WeightSource, settings: Mapping[str, Any]) -> Weights:
+        """The weights, and the settings they ask for; `settings` are the user's own settings of the encoder.
 
         Raises UserError for a file that is not this format, or does not say enough.
         """

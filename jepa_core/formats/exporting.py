@@ -15,7 +15,7 @@ from typing import cast
 from jepa_core.errors import UserError, unknown
 from jepa_core.formats.base import Export, Format, Preprocessing, Role
 from jepa_core.formats.importing import build_format
-from jepa_core.formats.weight_file import nonfinite
+from jepa_core.formats.weight_file import nonfinite_notes
 from jepa_core.runs.load import open_model
 from jepa_core.runtime.regular_file import irregularity
 
@@ -56,7 +56,7 @@ def export_run(
     recipe, model, step = open_model(folder)
     export = Export(recipe, model.cpu(), step, cast(Role, role))
     parts = _write(form, to, export, path)
-    for sentence in nonfinite(export.encoder.state_dict()):
+    for sentence in nonfinite_notes(export.encoder.state_dict()):
         log.warning("%s: the exported encoder has %s", path, sentence)
     return Exported(path, to, parts, step, export.preprocessing)
 

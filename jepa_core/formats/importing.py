@@ -15,9 +15,9 @@ from typing import Any
 
 from jepa_core import plugins
 from jepa_core.assembly import build_model
-from jepa_core.errors import UserError, nearest
+from jepa_core.errors import UserError, suggest_name
 from jepa_core.formats.base import Format, Preprocessing, Weights
-from jepa_core.formats.weight_file import Source, check_depth, misfits, nonfinite
+from jepa_core.formats.weight_file import Source, check_depth, misfits, nonfinite_notes
 from jepa_core.jepa import JEPA
 from jepa_core.recipes.load import read, with_overrides
 from jepa_core.recipes.resolve import resolve
@@ -66,8 +66,8 @@ def import_run(
     """
     source = Source(name)
     chosen = find_format(source, format)
-    given = with_overrides({}, overrides).get("encoder", {})
-    weights = read_weights(build_format(chosen), chosen, source, given)
+    settings = with_overrides({}, overrides).get("encoder", {})
+    weights = read_weights(build_format(chosen), chosen, source, settings)
     resolved = resolve(with_overrides(_recipe_table(weights, recipe, source), overrides))
     folder = folder or Path("runs") / f"import-{stem(source)}"
     _check_free(folder, overwrite)
@@ -80,7 +80,7 @@ def import_run(
     if any(p.requires_grad for p in model.predictor.parameters()) and "predictor" not in weights.parts:
         notes.append(f"the predictor is fresh, drawn from seed {resolved.seed}: the file has none")
     facts = {"file": name, "format": chosen, "sha256": source.sha256(), "parts": sorted(weights.parts)}
-    notes += nonfinite(
+    notes += nonfinite_notes(
         {f"{part}.{key}": t for part, held in weights.parts.items() for key, t in held.items()}
     )
     _write(folder, resolved, model)
@@ -90,10 +90,10 @@ def import_run(
     return Imported(folder, resolved, chosen, images, tuple(notes))
 
 
-def read_weights(form: Format, chosen: str, source: Source, given: Mapping[str, Any]) -> Weights:
+def read_weights(form: Format, chosen: str, source: Source, settings: Mapping[str, Any]) -> Weights:
     """What a format reads. Raises UserError for a file that is not what it expects, in whatever way."""
     try:
-        weights = form.read(source, given)
+        weights = form.read(source, settings)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # formats are plugins, and files hold anything
@@ -152,7 +152,7 @@ def _recognises(name: str, source: Source) -> bool:
 def _no_such_model(name: str) -> UserError:
     import timm
 
-    close = nearest(name, timm.list_models(module="vision_transformer"))
+    close = suggest_name(name, timm.list_models(module="vision_transformer"))
     return UserError(f"{name!r} is no file, no folder, and no model that timm knows.{close}")
 
 

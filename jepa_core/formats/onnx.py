@@ -43,7 +43,7 @@ class Onnx:
             source.path.suffix == ".onnx" or (source.path / "model.onnx").is_file()
         )
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """Raises UserError: a graph does not say which tensor is which."""
         raise UserError(f"{source.name}: onnx is written only; import the weights it was made of")
 
@@ -51,7 +51,7 @@ class Onnx:
         """A folder with model.onnx. Raises UserError where the exporter is not installed."""
         vit = export.timm(self.config.name).build()
         images = torch.zeros(2, 3, *export.preprocessing.image_size)
-        with _quiet():
+        with _silence():
             program = _program(_Features(vit), images)
         about = export.preprocessing
         program.model.metadata_props.update(
@@ -96,7 +96,7 @@ def _program(module: nn.Module, images: Tensor) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Inside, the exporter's warnings, which concern its own implementation, are not shown."""
     log = logging.getLogger("torch.onnx")
     level = log.level

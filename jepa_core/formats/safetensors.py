@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Weights
-from jepa_core.formats.weight_file import Source, as_fp32, separate_tensors, stored_as
+from jepa_core.formats.weight_file import Source, as_fp32, separate_tensors, type_notes
 from jepa_core.settings.base import ComponentSettings
 
 ENTRY = "jepa_core"
@@ -38,7 +38,7 @@ class Safetensors:
         """A .safetensors file whose header has our entry."""
         return ENTRY in source.metadata
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """The encoder under the name and with the settings it was written with."""
         if not self.recognises(source):
             raise UserError(
@@ -48,7 +48,7 @@ class Safetensors:
         about = _entry(source)
         sections = {"encoder": about["encoder"], "transform": about["transform"]}
         origin = f"the {about['role']} encoder of step {about['step']:,} of {about['recipe']}"
-        return Weights(sections, {"encoder": as_fp32(source.content)}, (origin, *stored_as(source.content)))
+        return Weights(sections, {"encoder": as_fp32(source.content)}, (origin, *type_notes(source.content)))
 
     def write(self, export: Export, path: Path) -> Sequence[str]:
         """A single file."""

@@ -27,7 +27,7 @@ from jepa_core.formats.weight_file import (
     check_depth,
     check_plain,
     separate_tensors,
-    stored_as,
+    type_notes,
 )
 from jepa_core.nn.sincos import scale_of
 from jepa_core.nn.timm_model import FEATURES
@@ -60,16 +60,17 @@ class Timm:
             return not source.looks_like_a_path and _is_model(source.name)
         if source.path.is_dir():
             return "architecture" in source.config
-        ours = "jepa_core" in source.metadata
-        return source.holds_tensors and not ours and "patch_embed.proj.weight" in _flat(source.content)
+        if "jepa_core" in source.metadata:
+            return False
+        return source.holds_tensors and "patch_embed.proj.weight" in _state_dict(source.content)
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """The encoder `timm_vit`, with the model's preprocessing where it is known."""
         if source.path is None:
             model, arguments, about, tensors = _load_pretrained(source.name)
         else:
-            model, arguments, about = _architecture(source, given)
-            tensors = _flat(source.content)
+            model, arguments, about = _architecture(source, settings)
+            tensors = _state_dict(source.content)
         if "patch_embed.proj.weight" not in tensors:
             raise UserError(f"{source.name} holds no state dict of a timm vision transformer")
         check_plain(tensors)
@@ -80,7 +81,7 @@ class Timm:
             notes = []
         left = sorted(name for name in tensors if name.startswith(HEAD))
         tensors = {name: value for name, value in tensors.items() if name not in left}
-        notes += [*stored_as(tensors)]
+        notes += [*type_notes(tensors)]
         if left:
             notes.append(f"left out, as no part of the encoder: {', '.join(left)}")
         if "norm.weight" not in tensors:
@@ -117,7 +118,7 @@ def _is_model(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
-def _flat(content: Any) -> dict[str, Tensor]:
+def _state_dict(content: Any) -> dict[str, Tensor]:
     """The state dict of a file, or of its entry `state_dict` or `model`; empty where there is none."""
     for value in (content, *(content.get(key) for key in NESTED if isinstance(content, Mapping))):
         if are_tensors(value):
@@ -139,16 +140,18 @@ def _load_pretrained(name: str) -> tuple[str, dict[str, Any], Mapping[str, Any],
     return name, {}, model.pretrained_cfg, model.state_dict()
 
 
-def _architecture(source: Source, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
+def _architecture(
+    source: Source, settings: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], Mapping[str, Any]]:
     """(model, its arguments, what config.json says of its images) of a file or folder."""
     config = source.config if "architecture" in source.config else {}
-    model = given.get("model", config.get("architecture"))
+    model = settings.get("model", config.get("architecture"))
     if not isinstance(model, str):
         raise UserError(
             f"{source.name} does not say which timm model it is of, and tensors do not show heads and "
             "activation; name it: encoder.model=vit_small_patch16_224"
         )
-    arguments = {**_table(source, config, "model_args"), **given.get("arguments", {})}
+    arguments = {**_table(source, config, "model_args"), **settings.get("arguments", {})}
     arguments = {k: v for k, v in arguments.items() if k not in FEATURES and v is not None}
     return model, arguments, _table(source, config, "pretrained_cfg")
 

@@ -187,7 +187,7 @@ def _fault(tensor: Tensor) -> str | None:
     return None
 
 
-def nonfinite(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def nonfinite_notes(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """A sentence on NaN and infinite values, if there are any."""
     names = [name for name, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if not names:
@@ -210,25 +210,25 @@ def separate_tensors(state: Mapping[str, Any], form: str) -> dict[str, Tensor]:
     return separate
 
 
-def stored_as(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def type_notes(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """A sentence on tensors that were stored in a type other than fp32, if there are any."""
     types = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
     return (f"stored as {', '.join(sorted(types))}, read as float32",) if types != {"float32"} else ()
 
 
-def misfits(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+def misfits(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """A phrase each for tensors that are missing, left over, or of another shape or type: how many, some."""
     complaints = {
-        "missing": [name for name in wanted if name not in stored],
-        "unexpected": [name for name in stored if name not in wanted],
+        "missing": [name for name in expected if name not in stored],
+        "unexpected": [name for name in stored if name not in expected],
         "of another shape": [
             f"{name} {list(stored[name].shape)} for {list(value.shape)}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if name in stored and stored[name].shape != value.shape
         ],
         "of another type": [
             f"{name} {_type(stored[name])} for {_type(value)}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if name in stored and not torch.can_cast(stored[name].dtype, value.dtype)
         ],
     }

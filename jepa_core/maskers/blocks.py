@@ -49,7 +49,7 @@ def _share(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-def _positive(pair: tuple[float, float]) -> tuple[float, float]:
+def _check_range(pair: tuple[float, float]) -> tuple[float, float]:
     if not 0 < pair[0] <= pair[1] < math.inf:
         raise ValueError("a range [low, high] with 0 < low <= high")
     return pair
@@ -61,7 +61,7 @@ ShareRange = Annotated[
 """`[low, high]` within 0 … 1; a single number stands for both ends."""
 
 PositiveRange = Annotated[
-    tuple[float, float], BeforeValidator(_as_pair), AfterValidator(_positive), WithJsonSchema(_POSITIVES)
+    tuple[float, float], BeforeValidator(_as_pair), AfterValidator(_check_range), WithJsonSchema(_POSITIVES)
 ]
 """`[low, high]` above 0; a single number stands for both ends."""
 

@@ -107,15 +107,15 @@ def run_blocks(
 
     With `recompute` activations are made again in the backward pass.
     """
-    taken: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
     for number, block in enumerate(blocks, 1):
         if recompute and torch.is_grad_enabled():
             x = checkpoint(block, x, places, use_reentrant=False)
         else:
             x = block(x, attn_mask=places)
         if number in layers:
-            taken[number] = x
-    return x, tuple(taken[layer] for layer in layers)
+            outputs[number] = x
+    return x, tuple(outputs[layer] for layer in layers)
 
 
 def check_layers(layers: Sequence[int], depth: int) -> None:

@@ -54,8 +54,8 @@ def kept_tokens(keep: IndexSet | None, view: Tensor, grid: Grid) -> IndexSet:
     if keep is None:
         return IndexSet.full(view.shape[0], grid_size(grid), view.device)
     if keep.batch_size != view.shape[0]:
-        one = {"images": "an image", "clips": "a clip"}[views]
-        raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} {views}; expected one {one}")
+        singular = {"images": "an image", "clips": "a clip"}[views]
+        raise UserError(f"{keep.batch_size} index sets for {view.shape[0]} {views}; expected one {singular}")
     return keep
 
 

@@ -25,7 +25,7 @@ class TimmModel:
         """The timm model in evaluation mode, loaded strictly."""
         import timm
 
-        model: nn.Module = timm.create_model(self.architecture, **{**plain(self.arguments), **FEATURES})
+        model: nn.Module = timm.create_model(self.architecture, **{**as_tuples(self.arguments), **FEATURES})
         model.load_state_dict(dict(self.tensors))
         return model.eval()
 
@@ -34,7 +34,7 @@ FEATURES: Mapping[str, Any] = {"num_classes": 0, "global_pool": "avg", "fc_norm"
 """timm arguments for features: no classifier; averaged patches, normed before they are averaged."""
 
 
-def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def as_tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments for timm: lists, which TOML and JSON have in place of tuples, as tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 

@@ -23,11 +23,11 @@ from timm.layers import Attention, PatchEmbed, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from jepa_core.errors import UserError, nearest
+from jepa_core.errors import UserError, suggest_name
 from jepa_core.nn.attention import PackedAttention, check_layers, choose_implementation, run_blocks
 from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
 from jepa_core.nn.sincos import sincos
-from jepa_core.nn.timm_model import FEATURES, TimmModel, plain
+from jepa_core.nn.timm_model import FEATURES, TimmModel, as_tuples
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.tokens import Tokens
@@ -98,9 +98,9 @@ class TimmVit(nn.Module):
         at, patches = with_prefix(keep, self.prefix)
         tokens = self._embed(view, grid)
         x = self.norm_pre(tokens.flatten(0, 1).index_select(0, at.flat(tokens.shape[1])))
-        x, taken = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
+        x, outputs = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
         values = self.norm(x.index_select(0, patches))
-        return Tokens(values, keep, grid, tuple(layer.index_select(0, patches) for layer in taken))
+        return Tokens(values, keep, grid, tuple(layer.index_select(0, patches) for layer in outputs))
 
     def _embed(self, view: Tensor, grid: Grid) -> Tensor:
         """[B, P+N, D]: prefix and patches with their positions."""
@@ -152,10 +152,10 @@ def with_prefix(keep: IndexSet, prefix: int) -> tuple[IndexSet, Tensor]:
 def build(config: TimmVit.Config) -> Any:
     """The timm model of the settings, with packed attention. Raises UserError where there is none."""
     if not timm.is_model(config.model):
-        close = nearest(config.model, timm.list_models(module="vision_transformer"))
+        close = suggest_name(config.model, timm.list_models(module="vision_transformer"))
         raise UserError(f"setting 'encoder.model' is {config.model!r}; timm has no such model.{close}")
     computed = {"pos_embed": "none"} if config.positions == "sincos" else {}
-    arguments = {**plain(config.arguments), **computed, **FEATURES, "dynamic_img_size": True}
+    arguments = {**as_tuples(config.arguments), **computed, **FEATURES, "dynamic_img_size": True}
     try:
         vit = timm.create_model(config.model, **arguments, attn_layer=PackedAttention)
     except Exception as error:  # models of timm take arguments of any type, and fail in any way

@@ -1,7 +1,7 @@
 """Loss terms. Each sees the whole `Step` and returns one scalar; a recipe adds up as many as it likes."""
 
 from jepa_core.objectives.base import LossTerm as LossTerm
-from jepa_core.objectives.base import paired as paired
+from jepa_core.objectives.base import pair_values as pair_values
 from jepa_core.objectives.prediction import L1 as L1
 from jepa_core.objectives.prediction import MSE as MSE
 from jepa_core.objectives.prediction import Cosine as Cosine
@@ -21,5 +21,5 @@ __all__ = [
     "SmoothL1",
     "VICReg",
     "VarianceCovariance",
-    "paired",
+    "pair_values",
 ]

@@ -23,7 +23,7 @@ class LossTerm(nn.Module):
         self.config = config
 
 
-def paired(step: Step) -> tuple[Tensor, Tensor]:
+def pair_values(step: Step) -> tuple[Tensor, Tensor]:
     """Predictions and targets of all pairs, [S, D] each, in fp32 (fp64 stays).
 
     Raises ValueError where there is nothing to compare.

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_core.objectives.base import LossTerm, paired
+from jepa_core.objectives.base import LossTerm, pair_values
 from jepa_core.types.padded_set import valid_rows
 from jepa_core.types.step import Step
 
@@ -39,7 +39,7 @@ class PredictionTerm(LossTerm, ABC):
         """A scalar, the mean over predictions and targets [S, D]; 0 where they are the same."""
 
     def forward(self, step: Step) -> Tensor:
-        predictions, targets = paired(step)
+        predictions, targets = pair_values(step)
         sets = [tokens.at for tokens in step.predictions]
         if self.config.average == "tokens":
             return self._mean(predictions, targets, valid_rows(sets))

@@ -76,7 +76,7 @@ def to_commented_toml(recipe: Recipe, head: Head) -> str:
     for key, means in OWN.items():
         lines += [f"# {means}", f"{key} = {toml(getattr(recipe, key))}"]
     for section in COMPONENT_TABLES:
-        if removed := recipe.removed(section):
+        if removed := recipe.removed_entries(section):
             lines += ["", "# Taken out.", f"[{section}]", *(f"{name} = false" for name in removed)]
     for section, what, settings in _sections(recipe):
         lines += ["", *_comment(what), f"[{section}]", *_lines(section, settings)]

@@ -81,7 +81,7 @@ def merge(base: Table, changes: Table) -> Table:
         if key in COMPONENT_TABLES:
             merged[key] = _merge_entries(key, base.get(key, {}), _table(key, change))
         elif key in COMPONENT_SECTIONS:
-            merged[key] = _merge_component(key, _named(base.get(key, {})), _named(change))
+            merged[key] = _merge_component(key, _as_table(base.get(key, {})), _as_table(change))
         elif isinstance(change, dict):
             merged[key] = _settings(_table(key, base.get(key, {})), change)
         else:
@@ -102,7 +102,7 @@ def _merge_entries(section: str, base: Any, changes: Table) -> Table:
             merged[name] = REMOVED
         else:
             kind = COMPONENT_TABLES[section]
-            merged[name] = _merge_component(kind, _named(merged.get(name, {})), _named(change))
+            merged[name] = _merge_component(kind, _as_table(merged.get(name, {})), _as_table(change))
     return merged
 
 
@@ -130,12 +130,12 @@ def _entry(section: str, name: str) -> str:
         raise UserError(f"[{section}.{name}]: this name is that of [objective]; choose another")
     if not name.isidentifier():
         raise UserError(f"[{section}.{name!r}]: expected a name of letters, digits and underscores")
-    if section == "terms" and _taken_by_torch(name):
+    if section == "terms" and _is_torch_attribute(name):
         raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
     return name
 
 
-def _taken_by_torch(name: str) -> bool:
+def _is_torch_attribute(name: str) -> bool:
     """Whether torch's modules have an attribute of this name, such as `train` or `forward`."""
     from torch import nn
 
@@ -146,7 +146,7 @@ def _component(section: str, kind: str, entry: Any) -> ComponentSettings:
     if entry is None:
         known = ", ".join(sorted(plugins.registry().catalogue(kind).classes))
         raise UserError(f"the recipe has no section [{section}]; it needs {section}.name, one of: {known}")
-    table = _table(section, _named(entry))
+    table = _table(section, _as_table(entry))
     if "name" not in table:
         known = ", ".join(sorted(plugins.registry().catalogue(kind).classes))
         raise UserError(f"section [{section}] has no name; known: {known}")
@@ -156,7 +156,7 @@ def _component(section: str, kind: str, entry: Any) -> ComponentSettings:
     return settings
 
 
-def _named(entry: Any) -> Any:
+def _as_table(entry: Any) -> Any:
     """`masker = "random"` is short for `masker.name = "random"`."""
     return {"name": entry} if isinstance(entry, str) else entry
 

@@ -22,9 +22,9 @@ log = logging.getLogger("jepa.recipes")
 def report_dropped_settings(before: Table, after: Table) -> None:
     """Logs one warning that lists what the overrides' swaps dropped from a recipe's table, if anything."""
     swaps = [
-        f"{section} {old['name']} → {new['name']} without {_listed(lost)}"
+        f"{section} {old['name']} → {new['name']} without {_list_settings(lost)}"
         for section, kind, old, new in _swaps(before, after)
-        if (lost := _lost(kind, old, new))
+        if (lost := _dropped_settings(kind, old, new))
     ]
     if swaps:
         log.warning("a swapped component starts from its own defaults: %s", "; ".join(swaps))
@@ -54,7 +54,7 @@ def _components(table: Table) -> Iterator[tuple[str, str, Table]]:
             yield section, kind, entry
 
 
-def _lost(kind: str, old: Table, new: Table) -> Table:
+def _dropped_settings(kind: str, old: Table, new: Table) -> Table:
     """The settings of `old` that `new` lacks and that differ from the old component's defaults."""
     try:
         fields = plugins.registry().catalogue(kind).find(str(old["name"])).Config.model_fields
@@ -72,5 +72,5 @@ def _lost(kind: str, old: Table, new: Table) -> Table:
     }
 
 
-def _listed(settings: Table) -> str:
+def _list_settings(settings: Table) -> str:
     return ", ".join(f"{key} = {toml(value)}" for key, value in settings.items())

@@ -79,13 +79,13 @@ def map_figure(points: np.ndarray, labels: Sequence[str | None], legend: bool) -
         for key in keys or [Key(OTHERS, GREY, MARKERS[0])]:
             x, y = points[key_names == key.name].T
             style: Any = {"s": 12, "c": key.colour, "alpha": 0.9, "linewidths": 0}
-            axis.scatter(x, y, marker=key.marker, label=_plain(key.name), **style)
+            axis.scatter(x, y, marker=key.marker, label=_plain_text(key.name), **style)
         if legend and keys:
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=1.6)
     return figure
 
 
-def _plain(name: str) -> str:
+def _plain_text(name: str) -> str:
     """A class name that matplotlib takes as it is: no formula, and not hidden from the legend."""
     name = name.replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name

@@ -249,7 +249,7 @@ def _number(key: str, pattern: str, factor: float = 1.0) -> Callable[[RunSummary
 FACTS: dict[str, Callable[[RunSummary], str]] = {
     "tags": lambda run: ", ".join(run.labels.tags),
     "seed": lambda run: str(run.recipe.seed),
-    "steps": lambda run: f"{run.steps:,}" if run.trained else "",
+    "steps": lambda run: f"{run.steps:,}" if run.was_trained else "",
     "state": lambda run: run.state,
     "last loss": _number("loss", "{:.4f}"),
     "prediction retrieval, %": _number("retrieval", "{:.1f}", 100),

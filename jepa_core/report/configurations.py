@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from jepa_core.report.settings_table import ASIDE
 from jepa_core.report.summary import RunSummary
-from jepa_core.settings.recipe import Recipe, flat
+from jepa_core.settings.recipe import Recipe, flatten_table
 
 WORD = re.compile(r"[^-_./ =]+")
 """A part of a run's name."""
@@ -56,7 +56,7 @@ def with_styles(ordered: Sequence[Configuration]) -> list[Configuration]:
 
 def _recipe_key(recipe: Recipe) -> str:
     """The settings that decide what is learned, but for the seed."""
-    table = flat(recipe.to_table())
+    table = flatten_table(recipe.to_table())
     settings = {key: value for key, value in table.items() if key not in ASIDE and key != "seed"}
     return json.dumps(settings, sort_keys=True, default=str)
 
@@ -70,19 +70,19 @@ def _common_name(runs: Sequence[RunSummary]) -> str:
     if len(runs) == 1:
         return first
     words = [WORD.findall(run.name) for run in runs]
-    start = _shared(words)
+    start = _common_start(words)
     while start and start[-1].lower() in SEED_WORDS:
         start.pop()
     if start:
         return first[: list(WORD.finditer(first))[len(start) - 1].end()]
-    end = _shared([name[::-1] for name in words])
+    end = _common_start([name[::-1] for name in words])
     if end:
         return first[list(WORD.finditer(first))[-len(end)].start() :]
     folders = {run.folder.resolve().parent for run in runs}
     return folders.pop().name if len(folders) == 1 else f"{first} …"
 
 
-def _shared(words: Sequence[Sequence[str]]) -> list[str]:
+def _common_start(words: Sequence[Sequence[str]]) -> list[str]:
     """The words that all lists begin with."""
     alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
     return [column[0] for column in alike]

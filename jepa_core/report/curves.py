@@ -123,7 +123,7 @@ def _line(panel: Panel, course: Course, axis: str, scale: Scale, count: int) -> 
     logged = [(x, y) for x, y in logged if len(x)]
     if not logged:
         return None
-    smooth = [(x, _smoothed(y) if panel.noisy else y) for x, y in logged]
+    smooth = [(x, _smooth(y) if panel.noisy else y) for x, y in logged]
     if len(smooth) > 1 and (group := mean_of(smooth)) is not None:
         x, y, low, high = group
         index = extremes(y, max_points)
@@ -155,7 +155,7 @@ def _series(
     return x[known] / unit, y[known]
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
+def _smooth(values: np.ndarray) -> np.ndarray:
     mean = running_mean(values)
     return values if mean is None else mean
 

@@ -89,7 +89,7 @@ def run_figures(run: RunSummary, role: Role, images: int, progress: Progress, sa
     _attempt(figures, lambda: _draw_features(figures, recipe, model, role, images, progress))
     figures.sections, notes = sections(recipe, model, salt)
     figures.notes += notes
-    if run.trained:
+    if run.was_trained:
         figures.flops = count_flops(recipe, model)
     return figures
 

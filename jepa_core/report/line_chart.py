@@ -74,7 +74,7 @@ def line_chart(
         f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img"><title>{escape(description)}</title>',
         _axes(frame, x_label),
         *(_band(line, frame) for line in lines),
-        *(_raw(line, frame) for line in lines),
+        *(_raw_curve(line, frame) for line in lines),
         _chance(chance, frame) if chance is not None else "",
         *(_line(line, frame) for line in lines),
         _tooltips(lines, frame, x_label),
@@ -125,15 +125,15 @@ def _frame(lines: Sequence[Line], from_zero: bool, chance: Line | None) -> Frame
     values = [array for line in drawn for array in (line.y, *(line.band or ()), *(line.raw or ())[1:])]
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
     low = min(low, 0.0) if from_zero else low
-    low, high = _widened(low, high)
+    low, high = _widen(low, high)
     margin = 0.04 * (high - low)
     y = (low if from_zero and low == 0 else low - margin, high + margin)
-    x = _widened(min(float(line.x[0]) for line in drawn), max(float(line.x[-1]) for line in drawn))
+    x = _widen(min(float(line.x[0]) for line in drawn), max(float(line.x[-1]) for line in drawn))
     longest = max((len(tick_text(value)) for value in ticks(*y, 5)), default=1)
     return Frame(x, y, 14.0 + 5.8 * longest)
 
 
-def _widened(low: float, high: float) -> tuple[float, float]:
+def _widen(low: float, high: float) -> tuple[float, float]:
     """The range, or one around its single value."""
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
@@ -178,7 +178,7 @@ def _text(x: float, y: float, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _raw(line: Line, frame: Frame) -> str:
+def _raw_curve(line: Line, frame: Frame) -> str:
     if line.raw is None:
         return ""
     style = f'style="stroke:var(--run{line.style % len(SERIES)})" stroke-width="0.8" stroke-opacity="0.35"'

@@ -20,7 +20,9 @@ MIN_IMAGES = 12
 """Images that a map needs at least."""
 
 
-def nearest(queries: Tensor, gallery: Tensor, k: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest_rows(
+    queries: Tensor, gallery: Tensor, k: int, own: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(cosine [q, k], index [q, k]) of the k most similar of `gallery` [n, D] to `queries` [q, D].
 
     `own` int64 [q]: the index of each query in the gallery, where it is in it; it is left out of its own
@@ -39,7 +41,7 @@ def neighbour_sheet(queries: ImageFeatures, gallery: ImageFeatures, count: int) 
     count = min(count, len(queries.values))
     rows = torch.arange(count) * len(queries.values) // count
     own = rows if queries.split == gallery.split else None
-    cosines, indices = nearest(queries.values[rows], gallery.values, K, own)
+    cosines, indices = nearest_rows(queries.values[rows], gallery.values, K, own)
     groups = []
     for row, row_cosines, row_indices in zip(rows.tolist(), cosines.tolist(), indices.tolist(), strict=True):
         query_class = queries.class_of(row)

@@ -63,7 +63,7 @@ def read_tables(folder: Path) -> tuple[list[EvalResult], list[str]]:
     """
     tables: list[EvalResult] = []
     notes: list[str] = []
-    for file in (folder / EVAL, *_listed(folder / EVALUATIONS)):
+    for file in (folder / EVAL, *_list_tables(folder / EVALUATIONS)):
         if not os.path.lexists(file):
             continue
         try:
@@ -80,7 +80,7 @@ def read_tables(folder: Path) -> tuple[list[EvalResult], list[str]]:
     return [*first, *others], notes
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_tables(folder: Path) -> list[Path]:
     try:
         return sorted(folder.glob("*.json"))
     except OSError:

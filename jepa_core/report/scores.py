@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jepa_core.errors import unknown
-from jepa_core.evaluate.evaluations import comparable
+from jepa_core.evaluate.evaluations import why_incomparable
 from jepa_core.evaluate.table import EvalResult, headline
 from jepa_core.report.configurations import Configuration
 from jepa_core.report.intervals import Estimate, estimate
@@ -109,7 +109,7 @@ def why_not_comparable(
     tables = [
         table.model_copy(update={"probe_settings": _only(table, probe)}) for _, table in (first, second)
     ]
-    reason = comparable(*tables)
+    reason = why_incomparable(*tables)
     if reason is not None:
         return reason
     known = set()

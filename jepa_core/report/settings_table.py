@@ -14,7 +14,7 @@ from typing import Any
 from jepa_core.recipes.files import names
 from jepa_core.recipes.load import load_recipe
 from jepa_core.settings.describe import Setting, settings_of
-from jepa_core.settings.recipe import Recipe, flat
+from jepa_core.settings.recipe import Recipe, flatten_table
 
 ASIDE = {"name", "data.workers", *(f"train.{key}" for key in ("device", "keep"))} | {
     f"train.{what}_every" for what in ("log", "eval", "checkpoint")
@@ -75,7 +75,7 @@ def text(value: Any) -> str:
 
 def differences(recipes: Sequence[Recipe]) -> list[tuple[str, list[str]]]:
     """(setting, its value in each run) for every setting in which runs differ, section by section."""
-    tables = [flat(recipe.to_table()) for recipe in recipes]
+    tables = [flatten_table(recipe.to_table()) for recipe in recipes]
     keys = list(dict.fromkeys(key for table in tables for key in table))
     sections = list(dict.fromkeys(_section(key) for key in keys))
     keys.sort(key=lambda key: sections.index(_section(key)))  # stable: in a section they keep their order

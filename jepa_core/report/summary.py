@@ -68,13 +68,13 @@ class RunSummary:
             return None
 
     @cached_property
-    def imported_from(self) -> str | None:
+    def import_source(self) -> str | None:
         """The file, folder or model name that the weights were imported from, or None."""
         event = next((event for event in reversed(self.events) if event["kind"] == "imported"), None)
         return None if event is None else str(event.get("file", "a file that was not recorded"))
 
     @property
-    def trained(self) -> bool:
+    def was_trained(self) -> bool:
         """Whether the folder tells of any training; imported weights alone have none."""
         return bool(self.metrics or any(event["kind"] in ("started", "stopped") for event in self.events))
 
@@ -82,8 +82,8 @@ class RunSummary:
     def state(self) -> str:
         """`finished`, `stopped …`, `running, or stopped without a word`, `imported from …` or
         `not trained here`."""
-        if not self.trained:
-            return f"imported from {self.imported_from}" if self.imported_from else "not trained here"
+        if not self.was_trained:
+            return f"imported from {self.import_source}" if self.import_source else "not trained here"
         last = next((e for e in reversed(self.events) if e["kind"] in ("started", "stopped")), None)
         if self.total_steps and self.steps >= self.total_steps:
             return "finished"
@@ -185,7 +185,7 @@ class RunSummary:
         table = next((table for table in self.other_evaluations if table.role == role), None)
         if table is None:
             return self
-        others = [self.evaluation, *(other for other in self.other_evaluations if other is not table)]
+        others = [self.evaluation, *(older for older in self.other_evaluations if older is not table)]
         return replace(self, evaluation=table, other_evaluations=others)
 
     @property

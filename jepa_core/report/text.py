@@ -104,8 +104,8 @@ def _table_step(run: RunSummary) -> str:
 
 
 def _training(run: RunSummary) -> Iterator[str]:
-    if not run.trained:
-        yield f"{run.state}, not trained here" if run.imported_from else "imported weights, not trained here"
+    if not run.was_trained:
+        yield f"{run.state}, not trained here" if run.import_source else "imported weights, not trained here"
         return
     took = f" in {duration(run.seconds)}" if run.seconds else ""
     state = "" if run.state == "finished" else f", {run.state}"
@@ -125,7 +125,7 @@ def facts(run: RunSummary, flops: float | None) -> list[tuple[str, str]]:
         "State": run.state,
         "Model": _model(run),
         "Data": start.get("data", recipe.data.name),
-        "Training": _amount(run) if run.trained else "",
+        "Training": _amount(run) if run.was_trained else "",
         "Time": _time(run),
         "Cost": _cost(run, flops),
         "Machine": _machine(start),

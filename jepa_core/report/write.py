@@ -161,7 +161,7 @@ def check_writable(page: Path) -> None:
 
 
 def _parts(runs: Sequence[RunSummary], options: Options, progress: Progress) -> list[Part]:
-    evaluated = [_evaluated(run, options, progress) for run in runs]
+    evaluated = [_evaluate(run, options, progress) for run in runs]
     if options.is_comparison_only(len(evaluated)):
         return _without_pictures(evaluated)
     parts = []
@@ -187,11 +187,11 @@ def _without_pictures(runs: Sequence[RunSummary]) -> list[Part]:
 def _model_key(recipe: Recipe) -> str:
     """The settings that the FLOPs of a step depend on, and some more: all but those of training and data."""
     table = recipe.to_table()
-    other = ("name", "seed", "data", "optimizer", "train", "probes", "kernels")
-    return json.dumps({key: value for key, value in table.items() if key not in other}, default=str)
+    unused = ("name", "seed", "data", "optimizer", "train", "probes", "kernels")
+    return json.dumps({key: value for key, value in table.items() if key not in unused}, default=str)
 
 
-def _evaluated(run: RunSummary, options: Options, progress: Progress) -> RunSummary:
+def _evaluate(run: RunSummary, options: Options, progress: Progress) -> RunSummary:
     """The run with a probe table, or with a note that says why it has none."""
     if run.evaluation is not None or run.has_damaged_table or not options.probes:
         return run.with_role(options.role)

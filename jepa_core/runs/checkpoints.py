@@ -220,7 +220,7 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
     return None, []
 
 
-def latest(folder: Path) -> tuple[Path, list[str]]:
+def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
     """`newest_good`, where there must be one: raises UserError where there is none."""
     checkpoint, damages = newest_good(folder)
     if checkpoint is None:
@@ -265,9 +265,9 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
     model.load_state_dict(tensors)
 
 
-def _form(tensor: Tensor, other: Tensor) -> str:
+def _form(tensor: Tensor, like: Tensor) -> str:
     """A tensor's shape, or its type where the other one has the same shape."""
-    return str(tensor.dtype if tensor.shape == other.shape else list(tensor.shape))
+    return str(tensor.dtype if tensor.shape == like.shape else list(tensor.shape))
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

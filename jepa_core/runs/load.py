@@ -28,7 +28,7 @@ def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
     recipe = read_run_recipe(folder)
     model = build_model(recipe)
     for attempt in range(ATTEMPTS):
-        checkpoint, damages = checkpoints.latest(folder)
+        checkpoint, damages = checkpoints.latest_checkpoint(folder)
         try:
             checkpoints.load_weights(checkpoint, model)
         except checkpoints.DamagedCheckpoint:

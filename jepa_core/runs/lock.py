@@ -129,7 +129,7 @@ class RunLock:
             self._wait_to_be_alone()
         except OSError as error:
             self._release()
-            raise _unwritable(self.folder, error) from None
+            raise _write_error(self.folder, error) from None
         except BaseException:
             self._release()
             raise
@@ -155,7 +155,7 @@ class RunLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise _write_error(self.folder, error) from None
         self._made = missing
 
     def _write_claim(self) -> Path:
@@ -222,5 +222,5 @@ class RunLock:
                 folder.rmdir()
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
+def _write_error(folder: Path, error: OSError) -> UserError:
     return UserError(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}")

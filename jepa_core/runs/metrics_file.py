@@ -24,7 +24,7 @@ def to_line(step: int, metrics: Mapping[str, Any]) -> str:
     for name, value in metrics.items():
         if not _is_number(value):
             raise UserError(f"metric {name!r} is {value!r:.60}; expected a number")
-    return json.dumps({"step": step, **_finite(metrics)}, allow_nan=False) + "\n"
+    return json.dumps({"step": step, **_replace_nonfinite(metrics)}, allow_nan=False) + "\n"
 
 
 def read_metrics(file: Path | str) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def read_metrics(file: Path | str) -> list[dict[str, Any]]:
         values = _values_of(line, Path(file))
         if "step" in values:
             step = values["step"]
-            merged[step] = {**merged.get(step, {}), **_finite(values)}
+            merged[step] = {**merged.get(step, {}), **_replace_nonfinite(values)}
     return [merged[step] for step in sorted(merged)]
 
 
@@ -79,7 +79,7 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _replace_nonfinite(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics with None for every number that is not finite."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,7 +20,7 @@ from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.devices import pick_device
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.runtime.json_lines import is_count
-from jepa_core.settings.recipe import Recipe, flat
+from jepa_core.settings.recipe import Recipe, flatten_table
 from jepa_core.training.build import make_step
 
 log = logging.getLogger("jepa.run")
@@ -200,7 +200,7 @@ def make_folder(run: Run) -> None:
 
 def _check_unchanged(asked: Recipe, written: Recipe, allow: Sequence[str]) -> list[str]:
     """The settings that differ, as text. Raises UserError for one that is neither free nor allowed."""
-    new, old = flat(asked.to_table()), flat(written.to_table())
+    new, old = flatten_table(asked.to_table()), flatten_table(written.to_table())
     changed = {
         key: f"{key} ({_format(old.get(key))} → {_format(new.get(key))})"
         for key in sorted(new.keys() | old.keys())

@@ -127,7 +127,7 @@ def read_status(folder: Path) -> RunStatus:
         total_steps=total,
         checkpoint=checkpoint,
         started=str(starts[0].get("time", "")) if starts else "",
-        changed=_changed(folder),
+        changed=_last_change(folder),
         scores=_scores(folder, metrics),
     )
 
@@ -225,7 +225,7 @@ def _scores(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str, flo
     return scores | ({"val_knn": float(max(in_training))} if in_training else {})
 
 
-def _changed(folder: Path) -> float:
+def _last_change(folder: Path) -> float:
     times = []
     for path in (folder, folder / METRICS, folder / EVENTS, folder / RECIPE):
         try:

@@ -69,7 +69,7 @@ def refuse_exit(program: Callable[P, T], *arguments: P.args, **named: P.kwargs) 
     except (Exception, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit, GeneratorExit, CancelledError, and what a plugin derives
-        frame = _innermost(error)
+        frame = _innermost_frame(error)
         module = str(frame.f_globals.get("__name__"))
         if isinstance(error, SystemExit) and module.partition(".")[0] in PARSERS:
             raise
@@ -80,7 +80,7 @@ def refuse_exit(program: Callable[P, T], *arguments: P.args, **named: P.kwargs) 
         raise UserError(printable(text)) from error
 
 
-def _innermost(error: BaseException) -> FrameType:
+def _innermost_frame(error: BaseException) -> FrameType:
     trace = error.__traceback__
     assert trace is not None, "it was raised and caught"
     while trace.tb_next is not None:

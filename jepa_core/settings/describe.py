@@ -114,7 +114,7 @@ def _describe(
             f"{prefix}{name}",
             to_jsonable_python(default, fallback=str),
             field.is_required(),
-            allowed(shape, schema.get("$defs", {})),
+            describe_schema(shape, schema.get("$defs", {})),
             tuple(dict.fromkeys(_choices(shape))),
             " ".join((field.description or "").split()),
             section,
@@ -162,14 +162,16 @@ def _schema(config: type[BaseModel]) -> Schema:
         return {}
 
 
-def allowed(schema: Schema, defs: Schema) -> str:
+def describe_schema(schema: Schema, defs: Schema) -> str:
     """A JSON schema in words: `a number above 0`, `auto, fp32 or bf16`, `a list of 2 numbers`."""
     if "$ref" in schema:
-        return allowed(defs.get(schema["$ref"].rpartition("/")[2], {}), defs)
+        return describe_schema(defs.get(schema["$ref"].rpartition("/")[2], {}), defs)
     if "anyOf" in schema:
-        return _either([allowed(part, defs) for part in schema["anyOf"] if part.get("type") != "null"])
+        return _join_alternatives(
+            [describe_schema(part, defs) for part in schema["anyOf"] if part.get("type") != "null"]
+        )
     if choices := _choices(schema):
-        return _either(choices)
+        return _join_alternatives(choices)
     kind = {"integer": "a whole number", "number": "a number", "string": "text"} | {
         "array": "a list",
         "object": "a table",
@@ -190,7 +192,7 @@ def _choices(schema: Schema) -> list[str]:
     return [value if isinstance(value, str) else toml(value) for value in values]
 
 
-def _either(parts: list[str]) -> str:
+def _join_alternatives(parts: list[str]) -> str:
     parts = list(dict.fromkeys(part for part in parts if part))
     return " or ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
@@ -199,7 +201,7 @@ def _items(schema: Schema, defs: Schema) -> str:
     """` of 2 numbers`, ` of whole numbers from 1`; the items of a tuple as many as they are."""
     fixed = schema.get("prefixItems")
     items = fixed or ([schema["items"]] if isinstance(schema.get("items"), dict) else [])
-    kinds = list(dict.fromkeys(allowed(item, defs) for item in items))
+    kinds = list(dict.fromkeys(describe_schema(item, defs) for item in items))
     if len(kinds) != 1 or not kinds[0]:
         return f" of {len(fixed)} values" if fixed else ""
     plural = kinds[0].removeprefix("a ").replace("number", "numbers", 1)

@@ -64,13 +64,13 @@ class Recipe:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
         table: Table = {"name": self.name, "seed": self.seed}
         for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
-            table[section] = _plain(getattr(self, section))
+            table[section] = _to_table(getattr(self, section))
         for section in COMPONENT_TABLES:
-            entries = {key: _plain(entry) for key, entry in getattr(self, section).items()}
-            table[section] = {**dict.fromkeys(self.removed(section), REMOVED), **entries}
+            entries = {key: _to_table(entry) for key, entry in getattr(self, section).items()}
+            table[section] = {**dict.fromkeys(self.removed_entries(section), REMOVED), **entries}
         return table
 
-    def removed(self, section: str) -> list[str]:
+    def removed_entries(self, section: str) -> list[str]:
         """The entries of a section that are there by default and that this recipe takes out."""
         return [name for name in DEFAULTS.get(section, {}) if name not in getattr(self, section)]
 
@@ -79,15 +79,15 @@ class Recipe:
         return tomlkit.dumps(self.to_table())
 
 
-def _plain(settings: Settings) -> Table:
+def _to_table(settings: Settings) -> Table:
     """TOML has no null: what is None is left out, and its default is None."""
     return settings.model_dump(mode="json", exclude_none=True)
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_table(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
     result: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{prefix}{key}"
-        result.update(flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+        result.update(flatten_table(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
     return result

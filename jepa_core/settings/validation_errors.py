@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from jepa_core.errors import UserError, nearest
+from jepa_core.errors import UserError, suggest_name
 from jepa_core.settings.describe import describe
 
 LONGEST_VALUE = 80
@@ -32,7 +32,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     if first["type"] == "extra_forbidden":
         key, known = str(first["loc"][-1]), owner.model_fields
         full = f"{path}.{key}"
-        return f"unknown setting {full!r}; known: {', '.join(sorted(known))}.{nearest(key, known)}"
+        return f"unknown setting {full!r}; known: {', '.join(sorted(known))}.{suggest_name(key, known)}"
     if not names:
         return f"section [{section}]: expected {_own_words(first)}"
     if first["type"] == "missing" and first["loc"][-1] == names[-1]:
@@ -40,7 +40,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     value: Any = values
     for name in names:
         value = value[name]
-    return f"setting {path!r} is {show(value)}; expected {_expected(first, owner, names[-1])}"
+    return f"setting {path!r} is {show(value)}; expected {_describe_expected(first, owner, names[-1])}"
 
 
 def show(value: Any) -> str:
@@ -71,7 +71,7 @@ def _holder(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[Ba
     return model, names
 
 
-def _expected(error: ErrorDetails, owner: type[BaseModel], name: str) -> str:
+def _describe_expected(error: ErrorDetails, owner: type[BaseModel], name: str) -> str:
     if error["type"] == "value_error":
         return _own_words(error)
     known = {setting.name: setting.allowed for setting in describe(owner)}

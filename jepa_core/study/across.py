@@ -55,11 +55,11 @@ def across(arm: Scores, baseline: Scores | None) -> Across:
     """
     if baseline is not None and set(arm) != set(baseline):
         raise ValueError(f"data sets differ: {sorted(arm)} and {sorted(baseline)}")
-    iqm = _interval(lambda random: interquartile_mean(_resampled(arm, random)))
+    iqm = _interval(lambda random: interquartile_mean(_resample(arm, random)))
     if baseline is None:
         return Across(interquartile_mean(arm), iqm, None, None)
     improvement = _interval(
-        lambda random: probability_of_improvement(_resampled(arm, random), _resampled(baseline, random))
+        lambda random: probability_of_improvement(_resample(arm, random), _resample(baseline, random))
     )
     return Across(interquartile_mean(arm), iqm, probability_of_improvement(arm, baseline), improvement)
 
@@ -70,7 +70,7 @@ def _wins(arm: np.ndarray, baseline: np.ndarray) -> float:
     return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
 
 
-def _resampled(scores: Scores, random: np.random.Generator) -> dict[str, np.ndarray]:
+def _resample(scores: Scores, random: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: random.choice(np.asarray(runs, dtype=float), len(runs)) for name, runs in scores.items()}
 
 

@@ -72,7 +72,7 @@ def _steps(
     elif budget.equal in ("time", "flops"):
         total = budget.per_cell / seconds(reference) * unit(reference)
     else:  # what the slowest arm can do
-        total = min(budget.per_cell / seconds(other) * unit(other) for other in study.arms)
+        total = min(budget.per_cell / seconds(member) * unit(member) for member in study.arms)
     return int(total / unit(arm) + 1e-6)
 
 

@@ -69,7 +69,7 @@ def interval_chart(result: StudyResult) -> Chart | None:
     arms = arms[:MOST_ARMS]
     if not arms:
         return None
-    figure, axis = _canvas(5.4, 0.55 + 0.32 * len(arms), left=0.06 + 0.0135 * _longest(arms))
+    figure, axis = _canvas(5.4, 0.55 + 0.32 * len(arms), left=0.06 + 0.0135 * _longest_name(arms))
     axis.axvline(0, color=FAINT, linewidth=1)
     for row, arm in enumerate(arms):
         comparison, colour = arm.comparison, SERIES[0] if arm.verdict != "cannot tell" else FAINT
@@ -89,7 +89,7 @@ def seed_chart(result: StudyResult) -> Chart | None:
     arms = [arm for arm in result.arms if arm.by_seed][:MOST_ARMS]
     if not arms:
         return None
-    room = 0.45 if len(arms) < 7 else 0.2 + 0.075 * _longest(arms)
+    room = 0.45 if len(arms) < 7 else 0.2 + 0.075 * _longest_name(arms)
     figure, axis = _canvas(5.4, 2.5 + room, bottom=room / (2.5 + room))
     for seed in dict.fromkeys(seed for arm in arms for seed in arm.by_seed):
         points = [(place, arm.by_seed[seed]) for place, arm in enumerate(arms) if seed in arm.by_seed]
@@ -137,7 +137,7 @@ def curve_chart(key: str, logs: Logs) -> Chart | None:
     """A metric of the training log over steps: the mean over seeds, and a band from least to greatest."""
     from jepa_core.plots.curves import title
 
-    series = {arm: found for arm, cells in list(logs.items())[:8] if (found := _series(cells, key))}
+    series = {arm: curves for arm, cells in list(logs.items())[:8] if (curves := _series(cells, key))}
     if not series:
         return None
     figure, axis = _canvas(5.4, 2.8, right=0.66)
@@ -189,13 +189,13 @@ def _heat_map(result: StudyResult, base: str, across: str, down: str) -> Chart |
 
 def _series(cells: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """(steps, values) of a metric in each log that has it twice or more."""
-    found = []
+    curves = []
     for log in cells:
         points = [(line["step"], line[key]) for line in log if isinstance(line.get(key), int | float)]
         if len(points) > 1:
             steps, values = np.array(points, dtype=float).T
-            found.append((steps, values))
-    return found
+            curves.append((steps, values))
+    return curves
 
 
 def _canvas(
@@ -223,7 +223,7 @@ def _short(name: str, most: int = 26) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _longest(arms: Sequence[ArmResult]) -> int:
+def _longest_name(arms: Sequence[ArmResult]) -> int:
     return max(len(_short(arm.arm.name)) for arm in arms)
 
 

@@ -40,13 +40,13 @@ class DatabaseLedger:
         """What is known of cells, given as (id, identity)."""
         from sqlalchemy import select
 
-        wanted = list(cells)
+        keys = list(cells)
         rows = self._do(
             lambda c: c.execute(select(self._cells).where(self._cells.c.study == self.study)).all()
         )
         now = self._do(self._now)
         by_key = {(row.cell, row.identity): row for row in rows}
-        return {cell: self._record(by_key.get((cell, identity)), identity, now) for cell, identity in wanted}
+        return {cell: self._record(by_key.get((cell, identity)), identity, now) for cell, identity in keys}
 
     def claim(self, cell: str, identity: str) -> Claim | None:
         """A claim on a cell, or None where another worker has it, or is just claiming it."""
@@ -70,7 +70,7 @@ class DatabaseLedger:
         """Lets a failed cell be tried again; leaves one alone that a worker has."""
 
         def change(connection: Connection) -> None:
-            row = self._locked(connection, cell, identity)
+            row = self._lock_row(connection, cell, identity)
             if row is not None and not self._is_held(row, self._now(connection)):
                 attempts = [*_attempts(row), replace(new_attempt(identity, self.lease), ended="retry")]
                 self._write(connection, cell, identity, row.generation + 1, attempts)
@@ -81,9 +81,9 @@ class DatabaseLedger:
         """Publishes a value; the first one stays, and is returned."""
         values = {"study": self.study, "key": key, "value": json.dumps(value)}
         self._do(lambda connection: connection.execute(self._insert(self._shared, values)))
-        return self.shared(key)
+        return self.shared_value(key)
 
-    def shared(self, key: str) -> Any:
+    def shared_value(self, key: str) -> Any:
         """A value that was published, or None."""
         from sqlalchemy import select
 
@@ -119,7 +119,7 @@ class DatabaseLedger:
         key = {"study": self.study, "cell": cell, "identity": identity}
         empty = {"generation": 0, "attempts": "[]", "beat": 0.0}
         connection.execute(self._insert(self._cells, key | empty))
-        row = self._locked(connection, cell, identity)
+        row = self._lock_row(connection, cell, identity)
         if row is None or self._is_held(row, self._now(connection)):
             return None
         before, attempt = _attempts(row), new_attempt(identity, self.lease)
@@ -130,14 +130,16 @@ class DatabaseLedger:
 
     def _update(self, connection: Connection, claim: Claim, attempt: Attempt, **values: Any) -> bool:
         """Rewrites a claim that is still the newest; waits for the row, unlike who wants a new claim."""
-        row = self._locked(connection, claim.cell, attempt.identity, skip=False)
+        row = self._lock_row(connection, claim.cell, attempt.identity, skip=False)
         if row is None or row.generation != claim.generation:
             return False
         attempts = [*_attempts(row)[:-1], attempt]
         self._write(connection, claim.cell, attempt.identity, claim.generation, attempts, **values)
         return True
 
-    def _locked(self, connection: Connection, cell: str, identity: str, skip: bool = True) -> Row[Any] | None:
+    def _lock_row(
+        self, connection: Connection, cell: str, identity: str, skip: bool = True
+    ) -> Row[Any] | None:
         """A cell's row, locked until the transaction ends; None where it is missing, or locked by another."""
         from sqlalchemy import select
 
@@ -202,13 +204,13 @@ class DatabaseLedger:
                     return work(connection)
             except DBAPIError as error:
                 if number + 1 == tries:
-                    raise self._unreachable(error) from None
+                    raise self._connection_error(error) from None
                 time.sleep(2.0**number)
             except SQLAlchemyError as error:
-                raise self._unreachable(error) from None
+                raise self._connection_error(error) from None
         raise AssertionError("the last try returns or raises")
 
-    def _unreachable(self, error: Exception) -> UserError:
+    def _connection_error(self, error: Exception) -> UserError:
         reason = printable(" ".join(str(getattr(error, "orig", None) or error).split())[:200])
         return UserError(f"the database {self.shown} cannot be used: {reason}")
 
@@ -253,9 +255,9 @@ def _lock_when_begun(engine: Engine) -> None:
     from sqlalchemy import event
 
     @event.listens_for(engine, "connect")
-    def connected(connection: Any, _: Any) -> None:
+    def disable_autobegin(connection: Any, _: Any) -> None:
         connection.isolation_level = None
 
     @event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
+    def lock_database(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")

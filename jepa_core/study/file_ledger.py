@@ -56,7 +56,7 @@ class FileLedger:
 
     def claim(self, cell: str, identity: str) -> Claim | None:
         """A claim on a cell, or None where another worker has it."""
-        newest = self._newest(cell)
+        newest = self._newest_claim(cell)
         if newest is not None and self._is_held(newest):
             return None
         generation = newest.generation + 1 if newest else 1
@@ -86,7 +86,7 @@ class FileLedger:
 
     def forget(self, cell: str, identity: str) -> None:
         """Lets a failed cell be tried again; leaves one alone that a worker has."""
-        newest = self._newest(cell)
+        newest = self._newest_claim(cell)
         if newest is not None and not self._is_held(newest):
             attempt = replace(new_attempt(identity, self.lease), ended="retry")
             _create(self._file(cell, newest.generation + 1), attempt.to_json())
@@ -94,9 +94,9 @@ class FileLedger:
     def share(self, key: str, value: Any) -> Any:
         """Publishes a value; the first one stays, and is returned."""
         _create(self.folder / "shared" / f"{key}.json", value)
-        return self.shared(key)
+        return self.shared_value(key)
 
-    def shared(self, key: str) -> Any:
+    def shared_value(self, key: str) -> Any:
         """A value that was published, or None. Raises UserError for a file that cannot be read."""
         file = self.folder / "shared" / f"{key}.json"
         try:
@@ -128,11 +128,11 @@ class FileLedger:
         folder = self.folder / "claims" / cell
         with suppress(FileNotFoundError, NotADirectoryError):
             numbers = sorted(int(name[:-5]) for name in os.listdir(folder) if name[:-5].isdigit())
-            found = [_read(self._file(cell, number), number) for number in numbers]
-            return [claim for claim in found if claim is not None]
+            claims = [_read(self._file(cell, number), number) for number in numbers]
+            return [claim for claim in claims if claim is not None]
         return []
 
-    def _newest(self, cell: str) -> ClaimFile | None:
+    def _newest_claim(self, cell: str) -> ClaimFile | None:
         claims = self._claims(cell)
         return claims[-1] if claims else None
 

@@ -63,8 +63,8 @@ def _wait(study: Study, workers: Sequence[subprocess.Popen[bytes]], say: Say) ->
         for status in statuses:
             if _has_ended(status) and status.cell.id not in known:
                 known.add(status.cell.id)
-                said = describe_outcome(study, status.outcome) if status.outcome else status.error
-                say(f"{status.cell.id}: {said}  ({len(known)} of {len(statuses)})")
+                text = describe_outcome(study, status.outcome) if status.outcome else status.error
+                say(f"{status.cell.id}: {text}  ({len(known)} of {len(statuses)})")
         if over:
             return
         time.sleep(LOOK_EVERY)

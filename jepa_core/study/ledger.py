@@ -95,7 +95,7 @@ class Record:
         return next((a.error for a in self.attempts if a.ended == "user_error"), "")
 
     @property
-    def vanished(self) -> int:
+    def workers_lost(self) -> int:
         """Workers that vanished in a row without coming further than the one before."""
         lost = [a.step for a in self.attempts if not a.ended]
         lost = lost[:-1] if self.running else lost
@@ -131,7 +131,7 @@ class Ledger(Protocol):
         """Publishes a plain value that all workers use; the first one stays, and is returned."""
         ...
 
-    def shared(self, key: str) -> Any:
+    def shared_value(self, key: str) -> Any:
         """A value that was published, or None."""
         ...
 

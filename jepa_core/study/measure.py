@@ -70,7 +70,7 @@ def flops_per_image(recipe: Recipe, ledger: Ledger | None = None) -> float | Non
     """Operations of a training step for each image, the mean over masks; None for a giant model."""
     recipe = replace(recipe, seed=0)
     key = f"flops-{identity_of(recipe)}"
-    known = ledger.shared(key) if ledger else None
+    known = ledger.shared_value(key) if ledger else None
     if known is None:
         from jepa_core.assembly import build_model
         from jepa_core.evaluate.flops import expected_cost
@@ -93,7 +93,7 @@ def measured_seconds(
     recipe = replace(replace(study, steps={}).recipe_of(arm, dataset), seed=0)
     table = {"identity": identity_of(replace(recipe, train=recipe.train.model_copy(update={"steps": 1})))}
     key = f"step-{digest(table)}"
-    known = ledger.shared(key)
+    known = ledger.shared_value(key)
     if known is None and not measure:
         raise UserError("the steps of the budget are not measured yet; `jepa study run` or `plan` does that")
     if known is None:

@@ -51,8 +51,10 @@ def compare_folders(first: Path, second: Path, metric: str) -> PairedArms:
         raise unknown("metric", metric, known)
     percent = all(metric in shares_of(table) for table in every)
     scale = 100.0 if percent else 1.0
-    arm, other = ({key: scale * scores_of(table)[metric] for key, table in part.items()} for part in tables)
-    return PairedArms(metric, percent, compare(arm, other))
+    arm_scores, peer_scores = (
+        {key: scale * scores_of(table)[metric] for key, table in part.items()} for part in tables
+    )
+    return PairedArms(metric, percent, compare(arm_scores, peer_scores))
 
 
 def _evaluations(arm: Path) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from jepa_core.recipes.load import load_recipe
 from jepa_core.runs.start import FREE_TO_CHANGE
 from jepa_core.settings.describe import toml
 from jepa_core.settings.parse import parse
-from jepa_core.settings.recipe import Recipe, flat
+from jepa_core.settings.recipe import Recipe, flatten_table
 from jepa_core.study.settings import ArmSettings, SearchSettings, StudySettings, check_baseline
 
 MANY = 10_000
@@ -93,10 +93,10 @@ class Study:
 
         None for a baseline itself.
         """
-        for other in self.arms:
-            same = other.base == self.baseline and other.factors == arm.factors
-            if (other.name == self.baseline or same) and other.seeds == arm.seeds:
-                return None if other.name == arm.name else other
+        for candidate in self.arms:
+            same = candidate.base == self.baseline and candidate.factors == arm.factors
+            if (candidate.name == self.baseline or same) and candidate.seeds == arm.seeds:
+                return None if candidate.name == arm.name else candidate
         return None
 
     def folder_of(self, cell: Cell) -> Path:
@@ -175,7 +175,7 @@ def study_of(table: Mapping[str, Any], folder: Path, *, file: Path | None = None
 
 def identity_of(recipe: Recipe) -> str:
     """Hash of a recipe without the settings that change nothing that is learned."""
-    table = flat(recipe.to_table())
+    table = flatten_table(recipe.to_table())
     fixed = {key: value for key, value in table.items() if not _is_free(key)}
     return digest(fixed)
 
@@ -247,10 +247,10 @@ def _short(name: str, most: int = 120) -> str:
 def _check_names_are_distinct(arms: Sequence[Arm]) -> None:
     names: dict[str, Arm] = {}
     for arm in arms:
-        other = names.setdefault(arm.name.lower(), arm)
-        if other is not arm:
+        earlier = names.setdefault(arm.name.lower(), arm)
+        if earlier is not arm:
             raise UserError(
-                f"two arms would be called {arm.name!r}: {', '.join(other.overrides)} and "
+                f"two arms would be called {arm.name!r}: {', '.join(earlier.overrides)} and "
                 f"{', '.join(arm.overrides)}; make them [arms.NAME] tables"
             )
 
@@ -262,9 +262,9 @@ def _check_distinct(resolved: Sequence[tuple[Arm, str | None, Recipe]]) -> None:
         if arm.origin != "file":  # a search may draw values that it had before, or the baseline's
             continue
         table = recipe.to_table() | {"name": ""}
-        other = first.setdefault((dataset, digest(table)), arm)
-        if other.name != arm.name:
+        earlier = first.setdefault((dataset, digest(table)), arm)
+        if earlier.name != arm.name:
             raise UserError(
-                f"arms {other.name!r} and {arm.name!r} resolve to the same recipe; "
+                f"arms {earlier.name!r} and {arm.name!r} resolve to the same recipe; "
                 f"what differs ({', '.join(arm.overrides) or 'nothing'}) is the recipe's own value"
             )

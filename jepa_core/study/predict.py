@@ -9,7 +9,7 @@ from typing import Any
 from jepa_core.study.ledger import Ledger
 from jepa_core.study.measure import measured_seconds, steps_of_recipe
 from jepa_core.study.plan import Arm, Cell, Study
-from jepa_core.study.statistics import detectable, smallest_p
+from jepa_core.study.statistics import detectable_effect, smallest_p
 from jepa_core.study.worker_states import FINISHED, CellStatus
 
 
@@ -52,7 +52,7 @@ class StudyPlan:
             "hours": self.hours,
             "seeds": seeds,
             "smallest_p": smallest_p(seeds),
-            "detectable_sd": detectable(seeds),
+            "detectable_sd": detectable_effect(seeds),
             "arms": [
                 {
                     "arm": arm.arm.name,

@@ -19,7 +19,7 @@ from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.study.across import FEWEST, Across, across
 from jepa_core.study.plan import Arm, Study
-from jepa_core.study.statistics import Comparison, compare, detectable, holm, smallest_p
+from jepa_core.study.statistics import Comparison, compare, detectable_effect, holm, smallest_p
 from jepa_core.study.worker_states import CellStatus
 
 COLUMNS = ("arm", "seed", "state", "metric", "train_seconds", "cpu_seconds", "flops", "images", "folder")
@@ -126,7 +126,7 @@ class StudyResult:
             "complete": set(counts) <= {"done", "collapsed", "diverged"},
             "states": dict(counts),
             "smallest_p": smallest_p(self.pairs),
-            "detectable_sd": detectable(self.pairs),
+            "detectable_sd": detectable_effect(self.pairs),
             "arms": {arm.arm.name: arm.facts() for arm in self.arms},
         }
 

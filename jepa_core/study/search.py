@@ -32,7 +32,7 @@ def with_trials(study: Study, ledger: Ledger) -> Study:
         return study
     arms = [arm for arm in study.arms if arm.origin == "file"]
     trials = [Arm(name, "", {}, overrides_of(params), None, "trial") for name, params in read_trials(ledger)]
-    winner = ledger.shared(WINNER)
+    winner = ledger.shared_value(WINNER)
     if winner is not None:
         chosen = next(trial for trial in trials if trial.name == winner["trial"])
         base = next(arm for arm in arms if study.baseline in (arm.base, arm.name))
@@ -45,7 +45,7 @@ def with_trials(study: Study, ledger: Ledger) -> Study:
 def read_trials(ledger: Ledger) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(name, settings by key) of every trial so far, in order."""
     number = 0
-    while (trial := ledger.shared(f"trial-{number:04d}")) is not None:
+    while (trial := ledger.shared_value(f"trial-{number:04d}")) is not None:
         yield f"trial-{number:04d}", trial["params"]
         number += 1
 
@@ -61,7 +61,7 @@ def advance(study: Study, ledger: Ledger, cells: Sequence[CellStatus]) -> bool:
     Called where no cell waits. Raises UserError where Optuna is missing, or takes the space for none.
     """
     search = study.settings.search
-    if search is None or ledger.shared(WINNER) is not None:
+    if search is None or ledger.shared_value(WINNER) is not None:
         return False
     trials = list(read_trials(ledger))
     if len(trials) < search.trials:

@@ -186,7 +186,7 @@ def _check_values(key: str, values: tuple[Any, ...]) -> None:
 
 def _is_in(value: Any, others: tuple[Any, ...]) -> bool:
     """Whether a value is among others; 1, 1.0 and true are three values."""
-    return any(value == other and type(value) is type(other) for other in others)
+    return any(value == choice and type(value) is type(choice) for choice in others)
 
 
 def check_baseline(baseline: str, known: list[str]) -> None:

@@ -36,7 +36,7 @@ class SlurmOptions:
 def script(study: Study, options: SlurmOptions) -> str:
     """An array job whose tasks are workers; one that was asked to stop (exit code 75) is queued again."""
     assert study.file is not None
-    given = {
+    flags = {
         "--job-name": f"jepa-{study.name}",
         "--array": f"0-{options.tasks - 1}",
         "--output": f"{study.folder.resolve()}/logs/slurm-%A-%a.log",
@@ -46,7 +46,7 @@ def script(study: Study, options: SlurmOptions) -> str:
         "--cpus-per-task": str(options.cpus or ""),
         "--mem": options.memory,
     }
-    lines = [f"{name}={value}" for name, value in given.items() if value]
+    lines = [f"{name}={value}" for name, value in flags.items() if value]
     words = [str(study.file.resolve()), "--folder", str(study.folder.resolve())]
     return "\n".join(
         (
@@ -123,14 +123,14 @@ def submit(study: Study, options: SlurmOptions, cluster: str = "slurm") -> list[
 
 def _parameters(study: Study, options: SlurmOptions, cluster: str) -> dict[str, object]:
     """The options in submitit's names."""
-    given: dict[str, object] = {"name": f"jepa-{study.name}"}
+    parameters: dict[str, object] = {"name": f"jepa-{study.name}"}
     if options.cpus:
-        given["cpus_per_task"] = options.cpus
+        parameters["cpus_per_task"] = options.cpus
     if options.gpus:
-        given["gpus_per_node"] = options.gpus
+        parameters["gpus_per_node"] = options.gpus
     if cluster == "slurm":
         slurm = {"time": options.time, "partition": options.partition, "mem": options.memory}
-        given |= {f"slurm_{name}": value for name, value in slurm.items() if value}
+        parameters |= {f"slurm_{name}": value for name, value in slurm.items() if value}
         extra = dict(option.lstrip("-").partition("=")[::2] for option in options.more)
-        given |= {"slurm_additional_parameters": extra} if extra else {}
-    return given
+        parameters |= {"slurm_additional_parameters": extra} if extra else {}
+    return parameters

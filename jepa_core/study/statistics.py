@@ -94,7 +94,7 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float | None:
     if total <= 0:
         return 1.0
     if len(values) > MOST_EXACT:
-        return _drawn_p(values, total)
+        return _sample_p(values, total)
     sums = np.sort(_signed_sums(values[: len(values) // 2]))
     others = _signed_sums(values[len(values) // 2 :])
     above = len(sums) - np.searchsorted(sums, total - others, side="left")
@@ -110,7 +110,7 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _drawn_p(values: np.ndarray, total: float) -> float:
+def _sample_p(values: np.ndarray, total: float) -> float:
     random, draws, count = np.random.default_rng(0), 1_000_000, 1
     for _ in range(draws // 10_000):
         signs = random.choice((-1.0, 1.0), size=(10_000, len(values)))
@@ -141,7 +141,7 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n))
 
 
-def detectable(n: int) -> float | None:
+def detectable_effect(n: int) -> float | None:
     """Half the t interval for n pairs, in standard deviations of the differences; None for n < 2.
 
     A mean difference below it is "cannot tell" at the standard deviation that was seen.

@@ -85,9 +85,9 @@ def check_folder(study: Study, cells: list[Cell]) -> None:
                 f"{str(folder)!r} is not a study's folder, but holds {foreign[0]}; name another with --folder"
             )
         return
-    ours, theirs = {(cell.id, cell.identity) for cell in cells}, {*map(tuple, plan["cells"].items())}
+    pairs, stored_pairs = {(cell.id, cell.identity) for cell in cells}, {*map(tuple, plan["cells"].items())}
     same_file = plan.get("file") == (str(study.file.resolve()) if study.file else None)
-    if not same_file and not (ours <= theirs or theirs <= ours):
+    if not same_file and not (pairs <= stored_pairs or stored_pairs <= pairs):
         raise UserError(
             f"{str(folder)!r} is the folder of another study, {plan.get('name')!r} ({plan.get('file')}); "
             "name another with --folder"

@@ -56,7 +56,7 @@ def to_markdown(result: StudyResult) -> str:
 
 def to_latex(result: StudyResult) -> str:
     """The table as a LaTeX `tabular` (package booktabs)."""
-    head, *lines = ([_escaped(cell) for cell in row] for row in rows(result))
+    head, *lines = ([_escape(cell) for cell in row] for row in rows(result))
     body = "\n".join("  " + " & ".join(row) + r" \\" for row in lines)
     columns = "l" + "r" * (len(head) - 1)
     return (
@@ -65,7 +65,7 @@ def to_latex(result: StudyResult) -> str:
     )
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "–": "--", "±": r"$\pm$", "~": r"\textasciitilde{}"}
     special |= {"^": r"\textasciicircum{}"} | {char: f"\\{char}" for char in "&%$#_{}"}
     return "".join(special.get(char, char) for char in text)

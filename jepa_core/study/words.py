@@ -96,10 +96,10 @@ def caveats(result: StudyResult) -> list[str]:
             "Trials are not tested: the best of many is partly luck. The winner ran again on fresh seeds, "
             "and only these runs are compared with the baseline."
         )
-    return texts + _unfinished(result) + _budget(result)
+    return texts + _missing_cells(result) + _budget(result)
 
 
-def _unfinished(result: StudyResult) -> list[str]:
+def _missing_cells(result: StudyResult) -> list[str]:
     left = [s for s in result.cells if s.state in ("waiting", "running")]
     failed = {s.cell.arm: s.error for s in result.cells if s.state in ("failed", "stopped")}
     texts = [f"{len(left)} of {len(result.cells)} cells are not done yet."] if left else []

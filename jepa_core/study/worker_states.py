@@ -34,12 +34,12 @@ class CellStatus:
 def read_status(study: Study, cells: Sequence[Cell], ledger: Ledger) -> list[CellStatus]:
     """The state of every cell; only reads."""
     records = ledger.records((cell.id, cell.identity) for cell in cells)
-    found = [_status(study, cell, records[cell.id]) for cell in cells]
-    stopped = _stopped_arms(found)
-    for status in found:
+    statuses = [_status(study, cell, records[cell.id]) for cell in cells]
+    stopped = _stopped_arms(statuses)
+    for status in statuses:
         if status.state == "waiting" and status.cell.arm in stopped:
             status.state, status.error = "stopped", stopped[status.cell.arm]
-    return found
+    return statuses
 
 
 def _status(study: Study, cell: Cell, record: Record) -> CellStatus:
@@ -52,8 +52,8 @@ def _status(study: Study, cell: Cell, record: Record) -> CellStatus:
         return CellStatus(cell, record, "failed", record.user_error)
     if len(record.errors) > study.settings.retries:
         return CellStatus(cell, record, "failed", record.errors[-1])
-    if record.vanished >= VANISHED:
-        error = f"its worker vanished {record.vanished} times at the same step"
+    if record.workers_lost >= VANISHED:
+        error = f"its worker vanished {record.workers_lost} times at the same step"
         return CellStatus(cell, record, "failed", error)
     return CellStatus(cell, record, "waiting")
 
@@ -67,7 +67,7 @@ def _stopped_arms(cells: Sequence[CellStatus]) -> dict[str, str]:
         if status.record.user_error and status.state == "failed":
             stopped.setdefault(arm, status.record.user_error)
         for error in status.record.errors if status.state not in FINISHED else ():
-            other = seen.setdefault((arm, error), status.cell.id)
-            if other != status.cell.id:
+            first_cell = seen.setdefault((arm, error), status.cell.id)
+            if first_cell != status.cell.id:
                 stopped.setdefault(arm, f"the same error in two cells: {error}")
     return stopped

@@ -94,15 +94,15 @@ def _facts(result: StudyResult) -> list[tuple[str, str]]:
         "Cells": ", ".join(f"{count} {state}" for state, count in counts.items()),
         "Training": f"{duration(training)} of workers, {duration(processor)} of CPU",
         "Evaluation": duration(scoring) if scoring else "",
-        "Machines": _listed(f"{o['host']} ({o['device']})" for o in ended),
-        "Commits": _listed(
+        "Machines": _list_counts(f"{o['host']} ({o['device']})" for o in ended),
+        "Commits": _list_counts(
             f"{o['commit'][:12]}{' with changes on top' if o['dirty'] else ''}" for o in ended if o["commit"]
         ),
     }
     return [(name, text) for name, text in facts.items() if text.strip()]
 
 
-def _listed(texts: Any) -> str:
+def _list_counts(texts: Any) -> str:
     counts = Counter(texts)
     return "; ".join(f"{text}: {count} cells" if len(counts) > 1 else text for text, count in counts.items())
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from jepa_core.errors import UserError
 from jepa_core.protocols import Encoder
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
-from jepa_core.testing.small_parts import pick, pick_tokens, ragged, with_padding
+from jepa_core.testing.small_parts import pick, pick_tokens, ragged_plan, with_padding
 from jepa_core.testing.subject import Subject
 from jepa_core.types.index_set import Grid, IndexSet, grid_size
 from jepa_core.types.tokens import Tokens
@@ -92,7 +92,7 @@ def whole_views(case: EncoderCase) -> None:
 def ragged_sets(case: EncoderCase) -> None:
     """Sets of other lengths give features [S, D], at those sets, in their order."""
     for shape, grid in case.shapes():
-        for context in ragged(grid, BATCH).contexts:
+        for context in ragged_plan(grid, BATCH).contexts:
             tokens = case.encoder(case.views(shape), context)
             _require_tokens(tokens, context, grid, case.encoder.width, f"of kept tokens of a view {shape}")
 
@@ -109,7 +109,7 @@ def all_kept(case: EncoderCase) -> None:
 def batch_mates(case: EncoderCase) -> None:
     """A sample's features do not depend on the others of its batch."""
     shape, grid = case.shapes()[0]
-    views, context = case.views(shape), ragged(grid, BATCH).contexts[0]
+    views, context = case.views(shape), ragged_plan(grid, BATCH).contexts[0]
     together = case.encoder(views, context)
     for order in ([1], [2, 0]):
         alone = case.encoder(views[order], pick(context, order))
@@ -121,7 +121,7 @@ def batch_mates(case: EncoderCase) -> None:
 def fillers(case: EncoderCase) -> None:
     """Sequences that pad a batch to a fixed size (`train.cuda_graph`) change no sample's features."""
     shape, grid = case.shapes()[0]
-    views, context = case.views(shape), ragged(grid, BATCH).contexts[0]
+    views, context = case.views(shape), ragged_plan(grid, BATCH).contexts[0]
     values = case.encoder(views, with_padding(context, grid_size(grid))).values
     require(
         len(values) == context.total + 3, f"{context.total + 3} rows with fillers expected, got {len(values)}"
@@ -137,7 +137,7 @@ def hidden_unseen(case: EncoderCase) -> None:
     sides = shape[-len(grid) :]
     if any(side % cells for side, cells in zip(sides, grid, strict=True)):
         raise NotAsked("the grid does not divide the view, so no pixel belongs to one token")
-    views, context = case.views(shape), ragged(grid, BATCH).contexts[0]
+    views, context = case.views(shape), ragged_plan(grid, BATCH).contexts[0]
     visible = context.mask(grid_size(grid)).view(BATCH, *grid)
     for axis, (side, cells) in enumerate(zip(sides, grid, strict=True), 1):
         visible = visible.repeat_interleave(side // cells, dim=axis)
@@ -151,7 +151,7 @@ def hidden_unseen(case: EncoderCase) -> None:
 def layers(case: EncoderCase) -> None:
     """`layers` gives those blocks' outputs [S, D] beside the features, which stay as they are."""
     shape, grid = case.shapes()[0]
-    views, context = case.views(shape), ragged(grid, BATCH).contexts[0]
+    views, context = case.views(shape), ragged_plan(grid, BATCH).contexts[0]
     numbers = tuple(dict.fromkeys((1, case.encoder.depth)))
     tokens = case.encoder(views, context, layers=numbers)
     require(len(tokens.layers) == len(numbers), f"asked for layers {numbers}, got {len(tokens.layers)}")

@@ -19,7 +19,7 @@ from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.base import ObjectiveSettings
 from jepa_core.testing.outcomes import NotAsked, require, require_equal
 from jepa_core.testing.process_pair import PROCESSES, on_both
-from jepa_core.testing.small_parts import pick, pick_tokens, ragged, with_padding
+from jepa_core.testing.small_parts import pick, pick_tokens, ragged_plan, with_padding
 from jepa_core.testing.subject import Subject
 from jepa_core.training.plan_buckets import sets_of
 from jepa_core.types.index_set import IndexSet
@@ -65,7 +65,7 @@ class ObjectiveCase:
 
 def masked_step(uniform: bool) -> Step:
     """Random features for the pairs of a ragged plan, or of one with sets of equal length."""
-    plan = ragged(GRID, BATCH)
+    plan = ragged_plan(GRID, BATCH)
     if uniform:
         halves = IndexSet.full(BATCH, 7), IndexSet.from_dense(torch.arange(7, 15).expand(BATCH, 8))
         plan = MaskPlan((halves[0],), (halves[1], halves[0]))

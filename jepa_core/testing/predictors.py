@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
-from jepa_core.testing.small_parts import SmallEncoder, pick, pick_tokens, ragged, with_padding
+from jepa_core.testing.small_parts import SmallEncoder, pick, pick_tokens, ragged_plan, with_padding
 from jepa_core.testing.subject import Subject
 from jepa_core.types.index_set import Grid, grid_size
 from jepa_core.types.mask_plan import MaskPlan
@@ -67,7 +67,7 @@ class PredictorCase:
             accepted += 1
             if not list(predictor.parameters()):
                 raise NotAsked("it has no parameters, and passes contexts on")
-            plan = ragged(grid, BATCH)
+            plan = ragged_plan(grid, BATCH)
             views = torch.randn(BATCH, *encoder.view_shape(), generator=torch.Generator().manual_seed(0))
             yield Setting(predictor, tuple(encoder(views, context) for context in plan.contexts), plan, grid)
         if refusal and not accepted:

@@ -115,7 +115,7 @@ class SmallMasker:
         return MaskPlan((IndexSet.from_mask(rank < sizes),), (IndexSet.from_mask(rank >= sizes),))
 
 
-def ragged(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
+def ragged_plan(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
     """Two contexts and two targets of every sample, of random lengths, with all four pairs."""
     masker = SmallMasker(SmallMasker.Config(name="small"))
     plans = [masker(grid, batch_size, torch.Generator().manual_seed(seed + n)) for n in range(2)]

@@ -67,14 +67,14 @@ def read_sample(samples: Samples, index: int) -> SampleReading:
     """Reads a sample into a form that can be compared."""
     try:
         value, label = samples[index]
-        value = _open(value)
+        value = _open_sample(value)
     except CorruptSample as corrupt:
         return f"{corrupt.record.kind}: {corrupt.record}"
     pixels = np.asarray(value) if isinstance(value, Image) else value.numpy()
     return pixels.tobytes(), tuple(pixels.shape), int(label)
 
 
-def _open(value: Image | Tensor | Recording) -> Image | Tensor:
+def _open_sample(value: Image | Tensor | Recording) -> Image | Tensor:
     """The image or tensor itself; of a recording its first window of `FRAMES` frames."""
     if isinstance(value, Image | Tensor):
         return value
@@ -108,7 +108,7 @@ def samples(case: SourceCase) -> None:
 
 def _require_sample(samples: Samples, index: int, place: str) -> None:
     try:
-        value = _open(samples[index][0])
+        value = _open_sample(samples[index][0])
     except CorruptSample:
         return
     if isinstance(value, Image):

@@ -104,8 +104,8 @@ def _check_entry(number: int, entry: Any, parameter: Tensor) -> None:
         if not isinstance(moment, Tensor) or moment.layout != torch.strided or moment.device.type != "cpu":
             raise UserError(f"{where}: {name} is no tensor")
         if moment.shape != parameter.shape or moment.dtype != parameter.dtype:
-            came, wanted = ((tuple(x.shape), str(x.dtype)) for x in (moment, parameter))
-            raise UserError(f"{where}: {name} is {came[1]} {list(came[0])}, the parameter {wanted[1]} "
-                            f"{list(wanted[0])}")  # fmt: skip
+            read, expected = ((tuple(x.shape), str(x.dtype)) for x in (moment, parameter))
+            raise UserError(f"{where}: {name} is {read[1]} {list(read[0])}, the parameter {expected[1]} "
+                            f"{list(expected[0])}")  # fmt: skip
         if not moment.is_contiguous() and moment.stride() != parameter.stride():
             raise UserError(f"{where}: {name} does not lie in one piece")

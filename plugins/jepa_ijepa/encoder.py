@@ -159,8 +159,8 @@ class VisionTransformer(nn.Module):
         grid = self.grid(view.shape[1:])
         check_layers(layers, self.depth)
         x, at = self._embed(view, keep, grid)
-        x, taken = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
-        return Tokens(self.norm(x), at, grid, taken)
+        x, outputs = run_blocks(self.blocks, x, at.layout, recompute=self.config.checkpoint, layers=layers)
+        return Tokens(self.norm(x), at, grid, outputs)
 
     def to_timm(self) -> TimmModel:
         """The timm model with the same features; its `pos_embed` is the table for `image_size`."""
@@ -242,5 +242,5 @@ def _not_plain(vit: Any) -> str:
 def _close(name: str, known: Sequence[str]) -> str:
     """The names nearest to `name` that can be used."""
     close = difflib.get_close_matches(name, [*OFFICIAL, *known], n=6)
-    usable = [other for other in close if other in OFFICIAL or not _not_plain(_outline(other))]
+    usable = [model for model in close if model in OFFICIAL or not _not_plain(_outline(model))]
     return f" Close: {', '.join(usable[:3])}." if usable else ""

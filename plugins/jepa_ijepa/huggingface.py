@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Preprocessing, Weights
-from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, check_depth, misfits, stored_as
+from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, check_depth, misfits, type_notes
 from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
@@ -57,13 +57,13 @@ class HuggingFace:
         """A folder, or a file in one, whose config.json is of the model type `ijepa`."""
         return source.config.get("model_type") == "ijepa"
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """The encoder alone: of this plugin, or `timm_vit` where its positions are trained ones."""
         if not self.recognises(source):
             raise UserError(f"{source.name} is no folder with a config.json of model_type 'ijepa'")
         config = _sizes(source)
         tensors, left = _own_tensors(source, config["num_hidden_layers"])
-        notes = [*stored_as(source.content)]
+        notes = [*type_notes(source.content)]
         if left:
             notes.append(f"left out, as no part of the encoder: {', '.join(left)}")
         if config["layer_norm_eps"] < EPS:
@@ -81,7 +81,7 @@ class HuggingFace:
         """A folder. Raises UserError for an encoder that IJepaModel cannot be."""
         vit: Any = export.timm(self.config.name).build()
         eps, hidden = _eps(vit), vit.blocks[0].mlp.fc1.out_features
-        tensors = _theirs(vit.state_dict())
+        tensors = _peer_tensors(vit.state_dict())
         path.mkdir(parents=True)
         save_file(tensors, path / "model.safetensors", {"format": "pt"})
         height, width = export.preprocessing.image_size
@@ -132,8 +132,8 @@ def _pairs(depth: int) -> Iterator[tuple[str, str]]:
     """(their name, ours) of every layer but query, key and value, which are one in ours."""
     yield from AROUND.items()
     for block in range(depth):
-        for theirs, ours in IN_BLOCK.items():
-            yield f"encoder.layer.{block}.{theirs}", f"blocks.{block}.{ours}"
+        for peer, own in IN_BLOCK.items():
+            yield f"encoder.layer.{block}.{peer}", f"blocks.{block}.{own}"
 
 
 def _own_tensors(source: Source, depth: int) -> tuple[dict[str, Tensor], list[str]]:
@@ -146,9 +146,7 @@ def _own_tensors(source: Source, depth: int) -> tuple[dict[str, Tensor], list[st
     stored = {name.removeprefix("ijepa."): value for name, value in source.content.items()}
     left = sorted(name for name in stored if name.startswith(LEFT_OUT))
     rest = {name: value for name, value in stored.items() if name not in left}
-    names = {
-        f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in _pairs(depth) for end in ("weight", "bias")
-    }
+    names = {f"{peer}.{end}": f"{own}.{end}" for peer, own in _pairs(depth) for end in ("weight", "bias")}
     names[TABLE] = "pos_embed"
     merged = {
         f"blocks.{block}.attn.qkv.{end}": [
@@ -157,12 +155,12 @@ def _own_tensors(source: Source, depth: int) -> tuple[dict[str, Tensor], list[st
         for block in range(depth)
         for end in ("weight", "bias")
     }
-    wanted = [*names, *(name for parts in merged.values() for name in parts)]
-    complaints = misfits(rest, {name: rest.get(name, torch.empty(0)) for name in wanted})
+    expected = [*names, *(name for parts in merged.values() for name in parts)]
+    complaints = misfits(rest, {name: rest.get(name, torch.empty(0)) for name in expected})
     if complaints:
         raise UserError(f"{source.name} is not the IJepaModel of its config.json: {'; '.join(complaints)}")
-    own = {ours: rest[theirs] for theirs, ours in names.items()}
-    return own | {ours: torch.cat([rest[part] for part in parts]) for ours, parts in merged.items()}, left
+    renamed = {own: rest[peer] for peer, own in names.items()}
+    return renamed | {own: torch.cat([rest[part] for part in parts]) for own, parts in merged.items()}, left
 
 
 def _encoder(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bool]:
@@ -217,12 +215,10 @@ def _eps(vit: Any) -> float:
     return float(eps.pop())
 
 
-def _theirs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _peer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under transformers' names. Raises UserError for some that IJepaModel has no place for."""
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
-    names = {
-        f"{ours}.{end}": f"{theirs}.{end}" for theirs, ours in _pairs(depth) for end in ("weight", "bias")
-    }
+    names = {f"{own}.{end}": f"{peer}.{end}" for peer, own in _pairs(depth) for end in ("weight", "bias")}
     names["pos_embed"] = TABLE
     result: dict[str, Tensor] = {}
     odd = []

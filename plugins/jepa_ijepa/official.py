@@ -86,9 +86,9 @@ def _parts(model: Any) -> dict[str, VisionTransformer | VitPredictor]:
     parts = {name: getattr(model, name) for name in PARTS}
     for name, kind in PARTS.items():
         if not isinstance(parts[name], kind):
-            other = type(parts[name]).__name__
+            class_name = type(parts[name]).__name__
             raise UserError(
-                f"official checkpoints hold a {name} of class {kind.__name__}; this model's is {other}"
+                f"official checkpoints hold a {name} of class {kind.__name__}; this model's is {class_name}"
             )
     return parts
 

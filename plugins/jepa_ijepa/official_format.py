@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Weights
-from jepa_core.formats.weight_file import SHOWN, Source, stored_as
+from jepa_core.formats.weight_file import SHOWN, Source, type_notes
 from jepa_core.nn.patch_grid import image_sides
 from jepa_core.nn.sincos import scale_of
 from jepa_core.settings import ComponentSettings
@@ -53,11 +53,11 @@ class Official:
         is_file = source.path is not None and source.path.is_file()
         return is_file and source.holds_tensors and official.holds_parts(source.content)
 
-    def read(self, source: Source, given: Mapping[str, Any]) -> Weights:
+    def read(self, source: Source, settings: Mapping[str, Any]) -> Weights:
         """All three parts, in the model whose sizes they have."""
         stored = official.states(source)
         about = _sections(source)
-        encoder = about.get("encoder") or encoder_settings(source.name, stored["encoder"], given)
+        encoder = about.get("encoder") or encoder_settings(source.name, stored["encoder"], settings)
         grid = tuple(side // encoder["patch_size"] for side in image_sides(encoder["image_size"]))
         tables = {part: stored[part].pop(official.TABLES[part], None) for part in official.PARTS}
         scales = {part: _scale(source.name, part, table, grid) for part, table in tables.items()}
@@ -69,7 +69,7 @@ class Official:
             "predictor": {**predictor, "position_scale": scales["predictor"]},
         }
         parts = {part: official.own_names(part, tensors) for part, tensors in stored.items()}
-        notes = stored_as({f"{part}.{name}": t for part in stored for name, t in stored[part].items()})
+        notes = type_notes({f"{part}.{name}": t for part in stored for name, t in stored[part].items()})
         if not about:
             notes += ("preprocessing: ImageNet's, as the released files do not say it",)
         return Weights(sections, parts, notes)
@@ -97,30 +97,30 @@ def _sections(source: Source) -> Mapping[str, Any]:
     return about
 
 
-def encoder_settings(file: str, tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
+def encoder_settings(file: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Name and sizes of the encoder whose tensors these are, keys as released.
 
-    Raises UserError where something cannot be read off them and is not `given` either.
+    Raises UserError where something cannot be read off them and is not in `settings` either.
     """
     width, _, patch, _ = _tensor(file, tensors, "patch_embed.proj.weight", 4).shape
     depth, hidden = _depth(file, tensors, "blocks."), _tensor(file, tensors, "blocks.0.mlp.fc1.weight", 2)
     tokens = _tensor(file, tensors, "pos_embed", 3).shape[1]
     side = math.isqrt(tokens)
-    if side * side != tokens and "image_size" not in given:
+    if side * side != tokens and "image_size" not in settings:
         raise UserError(f"{file}: {tokens} positions are no square grid; give encoder.image_size='[H, W]'")
-    size = side * patch if side * side == tokens else given["image_size"]
-    settings = {"image_size": size, "patch_size": patch}
+    size = side * patch if side * side == tokens else settings["image_size"]
+    image = {"image_size": size, "patch_size": patch}
     for name, own in OFFICIAL.items():
         ratio = own.get("mlp_ratio", 4.0)
         if (width, depth, len(hidden)) == (own["embed_dim"], own["depth"], int(width * ratio)):
-            return {"name": name, **settings}
-    if "heads" not in given:
+            return {"name": name, **image}
+    if "heads" not in settings:
         raise UserError(
             f"{file}: width {width} and depth {depth} are no released size, and heads cannot be seen in "
             "tensors; give encoder.heads"
         )
-    sizes = {"width": width, "depth": depth, "heads": given["heads"], "mlp_ratio": len(hidden) / width}
-    return {"name": "official_base", **settings, **sizes}
+    sizes = {"width": width, "depth": depth, "heads": settings["heads"], "mlp_ratio": len(hidden) / width}
+    return {"name": "official_base", **image, **sizes}
 
 
 def predictor_settings(file: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -132,9 +132,9 @@ class OfficialWay:
     def _loss(self, images: torch.Tensor, context: torch.Tensor, targets: list[torch.Tensor]) -> torch.Tensor:
         with torch.no_grad():
             whole = self.target(images)
-            wanted = gather(F.layer_norm(whole, whole.shape[-1:]), targets)
+            true = gather(F.layer_norm(whole, whole.shape[-1:]), targets)
         guessed = self.predictor(self.encoder(images, [context]), context, targets)
-        return F.smooth_l1_loss(guessed, wanted)
+        return F.smooth_l1_loss(guessed, true)
 
     def __call__(self, batch: Batch, plan: MaskPlan) -> torch.Tensor:
         """The step on a batch and a plan of the engine's."""
@@ -162,6 +162,8 @@ def official_step(recipe: Recipe, model: JEPA, plan: MaskPlan) -> OfficialWay:
     hidden = encoder.blocks[0].mlp.fc1.out_features
     patch = math.isqrt(math.prod(encoder.patch_embed.patch_size))
     with device:  # on a GPU drawing the weights of a large model takes no time
-        mine = Encoder(grid, patch, encoder.width, encoder.depth, encoder.heads, hidden)
-        theirs = Predictor(grid, encoder.width, predictor.width, len(predictor.blocks), predictor.heads)
-    return OfficialWay(mine, theirs, bf16=use_bf16(recipe.train.precision, device))
+        own_encoder = Encoder(grid, patch, encoder.width, encoder.depth, encoder.heads, hidden)
+        own_predictor = Predictor(
+            grid, encoder.width, predictor.width, len(predictor.blocks), predictor.heads
+        )
+    return OfficialWay(own_encoder, own_predictor, bf16=use_bf16(recipe.train.precision, device))

@@ -85,7 +85,7 @@ class ClipsSource(FolderSource):
         """`class` where there are class folders, and the tasks that need no labels (see `labels`)."""
         return [CLASS, *TASKS] if self.files("train")[0].classes else list(TASKS)
 
-    def labelled(self, task: str, split: str, view_shape: Sequence[int]) -> BaseSamples:
+    def labelled_samples(self, task: str, split: str, view_shape: Sequence[int]) -> BaseSamples:
         """Windows at fixed places of a split's files, labelled."""
         files, share = self.files(split)
         if task == CLASS:

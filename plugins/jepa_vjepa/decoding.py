@@ -137,14 +137,14 @@ def read_frames(path: str, numbers: Sequence[int], side: int | None, max_pixels:
 
     Raises CorruptSample where one of them cannot be decoded, or has more than `max_pixels` pixels.
     """
-    wanted, last = set(numbers), max(numbers)
+    chosen, last = set(numbers), max(numbers)
     decoded: dict[int, Pixels] = {}
     for number, frame in _from(path, min(numbers), max_pixels):
-        if number in wanted:
+        if number in chosen:
             decoded[number] = _pixels(frame, side, path)
         if number >= last:
             break
-    missing = sorted(wanted - decoded.keys())
+    missing = sorted(chosen - decoded.keys())
     if missing:
         total = len(stamps(path).times)
         raise CorruptSample(path, f"frame {missing[0]} of {total} cannot be decoded", "truncated")

@@ -100,8 +100,8 @@ class TubeletEncoder(nn.Module):
 
         def size(self, name: str) -> Any:
             """`width`, `depth`, `heads` or `mlp_ratio`: as set, else the named model's."""
-            given = getattr(self, name)
-            return SIZES[self.name].get(name, 4.0) if given is None else given
+            value = getattr(self, name)
+            return SIZES[self.name].get(name, 4.0) if value is None else value
 
         def check(self) -> None:
             """Raises UserError for heads that do not divide the width."""
@@ -157,8 +157,8 @@ class TubeletEncoder(nn.Module):
         x, at = self._embed(view, keep, grid)
         rope = self.config.positions == "rope"
         places = rotary(grid, at.index, self.width // self.heads, at.layout) if rope else at.layout
-        x, taken = run_blocks(self.blocks, x, places, recompute=self.config.checkpoint, layers=layers)
-        return Tokens(self.norm(x), at, grid, taken)
+        x, outputs = run_blocks(self.blocks, x, places, recompute=self.config.checkpoint, layers=layers)
+        return Tokens(self.norm(x), at, grid, outputs)
 
     def _embed(self, view: Tensor, keep: IndexSet | None, grid: Grid) -> tuple[Tensor, IndexSet]:
         """Embedded tubelets [S, D], with the table's positions where there is one, and where they stand."""

@@ -53,7 +53,7 @@ def foresight(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
     views = views.to(next(model.parameters()).device)
     plans = {
         "hidden as in training": sample_masks(model, len(views), recipe.seed),
-        "the first half visible": future(plan, grid, len(views)),
+        "the first half visible": future_plan(plan, grid, len(views)),
     }
     courses = {name: compare(model, views, plan) for name, plan in plans.items()}
     says = (
@@ -74,7 +74,7 @@ def held_out(source: Source) -> tuple[str, Samples]:
         return "val", source.split("val")
 
 
-def future(like: MaskPlan, grid: Grid, clips: int) -> MaskPlan:
+def future_plan(like: MaskPlan, grid: Grid, clips: int) -> MaskPlan:
     """The first half of all time steps visible, the rest hidden; sets and pairs as many as `like` has."""
     tokens, seen = grid_size(grid), grid[0] // 2 * grid_size(grid[1:])
     index = torch.arange(tokens).expand(clips, -1)
@@ -106,15 +106,15 @@ def pair_scores(prediction: Tokens, truth: Tensor, visible: IndexSet) -> Mapping
     guess = torch.full_like(truth, torch.nan)
     guess[sample, place] = prediction.values.float() - centre[place]
     exact = truth - centre
-    near = nearest(visible.mask(tokens), prediction.grid)
+    near = nearest_visible(visible.mask(tokens), prediction.grid)
     copied = exact.gather(1, near[..., None].expand_as(exact))
     hidden = guess.isfinite().all(2)
-    other = another_time(hidden, prediction.grid)
-    moved = guess.gather(1, other.clamp(min=0)[..., None].expand_as(guess))
+    later = another_time(hidden, prediction.grid)
+    moved = guess.gather(1, later.clamp(min=0)[..., None].expand_as(guess))
     guesses = {
         "prediction": (guess, hidden),
         "copy of the nearest visible token": (copied, hidden),
-        "prediction for another time": (moved, hidden & (other >= 0)),
+        "prediction for another time": (moved, hidden & (later >= 0)),
     }
     return {
         name: torch.where(where, F.cosine_similarity(values, exact, dim=2), torch.nan)
@@ -122,7 +122,7 @@ def pair_scores(prediction: Tokens, truth: Tensor, visible: IndexSet) -> Mapping
     }
 
 
-def nearest(visible: Tensor, grid: Grid) -> Tensor:
+def nearest_visible(visible: Tensor, grid: Grid) -> Tensor:
     """int64 [B, N]: for every token the nearest one that is `visible` [B, N], in steps of the grid."""
     axes = [torch.arange(side, device=visible.device, dtype=torch.float32) for side in grid]
     places = torch.cartesian_prod(*axes)
@@ -158,11 +158,11 @@ def draw(courses: Mapping[str, Mapping[str, Course]]) -> Figure:
     figure = Figure(figsize=(7.2, 2.9))
     axes = figure.subplots(1, len(courses), sharey=True, squeeze=False)[0]
     for axis, (title, guesses) in zip(axes, courses.items(), strict=True):
-        for number, (name, one) in enumerate(guesses.items()):
-            time = torch.arange(1, len(one.mean) + 1)
+        for number, (name, line) in enumerate(guesses.items()):
+            time = torch.arange(1, len(line.mean) + 1)
             beside = time + 0.07 * (number - 1)  # guesses that agree stay apart
             style: Any = {"color": SERIES[number], "marker": "o", "markersize": 4, "capsize": 2}
-            axis.errorbar(beside, one.mean, one.error, label=name, **style)
+            axis.errorbar(beside, line.mean, line.error, label=name, **style)
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("time step of the grid", color=FAINT)
         axis.set_xlim(0.6, len(time) + 0.4)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jepa_core.errors import UNPRINTABLE, UserError, describe_error, nearest, printable, unknown
+from jepa_core.errors import UNPRINTABLE, UserError, describe_error, printable, suggest_name, unknown
 
 
 def test_unknown_names_what_came_what_is_known_and_what_was_meant() -> None:
@@ -30,7 +30,7 @@ def test_nothing_known_is_said_too() -> None:
 
 
 def test_nearest_takes_the_closest() -> None:
-    assert nearest("randon", ["rasterised", "random"]) == " Did you mean 'random'?"
+    assert suggest_name("randon", ["rasterised", "random"]) == " Did you mean 'random'?"
 
 
 @pytest.mark.parametrize(

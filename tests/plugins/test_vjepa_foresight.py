@@ -13,7 +13,16 @@ from torch import Tensor
 from jepa_core import build_model, load_recipe, sample_masks
 from jepa_core.assembly import build
 from jepa_core.types import IndexSet, MaskPlan, Tokens
-from jepa_vjepa.foresight import another_time, compare, course, draw, foresight, future, nearest, pair_scores
+from jepa_vjepa.foresight import (
+    another_time,
+    compare,
+    course,
+    draw,
+    foresight,
+    future_plan,
+    nearest_visible,
+    pair_scores,
+)
 from tests.plugins.made_clips import write_video
 
 GRID = (3, 2, 2)
@@ -71,7 +80,7 @@ def test_nearest_and_another_time_agree_with_a_search() -> None:
     keep = torch.rand(5, N, generator=torch.Generator().manual_seed(3)) < 0.4
     keep[:, 7] = True
     places = np.stack(np.unravel_index(np.arange(N), GRID), 1)
-    near, other = nearest(keep, GRID), another_time(keep, GRID)
+    near, other = nearest_visible(keep, GRID), another_time(keep, GRID)
     for row in range(5):
         seen = [i for i in range(N) if keep[row, i]]
         for i in range(N):
@@ -93,7 +102,7 @@ def test_a_course_is_the_mean_of_clips_with_their_error() -> None:
 
 def test_the_future_hides_the_second_half_for_every_pair() -> None:
     like = MaskPlan(*([plan_of([0])[side]] * 2 for side in (0, 1)), ((0, 0), (1, 1)))
-    plan = future(like, (4, 2, 2), 3)
+    plan = future_plan(like, (4, 2, 2), 3)
     assert (len(plan.contexts), len(plan.targets), plan.pairs, plan.batch_size) == (2, 2, ((0, 0), (1, 1)), 3)
     assert plan.contexts[1].dense().tolist() == [list(range(8))] * 3
     assert plan.targets[0].dense().tolist() == [list(range(8, 16))] * 3

@@ -45,7 +45,7 @@ def test_labels_are_balanced_and_a_single_frame_is_the_same_for_all(tmp_path: Pa
     clips = source(tmp_path, {"a.mp4": 50, "b.mkv": 60})
     assert isinstance(clips, Tasks)
     assert clips.tasks() == ["arrow", "speed"]
-    samples = clips.labelled(task, "train", SHAPE)
+    samples = clips.labelled_samples(task, "train", SHAPE)
     assert samples.classes == list(TASKS[task])
     counts = Counter(samples[index][1] for index in range(len(samples)))
     assert set(counts.values()) == {len(samples) // len(TASKS[task])}
@@ -63,7 +63,7 @@ def test_no_frame_is_in_two_splits_and_a_window_lies_between(tmp_path: Path, tas
     clips = source(tmp_path, {"a.mp4": 60}, frame_step=1, val_share=0.3, test_share=0.3)
     seen: dict[str, set[int]] = {}
     for split in ("train", "val", "test"):
-        samples = clips.labelled(task, split, (3, 3, 32, 48))
+        samples = clips.labelled_samples(task, split, (3, 3, 32, 48))
         seen[split] = {number for i in range(len(samples)) for number in numbers_of(samples[i][0])}
     assert max(seen["train"]) < 24
     assert min(seen["val"]) >= 24 + 3
@@ -74,7 +74,7 @@ def test_no_frame_is_in_two_splits_and_a_window_lies_between(tmp_path: Path, tas
 def test_files_that_are_too_short_are_told_and_damaged_ones_skipped(tmp_path: Path) -> None:
     clips = source(tmp_path, {"a.mp4": 60, "short.mp4": 9})
     (tmp_path / "clips" / "bad.mp4").write_bytes(b"no film")
-    samples = clips.labelled("speed", "test", SHAPE)
+    samples = clips.labelled_samples("speed", "test", SHAPE)
     assert samples.note.endswith("places, a window of each label (1 of 3 files are too short)")
     held = eval_loader(samples, TransformSettings(), SHAPE, 8)
     labels = torch.cat([labels for _, labels in held])
@@ -83,9 +83,9 @@ def test_files_that_are_too_short_are_told_and_damaged_ones_skipped(tmp_path: Pa
     with pytest.raises(
         UserError, match=r"'speed': 33 times data.frame_step frames in a split; lower data.frame"
     ):
-        source(tmp_path / "one", {"a.mp4": 40}).labelled("speed", "test", (3, 8, 32, 48))
+        source(tmp_path / "one", {"a.mp4": 40}).labelled_samples("speed", "test", (3, 8, 32, 48))
     with pytest.raises(UserError, match=r"the task 'arrow' needs views \(C, T, H, W\)"):
-        clips.labelled("arrow", "test", (3, 32, 48))
+        clips.labelled_samples("arrow", "test", (3, 32, 48))
 
 
 def test_class_folders_are_a_task_as_well(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_class_folders_are_a_task_as_well(tmp_path: Path) -> None:
         tmp_path, {"jump/a.mp4": 40, "run/b.mp4": 40, "run/c.mp4": 40}, hold_out="files", test_share=0.3
     )
     assert clips.tasks() == ["class", "arrow", "speed"]
-    samples = clips.labelled("class", "train", SHAPE)
+    samples = clips.labelled_samples("class", "train", SHAPE)
     assert (len(samples), samples.classes) == (2, ["jump", "run"])
 
 
@@ -101,7 +101,7 @@ def rows(
     clips: ClipsSource, task: str, split: str, maps: list[FeatureMap]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     plain = TransformSettings(mean=(0, 0, 0), std=(1, 1, 1))
-    loader = eval_loader(clips.labelled(task, split, SHAPE), plain, SHAPE, 16)
+    loader = eval_loader(clips.labelled_samples(task, split, SHAPE), plain, SHAPE, 16)
     found = extract(maps, loader)
     return {m.name: (f.values, f.labels) for m, f in zip(maps, found, strict=True)}
 

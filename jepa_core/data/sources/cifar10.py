@@ -79,12 +79,12 @@ class Cifar10Source:
             return slice(0, total)
         if name == "val":
             return slice(total - VAL, total)
-        wanted = self.config.train_images or total - VAL
-        if wanted > total - VAL:
+        count = self.config.train_images or total - VAL
+        if count > total - VAL:
             raise UserError(
-                f"data.train_images is {wanted}; CIFAR-10 has {total - VAL} besides its {VAL} of val"
+                f"data.train_images is {count}; CIFAR-10 has {total - VAL} besides its {VAL} of val"
             )
-        return slice(0, wanted)
+        return slice(0, count)
 
 
 def _read_or_fetch(file: Path, part: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

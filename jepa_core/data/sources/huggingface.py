@@ -114,12 +114,12 @@ def _load(config: HuggingFaceSource.Config) -> Any:
         ) from None
 
 
-def _column(data: Any, wanted: str | None, kind: str) -> str | None:
+def _column(data: Any, column_name: str | None, kind: str) -> str | None:
     import datasets
 
-    if wanted is None:
+    if column_name is None:
         feature = getattr(datasets, kind)
         return next((name for name, column in data.features.items() if isinstance(column, feature)), None)
-    if wanted not in data.features:
-        raise unknown("column", wanted, data.features)
-    return wanted
+    if column_name not in data.features:
+        raise unknown("column", column_name, data.features)
+    return column_name

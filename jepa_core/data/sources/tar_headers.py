@@ -85,7 +85,7 @@ class TarHeaders:
             fault = NEGATIVE if size is None or size < 0 else 0
             fault = BEYOND if size is not None and start + size > self.length else fault
             if kind in (*LONG_NAME, *PAX):
-                extension = self._extended(kind, start, size or 0, fault, extension)
+                extension = self._read_extension(kind, start, size or 0, fault, extension)
             else:
                 if kind in (*REGULAR, OLD_SPARSE):
                     sparse = SPARSE if kind == OLD_SPARSE else 0
@@ -136,7 +136,7 @@ class TarHeaders:
             start += BLOCK
         return start
 
-    def _extended(self, kind: bytes, start: int, size: int, fault: int, before: Extension) -> Extension:
+    def _read_extension(self, kind: bytes, start: int, size: int, fault: int, before: Extension) -> Extension:
         """What is known of the next member after one more extended header."""
         if fault or size > MAX_EXTENDED:
             return replace(before, fault=EXTENDED)

@@ -128,12 +128,12 @@ class Multiblock:
     def _place(self, grid: Grid, sizes: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Starts int64 [B, M + C, R] and visible tokens bool [B, C, N], more than `min_keep` of them."""
         starts = blocks.place(self.target_law.places(grid, sizes), generator)
-        visible = self._visible(grid, starts, sizes, self.config.targets)
+        visible = self._visible_tokens(grid, starts, sizes, self.config.targets)
         again = self._redraw if self.config.retry == "redraw" else self._drop
         again(grid, sizes, starts, visible, generator)
         return starts, visible
 
-    def _visible(self, grid: Grid, starts: Tensor, sizes: Tensor, hidden: int) -> Tensor:
+    def _visible_tokens(self, grid: Grid, starts: Tensor, sizes: Tensor, hidden: int) -> Tensor:
         """bool [B, C, N]: the tokens of each context that the first `hidden` targets do not cover."""
         covered = blocks.cover(grid, starts, sizes)[:, None]
         own = 1 << torch.arange(self.config.targets, starts.shape[1])[:, None]
@@ -152,13 +152,13 @@ class Multiblock:
             if not failed.numel():
                 return
             starts[failed] = blocks.place(self.target_law.places(grid, sizes[failed]), generator)
-            visible[failed] = self._visible(grid, starts[failed], sizes[failed], self.config.targets)
+            visible[failed] = self._visible_tokens(grid, starts[failed], sizes[failed], self.config.targets)
         failed, targets = self._failures(visible), self.config.targets
         sizes[failed, :targets] = sizes[failed, :1]
         last = self.target_law.places(grid, sizes[failed]) - 1
         far = torch.randint(2, (len(failed), 1, len(grid)), generator=generator)
         starts[failed] = torch.cat([last[:, :targets] * far, last[:, targets:] * (1 - far)], 1)
-        visible[failed] = self._visible(grid, starts[failed], sizes[failed], targets)
+        visible[failed] = self._visible_tokens(grid, starts[failed], sizes[failed], targets)
         assert not self._failures(visible).numel(), "check() foresees every size that can be drawn"
 
     def _drop(self, grid: Grid, sizes: Tensor, starts: Tensor, visible: Tensor, generator: Generator) -> None:
@@ -171,7 +171,7 @@ class Multiblock:
             places = self.target_law.places(grid, sizes[failed, targets:])
             starts[failed, targets:] = blocks.place(places, generator)
             hidden = targets - attempt // RETRIES
-            visible[failed] = self._visible(grid, starts[failed], sizes[failed], hidden)
+            visible[failed] = self._visible_tokens(grid, starts[failed], sizes[failed], hidden)
         assert not self._failures(visible).numel(), "check() foresees every size that can be drawn"
 
     def _target_sets(self, grid: Grid, starts: Tensor, sizes: Tensor) -> tuple[IndexSet, ...]:

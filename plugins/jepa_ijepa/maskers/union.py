@@ -39,7 +39,7 @@ class Union:
         """Share of the time axis that each block covers; only for grids (T, H, W)."""
 
         @model_validator(mode="after")
-        def _disjoint(self) -> Union.Config:
+        def _check_shares(self) -> Union.Config:
             if self.context + self.target > 1:
                 raise ValueError(f"context + target of at most 1; they are {self.context} + {self.target}")
             return self

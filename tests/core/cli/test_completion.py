@@ -144,9 +144,9 @@ def test_without_a_home_nothing_is_offered(jepa, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(known.subprocess, "run", lambda *_, **__: pytest.fail("nowhere to write to"))
     monkeypatch.chdir(tmp_path)
-    assert known.known() is None
+    assert known.load_known() is None
     known.write()
-    assert complete.offered("") == []
+    assert complete.complete_names("") == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,7 +158,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     known.write()
     (file,) = tmp_path.rglob("*.json")
     file.write_text(content)
-    assert ("ijepa", "plugin") in complete.offered("")
+    assert ("ijepa", "plugin") in complete.complete_names("")
 
 
 def test_a_run_and_a_file_say_which_components_are_chosen(tab: Tab, place: Path) -> None:
@@ -239,16 +239,16 @@ def test_what_was_kept_serves_until_a_changed_plugin_is_read_anew(
     monkeypatch.setattr(known, "_state", lambda: state)
     monkeypatch.setattr(known.subprocess, "Popen", lambda command, **_: started.append(command))
     known.write()
-    before = known.known()
+    before = known.load_known()
     assert started == [], "nothing has changed"
     state[0][2] = "1.1"
-    assert known.known() == before
-    assert known.known() == before
+    assert known.load_known() == before
+    assert known.load_known() == before
     assert started == [[sys.executable, "-m", "jepa_core.cli.completion_index"]], (
         "once, while it is under way"
     )
     known.write()
-    assert known.known() == before
+    assert known.load_known() == before
     assert len(started) == 1
 
 
@@ -276,11 +276,11 @@ def test_without_a_cache_it_is_made_and_where_that_fails_nothing_is_offered(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made: list[bool] = []
     monkeypatch.setattr(known.subprocess, "run", lambda *_, **__: made.append(True))
-    assert known.known() is None
+    assert known.load_known() is None
     assert made == [True]
-    assert complete.offered("") == []
+    assert complete.complete_names("") == []
     monkeypatch.setattr(known.subprocess, "run", lambda *_, **__: known.write())
-    assert ("ijepa", "plugin") in complete.offered("")
+    assert ("ijepa", "plugin") in complete.complete_names("")
 
 
 def test_plugins_at_odds_are_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_plugins_at_odds_are_asked_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Plugins, "catalogue", clash)
     known.write()
     monkeypatch.setattr(known.subprocess, "run", lambda *_, **__: pytest.fail("asked again"))
-    assert known.known() is None
+    assert known.load_known() is None
 
 
 @pytest.mark.parametrize(

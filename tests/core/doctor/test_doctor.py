@@ -157,7 +157,7 @@ def test_plugins_in_trouble_are_problems(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     monkeypatch.setattr(plugins.registry(), "statuses", [*plugins.registry().statuses, broken])
     monkeypatch.setenv("JEPA_DISABLE_PLUGINS", "ijep")
-    checks = list(extensions.installed())
+    checks = list(extensions.check_plugins())
     assert only(iter(checks), "ijepa").state == "ok"
     bad = only(iter(checks), "broken")
     assert (bad.state, bad.said) == ("problem", f"set aside: {broken.error}")
@@ -169,7 +169,7 @@ def test_a_component_that_is_set_aside_is_a_warning(monkeypatch: pytest.MonkeyPa
     text = "the masker 'random' of plugin 'mine' is set aside"
     status = PluginStatus("mine", "mine (mine 0.1)", "loaded", notes=[text])
     monkeypatch.setattr(plugins.registry(), "statuses", [*plugins.registry().statuses, status])
-    checks = list(extensions.installed())
+    checks = list(extensions.check_plugins())
     assert only(iter(checks), "mine").state == "ok"
     check = only(iter(checks), "names")
     assert (check.state, check.said) == ("warning", text)

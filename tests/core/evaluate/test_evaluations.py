@@ -16,10 +16,10 @@ from jepa_core.errors import UserError
 from jepa_core.evaluate import model as evaluation
 from jepa_core.evaluate.evaluations import (
     check_run_writable,
-    comparable,
-    latest,
+    latest_table,
     read_evaluations,
     read_table,
+    why_incomparable,
 )
 from jepa_core.evaluate.predictions import compare_runs, read_predictions
 from jepa_core.evaluate.row_cache import FOLDER, RowCache
@@ -70,11 +70,11 @@ def test_tables_of_other_splits_roles_and_steps_are_kept(run: Path, tiny_recipe:
         ("test", "target", 9),
     ]
     assert read_table(run / "eval.json") == newest
-    assert latest(run) == newest
-    assert (found := latest(run, split="val")) is not None
+    assert latest_table(run) == newest
+    assert (found := latest_table(run, split="val")) is not None
     assert (found.split, found.role) == ("val", "target")
-    assert latest(run, role="context", step=7) is not None
-    assert latest(run, role="context", step=9) is None
+    assert latest_table(run, role="context", step=7) is not None
+    assert latest_table(run, role="context", step=9) is None
 
 
 def test_a_table_of_an_earlier_version_is_read_and_kept(run: Path) -> None:
@@ -101,23 +101,23 @@ def test_a_damaged_table_is_passed_over_and_made_anew(
     (run / "eval.json").write_bytes(content.encode("latin-1"))
     assert [table.split for table in read_evaluations(run)] == ["val"]
     assert "is no probe table" in caplog.text
-    assert evaluate_run(run, [], "test").split == latest(run, split="test").split  # type: ignore[union-attr]
+    assert evaluate_run(run, [], "test").split == latest_table(run, split="test").split  # type: ignore[union-attr]
 
 
 def test_scores_of_other_conditions_are_not_comparable(run: Path, tmp_path: Path, tiny_images: Path) -> None:
     arrays = dict(np.load(tiny_images))
     np.savez(tmp_path / "other.npz", images=arrays["images"][::-1], labels=arrays["labels"])
     test = evaluate_run(run, [], "test")
-    assert comparable(test, evaluate_run(run, [], "test", "context")) is None
-    assert comparable(test, evaluate_run(run, [], "val")) == "another split: test and val"
+    assert why_incomparable(test, evaluate_run(run, [], "test", "context")) is None
+    assert why_incomparable(test, evaluate_run(run, [], "val")) == "another split: test and val"
     few = evaluate_run(run, [], "test", images=4)
-    assert comparable(test, few) == "scored on 6 and on 4 images"
+    assert why_incomparable(test, few) == "scored on 6 and on 4 images"
     other = evaluate_run(run, [], "test", overrides=[f"data.path={tmp_path}/other.npz"])
-    reason = comparable(test, other)
+    reason = why_incomparable(test, other)
     assert reason is not None
     assert reason.startswith("scored on other images: npz: ")
     k5 = evaluate_run(run, [], "test", overrides=["probes.knn.k=5"])
-    assert comparable(test, k5) == "the probe knn has other settings"
+    assert why_incomparable(test, k5) == "the probe knn has other settings"
 
 
 def test_a_limit_on_images_is_a_fixed_draw_that_the_table_states(run: Path) -> None:
@@ -229,7 +229,7 @@ def test_several_runs_share_one_pass(
         for row in one.rows:
             assert row.scores == other.row(row.name).scores
             assert row.rankme == pytest.approx(other.row(row.name).rankme, rel=1e-4)
-    assert [latest(folder) for folder in folders] == together
+    assert [latest_table(folder) for folder in folders] == together
 
 
 def test_runs_on_other_data_are_evaluated_by_themselves(
@@ -238,7 +238,7 @@ def test_runs_on_other_data_are_evaluated_by_themselves(
     shutil.copy(tiny_images, tmp_path / "copy.npz")
     make_run(tmp_path / "b", tiny_recipe, f"data.path={tmp_path}/copy.npz")
     first, second = evaluate_runs([run, tmp_path / "b"], [], "val")
-    assert comparable(first, second) is None, "the same samples at another place"
+    assert why_incomparable(first, second) is None, "the same samples at another place"
 
 
 def test_a_table_goes_to_another_file(run: Path, tmp_path: Path, tiny_recipe: Path) -> None:

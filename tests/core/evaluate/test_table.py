@@ -161,7 +161,7 @@ def test_raw_pixels_of_clips_are_a_token_a_frame_in_few_places() -> None:
     means = clips.unflatten(3, (16, 2)).mean(4)
     found = pixels.encode(clips)
     torch.testing.assert_close(found, means.transpose(1, 2).flatten(2))
-    torch.testing.assert_close(pixels.pooled(found), means.transpose(1, 2).flatten(1))
+    torch.testing.assert_close(pixels.pool_tokens(found), means.transpose(1, 2).flatten(1))
     assert pixels.description == "4×16×8×3 pixels, averaged down from 32×8"
     with pytest.raises(UserError, match=r"images \(C, H, W\) and clips \(C, T, H, W\); got views \(3, 9\)"):
         raw_pixels((3, 9))

@@ -76,7 +76,7 @@ class Clips:
     def tasks(self) -> Sequence[str]:
         return ["bright", "order"]
 
-    def labelled(self, task: str, split: str, view_shape: Sequence[int]) -> Labelled:
+    def labelled_samples(self, task: str, split: str, view_shape: Sequence[int]) -> Labelled:
         assert tuple(view_shape) == SHAPE
         return Labelled(task, {"train": 48, "test": 32}[split])
 

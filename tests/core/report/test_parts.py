@@ -142,10 +142,10 @@ def features_of(values: Tensor, split: str, labels: list[int]) -> ImageFeatures:
 
 def test_the_nearest_are_nearest_by_angle_and_never_the_image_itself() -> None:
     gallery = torch.tensor([[1.0, 0], [10, 1], [0, 5], [-3, 0]])
-    cosines, order = neighbours.nearest(torch.tensor([[2.0, 0]]), gallery, 2)
+    cosines, order = neighbours.nearest_rows(torch.tensor([[2.0, 0]]), gallery, 2)
     assert order.tolist() == [[0, 1]]
     assert cosines[0, 1].item() == pytest.approx(10 / 101**0.5)
-    again = neighbours.nearest(gallery, gallery, 9, own=torch.arange(4))[1]
+    again = neighbours.nearest_rows(gallery, gallery, 9, own=torch.arange(4))[1]
     assert again.shape == (4, 3)
     assert all(row not in found for row, found in enumerate(again.tolist()))
 

@@ -56,7 +56,7 @@ def test_only_the_newest_are_kept(tiny_recipe: Path, tmp_path: Path) -> None:
         step.done = done
         save(tmp_path, step, keep=2)
     assert [p.name for p in checkpoints.list_checkpoints(tmp_path)] == ["step-00000010", "step-00000100"]
-    assert checkpoints.latest(tmp_path)[0].name == "step-00000100"
+    assert checkpoints.latest_checkpoint(tmp_path)[0].name == "step-00000100"
 
 
 def test_saving_a_step_again_replaces_it(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_a_checkpoint_whose_writing_was_cut_off_is_none(tiny_recipe: Path, tmp_p
     (tmp_path / "checkpoints" / "step-00000009.partial").mkdir(parents=True)
     assert checkpoints.newest_good(tmp_path) == (None, [])
     with pytest.raises(UserError) as error:
-        checkpoints.latest(tmp_path)
+        checkpoints.latest_checkpoint(tmp_path)
     assert str(error.value) == f"run {str(tmp_path)!r} has no checkpoint in {tmp_path / 'checkpoints'}"
     step.done = 9
-    assert (save(tmp_path, step), []) == checkpoints.latest(tmp_path)
+    assert (save(tmp_path, step), []) == checkpoints.latest_checkpoint(tmp_path)
 
 
 def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_damaged_checkpoints_do_not_push_whole_ones_out(tiny_recipe: Path, tmp_p
     checkpoints.set_aside(tmp_path, newer_than=1)
     assert [p.name for p in checkpoints.list_checkpoints(tmp_path)] == ["step-00000001"]
     step.done = 2
-    assert checkpoints.latest(tmp_path)[0].name == "step-00000001"
+    assert checkpoints.latest_checkpoint(tmp_path)[0].name == "step-00000001"
     save(tmp_path, step, keep=1)
-    assert checkpoints.latest(tmp_path) == (tmp_path / "checkpoints/step-00000002", [])
+    assert checkpoints.latest_checkpoint(tmp_path) == (tmp_path / "checkpoints/step-00000002", [])
 
 
 def test_weights_alone_are_no_training_to_go_on_with(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_no_litter(
         "[Errno 28] No space left on device"
     )
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [older.name]
-    assert checkpoints.latest(tmp_path) == (older, [])
+    assert checkpoints.latest_checkpoint(tmp_path) == (older, [])
 
 
 class Held:
@@ -201,7 +201,7 @@ def test_training_does_not_wait_for_the_disk_and_may_change_the_weights_meanwhil
         weights["w"].fill_(5)
         disk.go.set()
         writer.wait()
-    saved, _ = checkpoints.latest(tmp_path)
+    saved, _ = checkpoints.latest_checkpoint(tmp_path)
     assert torch.equal(checkpoints.load_state(saved)["moments"][0], torch.ones(3))
     layer = nn.ParameterDict({"w": nn.Parameter(torch.zeros(3))})
     checkpoints.load_weights(saved, layer)

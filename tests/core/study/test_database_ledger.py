@@ -138,7 +138,7 @@ def test_a_row_that_is_locked_is_left_to_its_owner(open_ledger: Callable[[], Dat
         pytest.skip("SQLite locks the whole file")
     ledger.close(claim(ledger), "stopped")
     with ledger.engine.begin() as connection:
-        assert ledger._locked(connection, "a/seed-0", "id") is not None
+        assert ledger._lock_row(connection, "a/seed-0", "id") is not None
         started = time.monotonic()
         assert other.claim("a/seed-0", "id") is None
         assert time.monotonic() - started < 5
@@ -169,7 +169,7 @@ def test_attempts_and_shared_values(open_ledger: Callable[[], DatabaseLedger]) -
     assert ledger.records([("a/seed-0", "id")])["a/seed-0"].errors == ["first"]
     ledger.forget("a/seed-0", "id")
     assert ledger.records([("a/seed-0", "id")])["a/seed-0"].errors == []
-    assert ledger.shared("x") is None
+    assert ledger.shared_value("x") is None
     assert ledger.share("x", 1) == ledger.share("x", 2) == 1
 
 

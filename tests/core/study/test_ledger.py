@@ -165,10 +165,10 @@ def test_workers_that_vanish_at_one_step_are_counted(ledger: FileLedger) -> None
         held.progress = {"step": step}
         held.attempt = replace(held.attempt, process=replace(held.attempt.process, pid=2**22 + 1))
         assert ledger.beat(held)
-    assert ledger.records([("a/seed-0", "id")])["a/seed-0"].vanished == VANISHED
+    assert ledger.records([("a/seed-0", "id")])["a/seed-0"].workers_lost == VANISHED
 
 
 def test_the_first_shared_value_stays(ledger: FileLedger) -> None:
-    assert ledger.shared("x") is None
+    assert ledger.shared_value("x") is None
     assert ledger.share("x", {"seconds": 1.0}) == {"seconds": 1.0}
     assert ledger.share("x", {"seconds": 2.0}) == {"seconds": 1.0}

@@ -15,7 +15,7 @@ from jepa_core.study.across import across, interquartile_mean, probability_of_im
 from jepa_core.study.statistics import (
     compare,
     correlation,
-    detectable,
+    detectable_effect,
     holm,
     sign_flip_p,
     smallest_p,
@@ -119,8 +119,8 @@ def test_correlation_of_what_does_not_vary_is_none() -> None:
 
 def test_the_smallest_difference_that_shows() -> None:
     """Half widths of the t interval in standard deviations of the differences."""
-    assert [round(detectable(n) or 0, 2) for n in (3, 5, 8, 10)] == [2.48, 1.24, 0.84, 0.72]
-    assert detectable(1) is None
+    assert [round(detectable_effect(n) or 0, 2) for n in (3, 5, 8, 10)] == [2.48, 1.24, 0.84, 0.72]
+    assert detectable_effect(1) is None
 
 
 def test_interquartile_mean_and_improvement_by_hand() -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from jepa_core import JEPA, ComponentSettings, IndexSet, MaskPlan, UserError, testing
 from jepa_core.nn.identity import NoPredictor
-from jepa_core.objectives import LossTerm, SmoothL1, VarianceCovariance, paired
+from jepa_core.objectives import LossTerm, SmoothL1, VarianceCovariance, pair_values
 from jepa_core.settings import MaskerSettings
 from jepa_core.target_updates import Ema, frozen_copy
 from jepa_core.testing import Failed, examine, examine_recipe, suites
@@ -248,7 +248,7 @@ class DrawsItsStart(Ema):
 @breaks("objective", "a finite scalar")
 class AVector(LossTerm):
     def forward(self, step):
-        predictions, targets = paired(step)
+        predictions, targets = pair_values(step)
         return (predictions - targets).abs().mean(0)
 
 
@@ -258,7 +258,7 @@ class CountsAllRows(LossTerm):
         capturable = True
 
     def forward(self, step):
-        predictions, targets = paired(step)
+        predictions, targets = pair_values(step)
         return (predictions - targets).square().mean()
 
 
@@ -277,7 +277,7 @@ class WeighsItself(SmoothL1):
 @breaks("objective", "order of samples")
 class FirstCountsMost(LossTerm):
     def forward(self, step):
-        predictions, targets = paired(step)
+        predictions, targets = pair_values(step)
         rows = (predictions - targets).abs().mean(1)
         return (rows * torch.linspace(2, 0, len(rows))).mean()
 
@@ -294,7 +294,7 @@ class RunningScale(SmoothL1):
 @breaks("objective", "ranks")
 class SumsUp(LossTerm):
     def forward(self, step):
-        predictions, targets = paired(step)
+        predictions, targets = pair_values(step)
         return (predictions - targets).abs().sum()
 
 

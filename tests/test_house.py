@@ -258,12 +258,9 @@ def test_functions_are_short() -> None:
     assert lengths[len(lengths) * 9 // 10] < 45
 
 
-WITH_KERNELS = False
-"""Whether the rule on names holds for kernels as well."""
-
 NAMED = [
     pytest.param(path, id=str(path.relative_to(ROOT)))
-    for folder in ("jepa_core", "plugins", *(["kernels"] if WITH_KERNELS else []))
+    for folder in ("jepa_core", "plugins", "kernels")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 
@@ -282,6 +279,7 @@ PARTICIPLES = """
 PRINTED = {
     "changed": "a key of `jepa recipes show --json`",
     "documented": "the name of a check in the answers of `jepa plugins check`",
+    "packed": "a constructor of the layout, `Layout.packed`, which plugins call",
     "told": "the name of a check in the answers of `jepa plugins check`",
 }
 """Participles that stay names of functions, and where a user meets them."""

@@ -1,5 +1,6 @@
 # make demo   trains I-JEPA on real images and shows what it learned (about seven minutes on two cores)
-# make test   runs all tests, on as many cores as there are
+# make test   runs the tests, on as many cores as there are
+# make test-all  also those that kill, fuzz or measure for most of a minute each, as CI does
 # make check  lint, types and the fast tests, while you work (under two minutes on two cores)
 # make lint   ruff and mypy
 # make docs   writes the pages that are made from the code (docs/hooks.md)
@@ -15,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check lint docs soak fuzz bench clean help
+.PHONY: demo test test-all check lint docs soak fuzz bench clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -35,6 +36,9 @@ demo: $(READY)
 	@echo "The run, with its masks.png and curves.png, is in runs/demo. Next: $(BIN)/jepa train ijepa/demo masker.name=random"
 
 test: $(READY)
+	@$(PYTEST) -m 'not long'
+
+test-all: $(READY)
 	@$(PYTEST)
 
 check: lint

@@ -33,6 +33,7 @@ def test_without_a_gpu_it_says_so_and_runs_nothing(tmp_path):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_dry_run_goes_through_every_part(tmp_path):
     before = FILE.read_text()
     process = start(tmp_path, "--dry-run")

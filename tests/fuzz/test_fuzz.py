@@ -28,6 +28,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from jepa_core.errors import UserError
 from tests.fuzz.kinds import KINDS, outside_the_run, write_workspace
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 SECONDS = float(os.environ.get("JEPA_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("JEPA_FUZZ_SEED", "0"))
 FAILURES = Path(os.environ.get("JEPA_FUZZ_FAILURES") or Path(tempfile.gettempdir()) / "jepa-fuzz")

@@ -15,6 +15,8 @@ from jepa_core import UserError
 from jepa_core.runs.folder import reserve_folder
 from tests import soak
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -174,6 +174,7 @@ def test_attempts_and_shared_values(open_ledger: Callable[[], DatabaseLedger]) -
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_study_by_two_workers_without_a_common_disk(
     url: str, write_study: WriteStudy, tmp_path: Path
 ) -> None:

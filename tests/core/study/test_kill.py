@@ -15,6 +15,8 @@ import pytest
 
 from tests.core.study.conftest import WriteStudy
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 JEPA = (sys.executable, "-m", "jepa_core")
 SAME = ("arm", "seed", "state", "metric", "images", "flops", "steps", "identity", "folder")
 """Columns of cells.csv that no interruption may change."""

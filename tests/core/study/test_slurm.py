@@ -67,6 +67,7 @@ def test_without_submitit_it_says_what_to_install(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_workers_through_submitit_on_this_machine(write_study: WriteStudy) -> None:
     pytest.importorskip("submitit", reason="--now needs jepa-core[study]")
     text = 'recipe = "{recipe}"\nprobes = ["knn"]\nseeds = [0]\n[arms.a]\n'

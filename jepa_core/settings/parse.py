@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from jepa_core.errors import UserError
 
@@ -20,7 +20,12 @@ def parse(model: type[S], values: Mapping[str, Any], section: str) -> S:
     lists for tuples and texts for paths only there.
     """
     try:
-        return model.model_validate_json(to_json(dict(values), inf_nan_mode="constants"), strict=True)
+        plain = to_json(dict(values), inf_nan_mode="constants")
+    except PydanticSerializationError as error:  # values from a file of weights: nested without end, no UTF-8
+        reason = str(error).rpartition(": ")[2].strip()
+        raise UserError(f"section {section!r} holds what no setting can ({reason.lower()})") from None
+    try:
+        return model.model_validate_json(plain, strict=True)
     except ValidationError as error:
         from jepa_core.settings.validation_errors import explain
 

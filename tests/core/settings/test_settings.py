@@ -137,6 +137,17 @@ def test_a_validators_own_words_go_before(values: dict[str, object], said: str) 
     assert str(error.value) == said
 
 
+def test_values_that_no_file_of_settings_holds_are_a_line() -> None:
+    """Settings also come from files of weights, whose JSON may nest without end or hold half a character."""
+    nested: dict[str, object] = {}
+    for _ in range(500):
+        nested = {"deeper": nested}
+    with pytest.raises(UserError, match="^section 'train' holds what no setting can .maximum serialization"):
+        parse(TrainSettings, {"steps": nested}, "train")
+    with pytest.raises(UserError, match="^section 'train' holds what no setting can .surrogates not allowed"):
+        parse(TrainSettings, {"device": "\udc80"}, "train")
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         TrainSettings().steps = 3  # type: ignore[misc]

@@ -142,9 +142,11 @@ def test_values_that_no_file_of_settings_holds_are_a_line() -> None:
     nested: dict[str, object] = {}
     for _ in range(500):
         nested = {"deeper": nested}
-    with pytest.raises(UserError, match="^section 'train' holds what no setting can .maximum serialization"):
+    with pytest.raises(UserError, match=r"^section 'train' holds what no setting can .maximum serialization"):
         parse(TrainSettings, {"steps": nested}, "train")
-    with pytest.raises(UserError, match="^section 'train' holds what no setting can .surrogates not allowed"):
+    with pytest.raises(
+        UserError, match=r"^section 'train' holds what no setting can .surrogates not allowed"
+    ):
         parse(TrainSettings, {"device": "\udc80"}, "train")
 
 

@@ -144,9 +144,7 @@ def test_values_that_no_file_of_settings_holds_are_a_line() -> None:
         nested = {"deeper": nested}
     with pytest.raises(UserError, match=r"^section 'train' holds what no setting can .maximum serialization"):
         parse(TrainSettings, {"steps": nested}, "train")
-    with pytest.raises(
-        UserError, match=r"^section 'train' holds what no setting can .surrogates"
-    ):
+    with pytest.raises(UserError, match=r"^section 'train' holds what no setting can .surrogates"):
         parse(TrainSettings, {"device": "\udc80"}, "train")
 
 

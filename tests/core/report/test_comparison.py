@@ -237,6 +237,7 @@ def test_the_band_reaches_over_the_seeds() -> None:
     assert mean_of([(x, x), (x + 10, x)]) is None
 
 
+@pytest.mark.long
 def test_fourteen_runs_are_one_small_page_in_seconds(jepa: Callable[..., Said], tmp_path: Path) -> None:
     """Each of a recipe of its own, which is the largest page: fourteen lines a panel."""
     for number in range(14):

@@ -86,6 +86,7 @@ def test_the_second_is_told_who_holds_it_and_leaves_the_first_alone(tmp_path: Pa
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["free", "after a dead owner"])
+@pytest.mark.long
 def test_of_many_that_race_exactly_one_wins(tmp_path: Path, dead: bool) -> None:
     if dead:
         claim(tmp_path, pid=2**22 + 1)

@@ -180,6 +180,7 @@ main()
 
 
 @pytest.mark.parametrize(("rank", "way"), [(1, "kill"), (1, "raise"), (0, "kill")])
+@pytest.mark.long
 def test_a_process_that_is_lost_ends_the_others_with_one_line(
     asked: list[str], tmp_path: Path, rank: int, way: str
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_process_that_is_lost_ends_the_others_with_one_line(
     assert logged(run, "loss")[-1] > 0
 
 
+@pytest.mark.long
 def test_an_error_of_the_main_process_is_raised_in_all(asked: list[str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     process = ProcessIdentity.of_this_process()

@@ -15,6 +15,8 @@ from jepa_core.study.plan import load_study
 from jepa_core.study.worker import read_study, work
 from tests.core.study.conftest import WriteStudy
 
+pytestmark = pytest.mark.long
+
 SEARCH = """
 recipe = "{recipe}"
 probes = ["knn"]

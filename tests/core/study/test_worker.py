@@ -17,6 +17,8 @@ from jepa_core.study.worker import no_observers, prepare, work
 from jepa_core.study.worker_states import CellStatus
 from tests.core.study.conftest import THREE, WriteStudy
 
+pytestmark = pytest.mark.long
+
 ONE = 'recipe = "{recipe}"\nprobes = ["knn"]\nseeds = [0, 1]\n'
 TWO_ARMS = ONE + '[arms.a]\n[arms.b]\nset = ["masker.name=random"]\n'
 

@@ -1,7 +1,7 @@
 # make demo   trains I-JEPA on real images and shows what it learned (about seven minutes on two cores)
 # make test   runs the tests, on as many cores as there are
 # make test-all  also those that kill, fuzz or measure for most of a minute each, as CI does
-# make check  lint, types and the fast tests, while you work (under two minutes on two cores)
+# make check  lint, types and the fast tests, while you work
 # make lint   ruff and mypy
 # make docs   writes the pages that are made from the code (docs/hooks.md)
 # make soak   kills 50 runs at random moments; each must go on bit for bit (about ten minutes)

@@ -118,11 +118,15 @@ def eval_loader(
     `limit` takes so many of them, evenly spaced: folders are sorted by class. Raises UserError where
     there are none; while iterating, where more than `max_corrupt` of them are corrupt.
     """
-    total = len(samples)
-    if total == 0:
+    if not len(samples):
         raise UserError("there are no samples to evaluate on")
-    count = min(limit or total, total)
-    index = torch.arange(count) * total // count
+    index = space_evenly(len(samples), limit)
     return EvalLoader(
         EvalBatches(samples, transform_settings, view_shape, batch_size, index), workers, max_corrupt
     )
+
+
+def space_evenly(total: int, limit: int | None) -> Tensor:
+    """Ascending positions int64 [n] of at most `limit` samples of `total`, evenly spaced; None: of all."""
+    count = min(limit or total, total)
+    return torch.arange(count) * total // max(1, count)

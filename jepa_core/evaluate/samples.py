@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_core.data.eval_batches import EvalBatches, EvalLoader
+from jepa_core.data.eval_batches import EvalBatches, EvalLoader, space_evenly
 from jepa_core.data.samples import InMemory
 from jepa_core.errors import UserError
 from jepa_core.protocols import Samples
@@ -97,5 +97,4 @@ def choose_samples(total: int, limit: int | None, draw: int | None) -> Tensor:
     if draw is not None and draw < total:
         shuffle = torch.randperm(total, generator=torch.Generator().manual_seed(0))
         return shuffle[:draw].sort().values
-    count = min(limit or total, total)
-    return torch.arange(count) * total // max(1, count)
+    return space_evenly(total, limit)

@@ -11,13 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-T_975 = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
-)
-"""The 97.5 % quantile of Student's t for 1 to 30 degrees of freedom."""
-Z_975 = 1.959964
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -38,9 +32,5 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t; above 30 degrees of freedom by Cornish and Fisher's expansion
-    (Abramowitz & Stegun 26.7.5), which is then right to 1e-4."""
-    if degrees <= len(T_975):
-        return T_975[degrees - 1]
-    z = Z_975
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    """The 97.5 % quantile of Student's t for so many degrees of freedom, at least one."""
+    return float(stdtrit(degrees, 0.975))

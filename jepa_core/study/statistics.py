@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+
+from jepa_core.report.intervals import t_quantile
 
 LEVEL = 0.05
-"""Of tests and intervals: 1 - LEVEL is covered."""
+"""Of tests; intervals cover 95 %."""
 MOST_EXACT = 40
 """Pairs up to which every pattern of signs is counted; of more, a million patterns are drawn."""
 
@@ -69,17 +70,12 @@ def compare(arm: Mapping[Any, float], baseline: Mapping[Any, float], maximise: b
 
 
 def t_interval(differences: Sequence[float] | np.ndarray) -> tuple[float | None, float | None]:
-    """Student's interval of the mean of `differences` [n], two-sided 1 - LEVEL; (None, None) for n < 2."""
+    """Student's interval of the mean of `differences` [n], two-sided, of 95 %; (None, None) for n < 2."""
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         return None, None
-    half = t_quantile(len(values)) * values.std(ddof=1) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
-
-
-def t_quantile(n: int) -> float:
-    """The two-sided quantile of Student's t for n values."""
-    return float(student.ppf(1 - LEVEL / 2, n - 1))
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float | None:
@@ -146,4 +142,4 @@ def detectable_effect(n: int) -> float | None:
 
     A mean difference below it is "cannot tell" at the standard deviation that was seen.
     """
-    return t_quantile(n) / math.sqrt(n) if n >= 2 else None
+    return t_quantile(n - 1) / math.sqrt(n) if n >= 2 else None

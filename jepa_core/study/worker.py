@@ -7,7 +7,6 @@ the arm; the others go on.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from jepa_core.errors import UserError
+from jepa_core.runtime.environment import cores
 from jepa_core.runtime.stop_signals import SIGNALS, Stopped
 from jepa_core.study.cell_run import BrokenCell, run_cell
 from jepa_core.study.ledger import ClaimLost, Ledger
@@ -180,8 +180,7 @@ def set_threads(study: Study, workers: int = 1) -> int:
     """Gives torch the threads that each of `workers` processes has, and returns their number."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shared = torch.get_num_threads() if workers == 1 else max(1, cores // workers)
+    shared = torch.get_num_threads() if workers == 1 else max(1, cores() // workers)
     threads = study.settings.threads or shared
     torch.set_num_threads(threads)
     return threads

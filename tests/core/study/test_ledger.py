@@ -20,7 +20,7 @@ ELSEWHERE = ProcessIdentity("another-host", "boot 1", 7, 9)
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> FileLedger:
-    return FileLedger(tmp_path, lease=0.6)
+    return FileLedger(tmp_path, lease=30.0)
 
 
 def claim(ledger: Ledger, cell: str = "a/seed-0") -> Claim:
@@ -37,6 +37,12 @@ def as_if_elsewhere(ledger: FileLedger, held: Claim) -> None:
 
 def file_of(ledger: FileLedger, held: Claim) -> Path:
     return ledger.folder / "claims" / held.cell / f"{held.generation:06d}.json"
+
+
+def let_lapse(file: Path, seconds: float = 60.0) -> None:
+    """Makes a claim look as if its last beat were long ago, without waiting for it."""
+    changed = file.stat().st_mtime - seconds
+    os.utime(file, (changed, changed))
 
 
 def test_one_of_many_gets_a_cell(tmp_path: Path) -> None:
@@ -57,12 +63,12 @@ def test_one_of_many_gets_a_cell(tmp_path: Path) -> None:
 def test_a_claim_is_kept_by_beats_and_given_away_without(ledger: FileLedger) -> None:
     held = claim(ledger)
     as_if_elsewhere(ledger, held)
-    other = FileLedger(ledger.folder, lease=0.6)
+    other = FileLedger(ledger.folder, lease=30.0)
     for _ in range(4):
-        time.sleep(0.3)
+        let_lapse(file_of(ledger, held))
         assert ledger.beat(held)
         assert other.claim("a/seed-0", "id") is None
-    time.sleep(0.8)
+    let_lapse(file_of(ledger, held))
     taken = claim(other)
     assert taken.generation == held.generation + 1
     assert taken.evict
@@ -86,7 +92,7 @@ def test_a_claim_file_cut_short_is_waited_for_and_then_taken_over(ledger: FileLe
     file_of(ledger, held).write_bytes(content)
     assert ledger.claim("a/seed-0", "id") is None
     assert ledger.records([("a/seed-0", "id")])["a/seed-0"].running
-    time.sleep(0.8)
+    let_lapse(file_of(ledger, held))
     assert claim(ledger).evict
 
 
@@ -98,8 +104,9 @@ def test_the_owner_of_a_claim_file_cut_short_mends_it(ledger: FileLedger) -> Non
 
 
 @pytest.mark.parametrize("shift", [-1e5, 1e5])
-def test_clocks_that_differ_neither_steal_nor_hold_a_claim(ledger: FileLedger, shift: float) -> None:
+def test_clocks_that_differ_neither_steal_nor_hold_a_claim(tmp_path: Path, shift: float) -> None:
     """A claim from the future, by the file server's clock, expires by being watched."""
+    ledger = FileLedger(tmp_path, lease=0.6)
     held = claim(ledger)
     as_if_elsewhere(ledger, held)
     now = time.time() + shift
@@ -123,17 +130,21 @@ def test_a_wrong_clock_of_this_process_does_not_matter(
 def test_a_heartbeat_keeps_the_claim_and_notices_its_loss(ledger: FileLedger) -> None:
     held = claim(ledger)
     as_if_elsewhere(ledger, held)
-    other = FileLedger(ledger.folder, lease=0.6)
+    held.attempt = replace(held.attempt, lease=3.0)  # a beat every half second
+    other = FileLedger(ledger.folder, lease=30.0)
     with Heartbeat(ledger, held) as heartbeat:
         held.progress = {"seconds": 2.5, "step": 4}
-        time.sleep(1.0)
+        end = time.monotonic() + 60
+        while (record := other.records([("a/seed-0", "id")])["a/seed-0"]).attempts[0].step != 4:
+            assert time.monotonic() < end, "no beat was written"
+            time.sleep(0.05)
         heartbeat.check()
-        record = other.records([("a/seed-0", "id")])["a/seed-0"]
-        assert (record.running, record.attempts[0].step, record.attempts[0].seconds) == (True, 4, 2.5)
+        assert (record.running, record.attempts[0].seconds) == (True, 2.5)
         file_of(ledger, held).with_name("000002.json").write_text("{}", encoding="utf-8")
-        time.sleep(0.5)
         with pytest.raises(ClaimLost):
-            heartbeat.check()
+            while time.monotonic() < end:
+                time.sleep(0.05)
+                heartbeat.check()
 
 
 def test_a_process_that_slept_asks_before_it_goes_on(ledger: FileLedger) -> None:
@@ -141,7 +152,7 @@ def test_a_process_that_slept_asks_before_it_goes_on(ledger: FileLedger) -> None
     heartbeat = Heartbeat(ledger, held)  # its thread does not run, as while a process is stopped
     heartbeat.check()
     file_of(ledger, held).with_name("000002.json").write_text("{}", encoding="utf-8")
-    time.sleep(0.5)
+    heartbeat._last -= 60
     with pytest.raises(ClaimLost):
         heartbeat.check()
 

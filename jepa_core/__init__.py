@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from jepa_core.types.index_set import Grid as Grid
     from jepa_core.types.index_set import IndexSet as IndexSet
     from jepa_core.types.mask_plan import MaskPlan as MaskPlan
+    from jepa_core.types.packed import Packed as Packed
+    from jepa_core.types.sample import Field as Field
+    from jepa_core.types.sample import Sample as Sample
+    from jepa_core.types.step import Group as Group
     from jepa_core.types.step import Step as Step
     from jepa_core.types.tokens import Tokens as Tokens
 
@@ -50,6 +54,10 @@ _HOMES = {
     "IndexSet": "types.index_set",
     "MaskPlan": "types.mask_plan",
     "Tokens": "types.tokens",
+    "Packed": "types.packed",
+    "Field": "types.sample",
+    "Sample": "types.sample",
+    "Group": "types.step",
 }
 
 __all__ = ["UserError", "__version__", "hookimpl", *_HOMES]

@@ -122,9 +122,11 @@ class JEPA(nn.Module):
         """
         batch = Batch.of(batch)
         step = self.run_stages(batch, self._check_plan(plan, batch.batch_size))
-        device = next(iter(batch.views.values())).device.type
-        with torch.autocast(device, enabled=False):
-            terms = {name: objective(step) for name, objective in self.objectives.items()}
+        with torch.autocast(batch.device.type, enabled=False):
+            terms = {
+                name: objective(step.of_group(objective.config.group))
+                for name, objective in self.objectives.items()
+            }
         weighted = [self.objectives[name].config.weight * term for name, term in terms.items()]
         return Output(torch.stack(weighted).sum(), terms, self.metrics(step), step)
 
@@ -135,7 +137,7 @@ class JEPA(nn.Module):
         targets = self.make_targets(target_tokens, plan)
         contexts = self.encode_context(views.context, plan)
         predictions = self.predict(contexts, plan, views.condition)
-        return Step(predictions, targets, contexts, target_tokens, plan, batch.step)
+        return Step(predictions, targets, contexts, target_tokens, plan, batch.step, views.condition)
 
     def views(self, batch: Batch) -> Views:
         """The first view is both context and target."""

@@ -72,3 +72,5 @@ class ObjectiveSettings(ComponentSettings):
 
     weight: float = 1.0
     """Factor of this term in the loss."""
+    group: str = ""
+    """The named group of predictions that it judges, of a variant that makes several; "": the main one."""

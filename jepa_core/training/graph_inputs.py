@@ -46,7 +46,11 @@ class GraphInputs:
 
 def form(batch: Batch) -> Any:
     """Names, shapes and types of all tensors of a batch, nested as they are."""
-    return [_form(part) for part in (batch.views, batch.condition, batch.side, batch.labels)]
+    return [_form(part) for part in _parts(batch)]
+
+
+def _parts(batch: Batch) -> tuple[Any, ...]:
+    return batch.views, batch.condition, batch.side, batch.labels, batch.targets
 
 
 def _form(value: Any) -> Any:

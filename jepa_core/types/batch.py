@@ -1,4 +1,4 @@
-"""A batch as a loader makes it: named views of samples, with labels, side information and a condition.
+"""A batch as a loader makes it: named views of samples, a condition, side information, targets and labels.
 
 Axes: B samples, V crops of each, C channels, H height, W width.
 """
@@ -20,15 +20,18 @@ class Batch:
     """The samples of one micro-batch.
 
     `views`: named inputs, `{"image": [B, 3, H, W]}` for the plain case; V crops of each image under one
-    name are [B, V, 3, H, W]. `condition`: actions, text, … for the predictor. `side`: per-sample information
-    a masker may use. `labels` are for probes only. `step`: the optimizer step it serves, from 0.
+    name are [B, V, 3, H, W]; sequences of different lengths are a `Packed`. `condition`: named actions, text,
+    … for the predictor, None without any. `side`: named values that maskers and variants may use. `targets`:
+    named values that a loss or an evaluation may measure against, such as states. `labels` are for probes
+    only. `step`: the optimizer step it serves, from 0.
     """
 
-    views: Mapping[str, Tensor]
+    views: Mapping[str, Any]
     condition: Any = None
-    side: Mapping[str, Tensor] = field(default_factory=dict)
+    side: Mapping[str, Any] = field(default_factory=dict)
     labels: Tensor | None = None
     step: int = 0
+    targets: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, value: Batch | Tensor) -> Batch:
@@ -42,16 +45,24 @@ class Batch:
     @property
     def batch_size(self) -> int:
         """B of the first view."""
-        return next(iter(self.views.values())).shape[0]
+        first = next(iter(self.views.values()))
+        return first.shape[0] if isinstance(first, Tensor) else first.batch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        first = next(iter(self.views.values()))
+        return first.device if isinstance(first, Tensor) else first.values.device
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with each of its tensors changed: views, side, labels, and those in `condition`."""
+        """The batch with each of its tensors changed, at any depth."""
         return replace(
             self,
-            views={name: change(view) for name, view in self.views.items()},
+            views=map_tensors(self.views, change),
             condition=map_tensors(self.condition, change),
-            side={name: change(value) for name, value in self.side.items()},
-            labels=None if self.labels is None else change(self.labels),
+            side=map_tensors(self.side, change),
+            labels=map_tensors(self.labels, change),
+            targets=map_tensors(self.targets, change),
         )
 
     def to(self, device: Device, non_blocking: bool = False) -> Batch:

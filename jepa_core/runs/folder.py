@@ -30,7 +30,7 @@ RECIPE = "recipe.toml"
 
 OWN_FILES = (
     *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
-    *("predictions.npz", "report.html"),
+    *("predictions.npz", "report.html", "transforms.json"),
 )
 
 OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")

@@ -1,7 +1,8 @@
 """The record of a recipe: every section as the settings of the component it names.
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives) and probes.*, any number; transform, optimizer, train, kernels: the engine's own.
+terms.* (further objectives), probes.* and transforms.* (of named values), any number; transform, optimizer,
+train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Table = dict[str, Any]
 
 COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
 
-COMPONENT_TABLES = {"terms": "objective", "probes": "probe"}
+COMPONENT_TABLES = {"terms": "objective", "probes": "probe", "transforms": "transform"}
 
 ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
@@ -35,6 +36,9 @@ DEFAULTS: Table = {
     "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
 }
 """What a recipe may leave out: each section, and in a section the name."""
+
+ALWAYS_WRITTEN = ("terms", "probes")
+"""Of the tables of components, those that are written where they are empty."""
 
 REMOVED = False
 """What a term or probe is that a recipe takes out, `probes.linear = false`."""
@@ -59,6 +63,7 @@ class Recipe:
     kernels: KernelSettings = field(default_factory=KernelSettings)
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    transforms: Mapping[str, ComponentSettings] = field(default_factory=dict)
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -67,7 +72,9 @@ class Recipe:
             table[section] = _to_table(getattr(self, section))
         for section in COMPONENT_TABLES:
             entries = {key: _to_table(entry) for key, entry in getattr(self, section).items()}
-            table[section] = {**dict.fromkeys(self.removed_entries(section), REMOVED), **entries}
+            removed = dict.fromkeys(self.removed_entries(section), REMOVED)
+            if entries or removed or section in ALWAYS_WRITTEN:
+                table[section] = {**removed, **entries}
         return table
 
     def removed_entries(self, section: str) -> list[str]:

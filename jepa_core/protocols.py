@@ -173,10 +173,11 @@ class Source(Protocol):
 class DescribesFields(Protocol):
     """What a `Source` adds whose samples are more than an image or a clip and a class."""
 
-    def fields(self) -> Fields:
+    def fields(self) -> Fields | None:
         """What each named value is, by its place: `{"views.image": Field("image"), "views.caption": …}`.
 
-        The first view is the main encoder's. Asked for before `split`; reads no more than a header. Raises
+        None, where these settings give an image or a clip and a class alone. The first view is the main
+        encoder's. Asked for before `split`; reads no more than a header. Raises
         UserError where that is missing.
         """
         ...

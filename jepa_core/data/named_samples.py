@@ -26,9 +26,9 @@ def source_fields(source: Source | DescribesFields, view_shape: Sequence[int] = 
 
     Raises UserError for a description that is none.
     """
-    if not isinstance(source, DescribesFields):
+    fields = source.fields() if isinstance(source, DescribesFields) else None
+    if fields is None:
         return plain_fields(view_shape)
-    fields = source.fields()
     name = type(source).__name__
     if not isinstance(fields, Mapping):
         raise UserError(f"fields() of {name} returned a {type(fields).__name__}; expected a mapping")

@@ -94,7 +94,7 @@ def _check_graph(recipe: Recipe, transforms: FieldTransforms) -> None:
     """Raises UserError for values of different lengths in a step that is to be recorded."""
     if recipe.train.cuda_graph and transforms.ragged:
         raise UserError(
-            f"train.cuda_graph carries values of fixed shape alone, and {', '.join(transforms.ragged)} differ "
+            f"train.cuda_graph carries values of fixed shape alone; {', '.join(transforms.ragged)} differ "
             "in length from sample to sample; set train.cuda_graph=false"
         )
 

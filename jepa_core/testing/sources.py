@@ -116,9 +116,8 @@ def _require_refusal(case: SourceCase, name: str) -> None:
 def samples(case: SourceCase) -> None:
     """Each is an image, a uint8 tensor [C, h, w] of one or three channels, a recording of such frames, or a
     `Sample` whose values are what the source says of its fields."""
-    fields = None
-    if isinstance(source := case.make(), DescribesFields):
-        fields = source_fields(source)
+    source = case.make()
+    fields = source_fields(source) if isinstance(source, DescribesFields) and source.fields() else None
     for split, samples, indices in case.spread():
         for index in indices:
             if fields is None:

@@ -65,6 +65,7 @@ def jepa_data() -> Mapping[str, type]:
     from jepa_core.data.sources.cifar10 import Cifar10Source
     from jepa_core.data.sources.folder import FolderSource
     from jepa_core.data.sources.huggingface import HuggingFaceSource
+    from jepa_core.data.sources.mix import MixSource
     from jepa_core.data.sources.npz import NpzSource
     from jepa_core.data.sources.torchvision import TorchvisionSource
     from jepa_core.data.sources.webdataset import WebDatasetSource
@@ -73,6 +74,7 @@ def jepa_data() -> Mapping[str, type]:
         "cifar10": Cifar10Source,
         "folder": FolderSource,
         "huggingface": HuggingFaceSource,
+        "mix": MixSource,
         "npz": NpzSource,
         "torchvision": TorchvisionSource,
         "webdataset": WebDatasetSource,

@@ -121,15 +121,14 @@ def check_value(value: Any, field: Field, place: str) -> None:
             raise UserError(f"{place} is {error}") from None
         return
     if not good:
-        shape = f" {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}" * isinstance(
-            value, Tensor
-        )
+        if isinstance(value, Tensor):
+            kind = f"Tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
         expected = {
             "text": "a text",
             "image": "a Pillow image, or uint8 [3, h, w]",
             "clip": "uint8 [T, 3, h, w], or a Recording",
         }[field.kind]
-        raise UserError(f"{place} is a {kind}{shape}; expected {expected}")
+        raise UserError(f"{place} is a {kind}; expected {expected}")
 
 
 def _is_pixels(value: Any, rank: int) -> bool:

@@ -12,7 +12,7 @@ Axes: B samples, S packed tokens, N tokens of the grid, P the predictor's width,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -99,9 +99,10 @@ class PackedPredictor(nn.Module, ABC):
     ) -> tuple[Tokens, ...]:
         """For each pair (i, j) of the plan, guesses [S of target j, target width] from context i.
 
-        Raises UserError for a condition, which this predictor does not use.
+        Named conditions are the source's, and not read here; raises UserError for any other one, which a
+        variant meant for this predictor.
         """
-        if condition is not None:
+        if condition is not None and not isinstance(condition, Mapping):
             raise UserError(
                 f"predictor {self.config.name!r} uses no condition; got {type(condition).__name__}"
             )

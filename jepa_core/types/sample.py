@@ -83,6 +83,10 @@ class Sample:
         if not isinstance(self.views, Mapping):
             object.__setattr__(self, "views", {"image": self.views})
 
+    def without_label(self) -> Sample:
+        """The sample with no class."""
+        return replace(self, label=-1)
+
     def values(self) -> dict[str, Any]:
         """All values by their places, `views.image`, `condition.actions`, …"""
         return {f"{part}.{name}": value for part in PARTS for name, value in getattr(self, part).items()}

@@ -50,6 +50,9 @@ class ValueSettings(ComponentSettings):
     invalid: Literal["refuse", "skip"] = "refuse"
     """What a value that cannot be used does: end the run with a line that names it, or leave its sample out
     as corrupt (`data.max_corrupt`)."""
+    part: Literal["views", "condition", "side", "targets"] | None = None
+    """The part of the batch that the value becomes; by default the one where the source has it. A caption
+    with `part = "condition"` is read by the predictor and by no encoder."""
 
 
 class MaskerSettings(ComponentSettings):

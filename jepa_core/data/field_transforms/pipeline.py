@@ -60,6 +60,14 @@ class FieldTransforms:
         """Whether there is nothing but one view that `[transform]` is for."""
         self.transforms = {place: self._build(place, field) for place, field in fields.items()}
         self.groups: Mapping[str, Crops] = {}
+        self.places = {place: self._place_in_batch(place) for place in fields}
+        """The place in the batch of each value of a sample."""
+        if self.places[first_view(fields)] != first_view(fields):
+            raise UserError(f"{first_view(fields)} is the main encoder's view; it cannot be another part")
+
+    def _place_in_batch(self, place: str) -> str:
+        part, _, name = place.partition(".")
+        return f"{self.transforms[place].config.part or part}.{name}"
 
     def _build(self, place: str, field: Field) -> Transform:
         name = place.partition(".")[2]
@@ -91,8 +99,8 @@ class FieldTransforms:
 
     @property
     def outputs(self) -> Fields:
-        """What comes out, by place."""
-        return {place: transform.output for place, transform in self.transforms.items()}
+        """What comes out, by the places in the batch."""
+        return {self.places[place]: transform.output for place, transform in self.transforms.items()}
 
     @property
     def ragged(self) -> list[str]:
@@ -169,7 +177,7 @@ class FieldTransforms:
                     crop = _crop_of(own, self.fields[first])
                     result[f"views.{group}"] = [crop(values[name], True) for _ in range(own.per_sample)]
                 continue
-            result[name] = [self.apply(name, values[name], f"{place}: {name}", train)]
+            result[self.places[name]] = [self.apply(name, values[name], f"{place}: {name}", train)]
         return result
 
     def apply(self, name: str, value: Any, place: str, train: bool) -> Tensor:

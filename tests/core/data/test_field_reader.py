@@ -206,3 +206,20 @@ def test_nothing_that_can_be_read_is_an_error() -> None:
     samples = Pairs(4)
     with pytest.raises(UserError, match="none of 4 samples can be read; the first: x: gone"):
         list(EvalFields(Gone(4), fitted(samples), torch.arange(4)))
+
+
+@pytest.mark.parametrize("kind", [Pairs, PairsInMemory])
+def test_a_value_can_become_another_part_of_the_batch(kind: type[Pairs]) -> None:
+    from jepa_core.data.field_transforms.tokenize import Tokenize
+
+    samples = kind(12)
+    transforms = fitted(samples, {"caption": Tokenize.Config(name="tokenize", part="condition")})
+    assert list(transforms.outputs) == [
+        "views.image",
+        "condition.caption",
+        "condition.actions",
+        "targets.state",
+    ]
+    (batch,) = batch_of(samples, transforms)
+    assert list(batch.views) == ["image"]
+    assert sorted(batch.condition) == ["actions", "caption"]

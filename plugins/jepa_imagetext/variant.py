@@ -106,7 +106,7 @@ class ImageText(JEPA):
         return Step(towards_text, targets, contexts, contexts[0], plan, batch.step, batch.condition, groups)
 
     def embed(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
-        """[B, E], unit length, of the views that are given: the image's guess of its caption, and the caption.
+        """[B, E] of unit length for each view given: the image's guess of its caption, the caption itself.
 
         The comparison of LeVLJEPA's zero-shot evaluation, P_v(v) with t.
         """

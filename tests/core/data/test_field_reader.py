@@ -223,3 +223,40 @@ def test_a_value_can_become_another_part_of_the_batch(kind: type[Pairs]) -> None
     (batch,) = batch_of(samples, transforms)
     assert list(batch.views) == ["image"]
     assert sorted(batch.condition) == ["actions", "caption"]
+
+
+def test_values_alone_are_transformed_as_in_a_batch() -> None:
+    transforms = fitted(Pairs(12))
+    parts = transforms.transform_values({"views.caption": ["a red square", "green"]})
+    assert [
+        transforms.transforms["views.caption"].decode(ids).strip()
+        for ids in parts["views"]["caption"].split()
+    ] == [  # type: ignore[attr-defined]
+        "a red square",
+        "green",
+    ]
+    with pytest.raises(UserError, match=r"unknown value 'views.captoin'"):
+        transforms.transform_values({"views.captoin": ["x"]})
+
+
+def test_another_source_gets_what_was_learned() -> None:
+    class Captions:
+        """A source of images and captions alone."""
+
+        def fields(self) -> Any:
+            return {place: FIELDS[place] for place in ("views.image", "views.caption")}
+
+    transforms = fitted(Pairs(12))
+    other = transforms.of_source(Captions())  # type: ignore[arg-type]
+    assert list(other.transforms) == ["views.image", "views.caption"]
+    assert other.state() == transforms.state()
+    assert other.outputs["views.image"] == transforms.outputs["views.image"]
+
+
+def test_a_text_that_nothing_was_learned_for_is_refused() -> None:
+    class Titles:
+        def fields(self) -> Any:
+            return {"views.image": Field("image"), "views.title": Field("text")}
+
+    with pytest.raises(UserError, match=r"it says nothing of views.title; it has nothing"):
+        fitted(Pairs(12)).of_source(Titles())  # type: ignore[arg-type]

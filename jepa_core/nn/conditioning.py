@@ -4,9 +4,9 @@
     adaln    every block is modulated by one vector a sample, or one for each frame (actions)
     tokens   the condition's tokens stand before the context, in the same sequence
 
-What is unusual: nothing is padded, and the host reads nothing (but with dropped `tokens`), so that a condition
-of a fixed shape may be part of a CUDA graph; `train.cuda_graph` refuses ragged ones. All of it is made after the
-predictor's other weights, which are therefore those of the predictor without a condition.
+What is unusual: nothing is padded, and the host reads nothing (but with dropped `tokens`), so that a
+condition of fixed shape may be part of a CUDA graph; `train.cuda_graph` refuses ragged ones. It is all made
+after the other weights of the predictor, which are therefore those of the one without a condition.
 
 Axes: S packed rows, C packed condition tokens, P the predictor's width, N tokens of the grid.
 """

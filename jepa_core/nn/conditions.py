@@ -1,8 +1,8 @@
 """A predictor's condition (a caption, actions, a class): from a batch's named values to packed tokens.
 
 What is unusual: a dropped condition is one learned token, `null`. To cross-attention, copies of one token are
-the same as that token once, so the values of a dropped sample are replaced and its length may stay. Only where
-its tokens stand in the sequence itself (`tokens`) are they cut to one.
+the same as that token once, so the values of a dropped sample are replaced and its length may stay. Only
+where its tokens stand in the sequence itself (`tokens`) are they cut to one.
 
 Axes: B samples, C packed condition tokens, S packed tokens or rows, P the predictor's width.
 """
@@ -184,8 +184,8 @@ def modulation_rows(condition: IndexSet, samples: Tensor, places: Tensor, grid: 
     frame = places // (grid_size(grid) // frames)
     if condition.max_length != frames or _is_too_short(condition, samples, frame):
         raise UserError(
-            f"{reader} takes a condition of one vector a sample, or one for each of the {frames} places along "
-            f"the first axis of grid {grid}; got {_words(condition)}"
+            f"{reader} takes a condition of one vector a sample, or one for each of the {frames} places "
+            f"along the first axis of grid {grid}; got {_words(condition)}"
         )
     return (condition.offsets.index_select(0, samples) + frame).clamp(max=condition.total - 1)
 

@@ -133,9 +133,10 @@ class PackedPredictor(nn.Module, ABC):
             )
         if not plan.pairs:
             return ()
-        read = self.condition and self.condition.tokens(condition, plan.contexts[0].batch_size)
         seen, sets = [self._embed(tokens, grid) for tokens in contexts], [tokens.at for tokens in contexts]
+        read: Packed | None = None
         if self.condition is not None:
+            read = self.condition.tokens(condition, sets[0].batch_size)
             seen, sets = self.condition.join(read, seen, sets)
             plan = MaskPlan(tuple(sets), plan.targets, plan.pairs)
         packing = pack(plan, self.mode)
@@ -195,7 +196,7 @@ class PackedPredictor(nn.Module, ABC):
 
     def _make_conditioning(self, fields: Fields | None) -> Conditioning | None:
         config = self.config
-        if config.condition in ("none", "ignore"):
+        if config.condition == "none" or config.condition == "ignore":
             return None
         return Conditioning(
             config.condition,

@@ -70,8 +70,8 @@ def take_elements(sequences: Packed, keep: IndexSet | None, reader: str) -> Pack
 
 
 def check_ids(ids: Tensor, vocabulary: int, reader: str) -> None:
-    """Raises UserError for an id outside 0 … `vocabulary` - 1; not checked on an accelerator, which would wait
-    for the device."""
+    """Raises UserError for an id outside 0 … `vocabulary` - 1; not checked on an accelerator, which would
+    wait for the device."""
     if ids.numel() and _is_readable(ids):
         low, high = (int(end) for end in ids.aminmax())
         if low < 0 or high >= vocabulary:

@@ -152,7 +152,7 @@ def hidden_unseen(case: EncoderCase) -> None:
     if case.field is None and any(side % cells for side, cells in zip(sides, grid, strict=True)):
         raise NotAsked("the grid does not divide the view, so no pixel belongs to one token")
     views, context = case.views(shape), ragged_plan(grid, BATCH).contexts[0]
-    visible = visible_elements(context, grid, shape, case.field and case.field.kind)
+    visible = visible_elements(context, grid, shape, case.field)
     changed_views = torch.where(visible, views, case.views(shape, seed=1))
     actual, expected = case.encoder(changed_views, context).values, case.encoder(views, context).values
     require_equal(actual, expected, "with other input at the hidden tokens", CLOSE)

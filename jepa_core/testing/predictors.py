@@ -44,10 +44,8 @@ class Setting:
     def predict(self, **changes: Any) -> tuple[Tokens, ...]:
         """The predictions, one `Tokens` for each pair; `changes` to what it is given."""
         own = replace(self, **changes)
-        arguments = (own.contexts, own.plan, own.grid)
-        if own.condition is not None:
-            arguments = (*arguments, own.condition)
-        predictions: tuple[Tokens, ...] = own.predictor(*arguments)
+        condition = () if own.condition is None else (own.condition,)
+        predictions: tuple[Tokens, ...] = own.predictor(own.contexts, own.plan, own.grid, *condition)
         return predictions
 
     def with_condition(self) -> Setting:
@@ -182,7 +180,8 @@ def context_matters(case: PredictorCase) -> None:
         )
         predictions = setting.predict(contexts=contexts)
         weights = torch.Generator().manual_seed(0)
-        total = sum((t.values * torch.randn(t.values.shape, generator=weights)).sum() for t in predictions)
+        parts = [(t.values * torch.randn(t.values.shape, generator=weights)).sum() for t in predictions]
+        total = torch.stack(parts).sum()
         gradients = torch.autograd.grad(total, leaves, allow_unused=True)
         require(all(_moves(g) for g in gradients), f"on a grid {setting.grid} a context is not looked at")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_core.types.index_set import IndexSet
+from jepa_core.types.index_set import IndexSet, grid_size
 from jepa_core.types.packed import Packed
 from jepa_core.types.sample import Field
 
@@ -69,17 +69,17 @@ def pick_condition(condition: Any, samples: Sequence[int]) -> Any:
     }
 
 
-def visible_elements(keep: IndexSet, grid: Sequence[int], shape: Sequence[int], kind: str | None) -> Tensor:
+def visible_elements(
+    keep: IndexSet, grid: Sequence[int], shape: Sequence[int], field: Field | None
+) -> Tensor:
     """bool that broadcasts to views [B, *shape]: which of their elements belong to kept tokens.
 
-    Each token of an image or a clip has as many pixels of each side. Sequences have a token an element.
+    Each token of an image or a clip (no `field`) has as many pixels of each side; sequences have a token an
+    element.
     """
-    size = len(keep.lengths)
-    total = 1
-    for side in grid:
-        total *= side
-    visible = keep.mask(total).view(size, *grid)
-    if kind in ("ids", "sequence", "vector"):
+    size = keep.batch_size
+    visible = keep.mask(grid_size(tuple(grid))).view(size, *grid)
+    if field is not None:
         return visible.view(size, *grid, *[1] * (len(shape) - 1))
     sides = shape[-len(grid) :]
     for axis, (side, cells) in enumerate(zip(sides, grid, strict=True), 1):

@@ -78,8 +78,8 @@ class ObjectiveSettings(ComponentSettings):
     """Whether the term may be part of a CUDA graph (`train.cuda_graph`): it looks at nothing on the host,
     draws nothing from the step's number, and leaves out rows that are not `IndexSet.valid`."""
     summed: ClassVar[bool] = False
-    """Whether such a term adds up over processes (`jepa_core.runtime.distributed.all_reduce_sum`): its value
-    in each is that of all samples."""
+    """Whether such a term adds up over processes (`all_reduce_sum` or `all_gather_rows` of
+    `jepa_core.runtime.distributed`): its value in each is that of all samples."""
 
     weight: float = 1.0
     """Factor of this term in the loss."""

@@ -1,7 +1,8 @@
 """The record of a recipe: every section as the settings of the component it names.
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives) and probes.*, any number; transform, optimizer, train, kernels: the engine's own.
+terms.* (further objectives) and probes.*, any number; init.* (weights that parts start with), any number;
+transform, optimizer, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import tomlkit
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
+from jepa_core.settings.initial import InitSettings, to_init_table
 from jepa_core.settings.sections import KernelSettings, OptimizerSettings, TrainSettings, TransformSettings
 
 Table = dict[str, Any]
@@ -59,6 +61,8 @@ class Recipe:
     kernels: KernelSettings = field(default_factory=KernelSettings)
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    init: Mapping[str, InitSettings] = field(default_factory=dict)
+    """By the part of the model that starts with these weights."""
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -68,7 +72,7 @@ class Recipe:
         for section in COMPONENT_TABLES:
             entries = {key: _to_table(entry) for key, entry in getattr(self, section).items()}
             table[section] = {**dict.fromkeys(self.removed_entries(section), REMOVED), **entries}
-        return table
+        return table | ({"init": to_init_table(self.init)} if self.init else {})
 
     def removed_entries(self, section: str) -> list[str]:
         """The entries of a section that are there by default and that this recipe takes out."""

@@ -12,7 +12,7 @@ ENCODERS = ("encoder", "encoders")
 
 
 def find_part(model: nn.Module, path: str) -> nn.Module:
-    """A module by its path; `model` is the whole. Raises UserError, which lists the parts, for another path."""
+    """A module by its path; `model` is the whole. Raises UserError, which lists the parts, for others."""
     if path == WHOLE:
         return model
     if not holds_part(model, path):

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jepa_core.errors import UserError
+from jepa_core.errors import UserError, unknown
 from jepa_core.formats.hub import find_source
 from jepa_core.formats.importing import build_format, find_format, read_weights
 from jepa_core.formats.weight_file import Source, misfits, nonfinite_notes
@@ -146,7 +146,7 @@ def _choose_part(part: str, settings: InitSettings, stored: StoredWeights) -> st
         if _inside(stored.tensors, path):
             return path
     known = dict.fromkeys(name.split(".")[0] for name in stored.tensors)
-    raise UserError(f"{stored.words} has no {online}; it has: {', '.join(known) or 'no tensors'}")
+    raise unknown(f"part of {stored.words}", online, known)
 
 
 def _inside(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -237,7 +237,7 @@ def _facts(loaded: PartWeights, places: list[str], notes: list[str]) -> dict[str
 
 
 def describe_initial_weights(facts: Mapping[str, Any]) -> str:
-    """A line on one part: `encoder, target_encoder: target_encoder of run runs/x (…), SHA-256 1a2b…; frozen`."""
+    """A line on one part: `encoder, target_encoder: target_encoder of run runs/x (…); SHA-256 1a2b…`."""
     digest = facts.get("sha256")
     parts = [
         f"{', '.join(facts['loaded_into'])}: {facts['taken_from']} of {facts['origin']}",

@@ -1,11 +1,11 @@
 """What a recipe leaves to the data and the machine, settled once, when a run starts: batch size and steps.
 
-`train.epoch_steps` halves the batch for few images; `train.hours` becomes a number of steps by timing the first
-ones. The run's recipe has the numbers, so its schedules are known from the first step on, a resumed run takes
-them as they are, and another run of that recipe is the same run.
+`train.epoch_steps` halves the batch for few images; `train.hours` becomes a number of steps by timing the
+first ones. The run's recipe has the numbers, so its schedules are known from the first step on, a resumed run
+takes them as they are, and another run of that recipe is the same run.
 
-What is unusual: the steps that are timed are of a model of their own, which is thrown away. The run that follows
-is bit for bit the one that the same number in `train.steps` gives.
+What is unusual: the steps that are timed are of a model of their own, which is thrown away. The run that
+follows is bit for bit the one that the same number in `train.steps` gives.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from jepa_core.training.build import make_step
 
 WARM, LEAST, MOST = 3, 3, 60
 """Steps that are not timed, and the least and most that are."""
-SECONDS = 10.0
-"""Of timed steps, after which they are enough."""
+SECONDS, TRIAL = 10.0, 0.03
+"""Of timed steps, after which they are enough: so many seconds, or this share of the hours."""
 SHARE = 0.95
 """Of the hours that steps are planned for: the rest is for checkpoints, logging and pictures."""
 
@@ -131,6 +131,7 @@ def _time_steps(
     total = WARM + MOST
     model = build_model(recipe, total_steps=total).to(pick_device(recipe.train.device, ranks.local_rank))
     run = Run(folder, recipe, make_step(model, recipe, total, 0, ranks), samples)
+    enough = min(SECONDS, TRIAL * 3600 * (recipe.train.hours or 1))
     began, steps = clock(), 0
     for number, parts in enumerate(training_batches(run, micro_batches(recipe, ranks))):
         output = run.training.accumulate([(part.batch, part.plan) for part in parts])
@@ -138,7 +139,7 @@ def _time_steps(
         if number + 1 == WARM:
             began = clock()
         steps = number + 1 - WARM
-        if ranks.broadcast(steps >= LEAST and clock() - began > SECONDS):
+        if ranks.broadcast(steps >= LEAST and clock() - began > enough):
             break
     return (clock() - began) / steps
 

@@ -107,7 +107,7 @@ def _note_beginnings(run: Run, initial: Sequence[Mapping[str, Any]], budget: Bud
 
 
 def write_beginnings(run: Run) -> None:
-    """The model as it starts from weights of elsewhere as the checkpoint of step 0, and an event of each fact.
+    """Writes the model that starts from weights of elsewhere as the checkpoint of step 0, and the events.
 
     Raises UserError where the checkpoint cannot be written.
     """

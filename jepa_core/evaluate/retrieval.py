@@ -1,4 +1,4 @@
-"""Prediction retrieval of a whole model on held-out images: what a table without labels can say of predictions.
+"""Prediction retrieval of a model on held-out images: what a table without labels says of predictions.
 
 Axes: B images of a group.
 """
@@ -23,7 +23,7 @@ IMAGES = 256
 
 @torch.no_grad()
 def retrieval_scores(model: JEPA, views: Tensor, device: torch.device | str) -> Mapping[str, float]:
-    """`retrieval`, the share of predictions that are nearest to their own image's target feature, and `chance`.
+    """`retrieval`, the share of predictions nearest to their own image's target feature, and its `chance`.
 
     `views` [n, C, H, W], or of another rank, are taken in groups of `GROUP`, or all at once where they are
     fewer; the masks follow from a fixed seed. Empty for a model that predicts nothing of one view.

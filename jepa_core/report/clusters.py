@@ -18,7 +18,7 @@ LEAST = 4
 
 
 def cluster_sheet(images: ImageFeatures) -> Sheet | None:
-    """The images nearest to the centre of each cluster, the largest cluster first; None for too few images."""
+    """The images nearest to the centre of each cluster, the largest cluster first; None for few images."""
     count = min(CLUSTERS, len(images.values) // LEAST)
     if count < 2:
         return None
@@ -37,7 +37,7 @@ def cluster_sheet(images: ImageFeatures) -> Sheet | None:
 
 
 def find_clusters(images: ImageFeatures, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(cluster int [n], distance to its centre float [n]): k-means on features of length 1, from a fixed seed."""
+    """(cluster int [n], distance to its centre float [n]): k-means on features of length 1, one seed."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 

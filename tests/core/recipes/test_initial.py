@@ -54,18 +54,20 @@ def test_another_origin_replaces_the_old_one_and_false_takes_a_part_out() -> Non
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (("encoder.run=a", "encoder.file=b"), "section 'init.encoder' has run and file; expected one of run, "
-         "file, from"),
-        (("encoder.frozen=true",), "section 'init.encoder' names no weights; expected one of run, file, from"),
-        (("encoder.rnu=a",), "unknown setting 'init.encoder.rnu'; known: file, format, from, frozen, role, run, "
-         "strict. Did you mean 'run'?"),
+        (("encoder.run=a", "encoder.file=b"),
+         "section 'init.encoder' has run and file; expected one of run, file, from"),
+        (("encoder.frozen=true",),
+         "section 'init.encoder' names no weights; expected one of run, file, from"),
+        (("encoder.rnu=a",),
+         "unknown setting 'init.encoder.rnu'; known: file, format, from, frozen, role, run, strict. "
+         "Did you mean 'run'?"),
         (("encoder.from=3",), "setting 'init.encoder.from' is 3; expected text"),
         (("encoder.run=a", "encoder.role=both"), "setting 'init.encoder.role' is 'both'; expected target or "
          "context"),
         (("encoder=runs/a",), "setting 'init.encoder' is 'runs/a'; expected a table with run, file, from"),
         (("encoder=false",), "unknown entry of [init] 'encoder'; known: none."),
-        (("model.run=a", "model.frozen=true"), "init.model.frozen leaves nothing to train; freeze a part, such "
-         "as init.encoder"),
+        (("model.run=a", "model.frozen=true"),
+         "init.model.frozen leaves nothing to train; freeze a part, such as init.encoder"),
         (("encoder.run=a", "encoder.format=timm"), "setting 'init.encoder.format' is of a file; init.encoder "
          "takes a run"),
     ],

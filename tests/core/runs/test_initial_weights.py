@@ -1,4 +1,4 @@
-"""Runs that start with weights of elsewhere: what is loaded, kept, frozen, refused; and runs in two stages."""
+"""Runs that start with weights of elsewhere: what is loaded, kept, frozen, refused; two stages."""
 
 from __future__ import annotations
 
@@ -231,10 +231,11 @@ def test_settings_that_differ_though_all_tensors_fit_are_told(tiny_recipe, sourc
         (("encoder.file=gone.pt",), "init.encoder: no file or folder 'gone.pt'"),
         (("encoder.file=SOURCE/recipe.toml",), "is of no known format; known: "),
         (("encoder.file=SOURCE",), "init.encoder: SOURCE is a run already"),
-        (("encoder.from=SOURCE",), "is a path; a run's folder is given as run=…, a file of weights as file=…"),
+        (("encoder.from=SOURCE",),
+         "is a path; a run's folder is given as run=…, a file of weights as file=…"),
         (("encoder.from=timm:vit_of_nobody",), "init.encoder: the weights of timm model 'vit_of_nobody'"),
-        (("encodr.run=SOURCE",), "unknown part of run SOURCE (tiny, step 7) 'encodr'; known: encoder, predictor, "
-         "target_encoder. Did you mean 'encoder'?"),
+        (("encodr.run=SOURCE",), "unknown part of run SOURCE (tiny, step 7) 'encodr'; known: encoder, "
+         "predictor, target_encoder. Did you mean 'encoder'?"),
         (("encoder.run=SOURCE", "encoder.frozen=true", "predictor.run=SOURCE", "predictor.frozen=true"),
          "there is nothing to train: init freezes encoder, predictor"),
     ],
@@ -261,7 +262,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tiny_recipe: Path, source: 
 
 def test_a_part_that_the_model_lacks_is_an_error_that_lists_those_it_has(tiny_recipe: Path) -> None:
     with pytest.raises(
-        UserError, match="unknown part of the model 'encoders.text'; known: encoder, model, pred"
+        UserError, match=r"unknown part of the model 'encoders.text'; known: encoder, model, pred"
     ):
         build_model(load_recipe(tiny_recipe, "init.encoders.text.run=a"))
 

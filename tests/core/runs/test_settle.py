@@ -32,7 +32,7 @@ def test_the_batch_is_halved_until_an_epoch_has_its_steps(tiny_recipe: Path, ima
 
 def test_one_image_is_too_few(tiny_recipe: Path) -> None:
     recipe = load_recipe(tiny_recipe, "train.epoch_steps=8")
-    with pytest.raises(UserError, match="^the training split has 1 image; a run takes 2 or more$"):
+    with pytest.raises(UserError, match=r"^the training split has 1 image; a run takes 2 or more$"):
         shrink_batch(recipe, 1)
 
 
@@ -131,5 +131,5 @@ def test_a_share_of_the_steps_is_warm_up(tiny_recipe: Path) -> None:
 
 
 def test_hours_alone_are_no_number_of_steps_for_who_needs_one(tiny_recipe: Path) -> None:
-    with pytest.raises(UserError, match="train.hours becomes a number of steps when a run starts"):
+    with pytest.raises(UserError, match=r"train.hours becomes a number of steps when a run starts"):
         steps_of(load_recipe(tiny_recipe, "train.hours=1"), 64)

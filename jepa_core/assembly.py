@@ -13,6 +13,7 @@ from jepa_core.jepa import JEPA
 from jepa_core.maskers.multi_mask import MultiMask
 from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.nn.attention import choose_implementation
+from jepa_core.nn.parts import drop_target, find_part, target_of
 from jepa_core.protocols import Encoder
 from jepa_core.recipes.duration import total_steps_of
 from jepa_core.settings.base import MaskerSettings
@@ -30,8 +31,9 @@ def build_model(recipe: Recipe, *, seed: int | None = None, total_steps: int | N
     """The recipe's model, initialised from its seed (or from `seed`), on the CPU in fp32.
 
     `total_steps`: optimizer steps of its training; by default what the recipe says, or 1 where it counts in
-    epochs of unknown size. The global random state is left as it was. Raises UserError where the masks do not
-    fit the grid.
+    epochs of unknown size. Parts that the recipe freezes are frozen; the weights that `[init.PART]` names are
+    not loaded, as the random twin is to be random: a run does that when it starts (`runs.initial_weights`).
+    The global random state is left as it was. Raises UserError where the masks do not fit the grid.
     """
     if total_steps is None and (recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images)):
         total_steps = total_steps_of(recipe)
@@ -55,8 +57,23 @@ def build_model(recipe: Recipe, *, seed: int | None = None, total_steps: int | N
             total_steps=total_steps or 1,
         )
     _check_views(recipe, model)
+    _freeze(recipe, model)
     choose_implementation(model, recipe.kernels.attention, instead_of="auto")
     return model
+
+
+def _freeze(recipe: Recipe, model: JEPA) -> None:
+    """Freezes what the recipe says. Raises UserError for parts that the model lacks, and if all is frozen."""
+    frozen = [part for part, settings in recipe.init.items() if settings.frozen]
+    for part in recipe.init:
+        find_part(model, part)
+    for part in frozen:
+        find_part(model, part).requires_grad_(False).eval()
+        if target_of(part) not in recipe.init:
+            drop_target(model, part)
+    model.frozen_parts = tuple(frozen)
+    if frozen and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"there is nothing to train: init freezes {', '.join(frozen)}")
 
 
 def _check_sizes(recipe: Recipe, encoder: Encoder) -> None:

@@ -114,6 +114,15 @@ class JEPA(nn.Module):
         self.objectives = nn.ModuleDict(dict(objectives))
         self.target_encoder = target_update.make_target(self.encoder)
         self.total_steps = total_steps
+        self.frozen_parts: tuple[str, ...] = ()
+        """Modules that training leaves as they are, by path; `build_model` freezes them."""
+
+    def train(self, mode: bool = True) -> JEPA:
+        """Training or evaluation mode; parts that are frozen are in evaluation mode in either."""
+        super().train(mode)
+        for part in self.frozen_parts:
+            self.get_submodule(part).eval()
+        return self
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
         """Loss and features of one batch; a plain tensor is taken as images [B, C, H, W].

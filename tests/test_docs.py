@@ -18,6 +18,7 @@ PAGES = [
     "docs/design.md",
     "docs/exchange.md",
     "docs/hooks.md",
+    "docs/own_images.md",
     "docs/plugins.md",
     "docs/results.md",
     "docs/studies.md",

@@ -30,7 +30,7 @@ from jepa_core.evaluate.table import EvalResult
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import ROLES, Role
 from jepa_core.runs.folder import read_run_recipe
-from jepa_core.runs.load import open_model
+from jepa_core.runs.load import open_initial_model, open_model
 from jepa_core.runtime.devices import usable_device, use_bf16
 from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.base import ComponentSettings
@@ -134,7 +134,8 @@ def _evaluate_together(
     for folder, run_recipe in runs:
         _, model, step = open_model(folder)
         twin = build_model(run_recipe)
-        models.append(ModelPair(model.to(device), twin.to(device), _feature_settings(run_recipe, model)))
+        initial, settings = open_initial_model(folder, run_recipe), _feature_settings(run_recipe, model)
+        models.append(ModelPair(model.to(device), twin.to(device), initial, settings))
         steps.append(step)
     chosen = _chosen_probes(recipe, choice)
     setup = Setup(

@@ -14,6 +14,7 @@ from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, printable, unknown
+from jepa_core.recipes.initial import merge_init, read_init
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.parse import parse
 from jepa_core.settings.recipe import (
@@ -35,7 +36,7 @@ def resolve(table: Table) -> Recipe:
         if key not in known:
             raise unknown("section", key, known)
     table = merge(DEFAULTS, table)
-    for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS):
+    for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS, "init"):
         _check_values(section, table.get(section))
     sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
     for section in COMPONENT_SECTIONS:
@@ -49,6 +50,7 @@ def resolve(table: Table) -> Recipe:
         }
     for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
+    sections["init"] = read_init(table.get("init", {}))
     recipe = Recipe(**sections)
     if recipe.train.eval_every and "knn" not in recipe.probes:
         raise UserError(
@@ -82,6 +84,10 @@ def merge(base: Table, changes: Table) -> Table:
             merged[key] = _merge_entries(key, base.get(key, {}), _table(key, change))
         elif key in COMPONENT_SECTIONS:
             merged[key] = _merge_component(key, _as_table(base.get(key, {})), _as_table(change))
+        elif key == "init" and isinstance(change, dict):
+            merged[key] = merge_init(base.get(key, {}), change)
+        elif key == "train" and isinstance(change, dict):
+            merged[key] = _merge_train(_table(key, base.get(key, {})), change)
         elif isinstance(change, dict):
             merged[key] = _settings(_table(key, base.get(key, {})), change)
         else:
@@ -122,6 +128,13 @@ def _settings(old: Any, new: Any) -> Any:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
+
+
+def _merge_train(base: Table, change: Table) -> Table:
+    """A budget of hours takes the place of a number of steps, which would go before it."""
+    if "hours" in change and "steps" not in change:
+        base = {key: value for key, value in base.items() if key != "steps"}
+    return {**base, **change}
 
 
 def _entry(section: str, name: str) -> str:

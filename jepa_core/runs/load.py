@@ -15,6 +15,21 @@ from jepa_core.settings.recipe import Recipe
 log = logging.getLogger("jepa.run")
 
 
+def open_initial_model(folder: Path, recipe: Recipe) -> JEPA | None:
+    """The model that a run began with, where that was not a random one and training has gone on since.
+
+    It is the checkpoint of step 0: imported weights, or those of `[init.PART]`. `recipe` is the run's. Raises
+    UserError where it is damaged or cannot be read.
+    """
+    saved = checkpoints.list_checkpoints(folder)
+    if len(saved) < 2 or not checkpoints.is_initial(saved[0]):
+        return None
+    checkpoints.verify(saved[0])
+    model = build_model(recipe)
+    checkpoints.load_weights(saved[0], model)
+    return model.to(usable_device(recipe.train.device)).eval()
+
+
 ATTEMPTS = 3
 """Checkpoints that are tried where a training run removes the one that is being read."""
 

@@ -14,6 +14,7 @@ from jepa_core.jepa import JEPA
 from jepa_core.protocols import Samples
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.distributed import Ranks
+from jepa_core.settings.recipe import Recipe
 
 TRANSFORMS = "transforms.json"
 
@@ -38,6 +39,15 @@ def fit_transforms(
 
     if transforms.has_learners:
         transforms.load_state(ranks.run_on_main(learn))
+
+
+def check_capturable(recipe: Recipe, transforms: FieldTransforms) -> None:
+    """Raises UserError for values of different lengths in a step that is to be recorded in a CUDA graph."""
+    if recipe.train.cuda_graph and transforms.ragged:
+        raise UserError(
+            f"train.cuda_graph carries values of fixed shape alone; {', '.join(transforms.ragged)} differ "
+            "in length from sample to sample; set train.cuda_graph=false"
+        )
 
 
 def read_transforms(folder: Path, transforms: FieldTransforms) -> bool:

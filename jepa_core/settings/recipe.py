@@ -1,8 +1,8 @@
 """The record of a recipe: every section as the settings of the component it names.
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives), probes.* and transforms.* (of named values), any number; transform, optimizer,
-train, kernels: the engine's own.
+terms.* (further objectives), probes.*, transforms.* (of named values) and init.* (weights that parts start
+with), any number of each; transform, optimizer, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import tomlkit
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
+from jepa_core.settings.initial import InitSettings, to_init_table
 from jepa_core.settings.sections import KernelSettings, OptimizerSettings, TrainSettings, TransformSettings
 
 Table = dict[str, Any]
@@ -64,6 +65,8 @@ class Recipe:
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
     transforms: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    init: Mapping[str, InitSettings] = field(default_factory=dict)
+    """By the part of the model that starts with these weights."""
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -75,7 +78,7 @@ class Recipe:
             removed = dict.fromkeys(self.removed_entries(section), REMOVED)
             if entries or removed or section in ALWAYS_WRITTEN:
                 table[section] = {**removed, **entries}
-        return table
+        return table | ({"init": to_init_table(self.init)} if self.init else {})
 
     def removed_entries(self, section: str) -> list[str]:
         """The entries of a section that are there by default and that this recipe takes out."""

@@ -14,6 +14,8 @@ from jepa_core.runs.metrics_file import METRICS, read_metrics
 from jepa_core.runs.transforms_file import TRANSFORMS
 from tests.core.data.named_worlds import PairsSource
 
+SETTINGS = ("data.name=pairs", "predictor.condition=ignore", "probes.knn=false", "probes.linear=false")
+
 
 class Offers:
     """A plugin with the source of pairs."""
@@ -34,8 +36,7 @@ def _plugin() -> Iterator[None]:
 
 @pytest.fixture
 def recipe(tiny_recipe: Path) -> Recipe:
-    settings = ("data.name=pairs", "predictor.condition=ignore", "train.checkpoint_every=2", "probes.knn=false", "probes.linear=false")
-    return load_recipe(tiny_recipe, *settings)
+    return load_recipe(tiny_recipe, *SETTINGS, "train.checkpoint_every=2")
 
 
 def losses(folder: Path) -> list[float]:
@@ -103,7 +104,7 @@ def test_a_damaged_file_is_one_line(recipe: Recipe, tmp_path: Path, content: str
 
 def test_values_in_memory_learn_the_same(recipe: Recipe, tiny_recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "one")
-    in_memory = load_recipe(tiny_recipe, "data.name=pairs", "predictor.condition=ignore", "data.in_memory=true", "probes.knn=false")
+    in_memory = load_recipe(tiny_recipe, *SETTINGS, "data.in_memory=true")
     train(in_memory, tmp_path / "other")
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "other"), rel=1e-4)
 

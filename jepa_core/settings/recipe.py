@@ -1,7 +1,8 @@
 """The record of a recipe: every section as the settings of the component it names.
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives) and probes.*, any number; transform, optimizer, train, kernels: the engine's own.
+terms.* (further objectives), probes.*, encoders.*, target_updates.* (of those encoders) and maskers.* (of
+further views), any number; transform, optimizer, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ Table = dict[str, Any]
 
 COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
 
-COMPONENT_TABLES = {"terms": "objective", "probes": "probe"}
+COMPONENT_TABLES = {
+    "terms": "objective",
+    "probes": "probe",
+    "encoders": "encoder",
+    "target_updates": "target_update",
+    "maskers": "masker",
+}
 
 ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
@@ -35,6 +42,9 @@ DEFAULTS: Table = {
     "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
 }
 """What a recipe may leave out: each section, and in a section the name."""
+
+ALWAYS_WRITTEN = ("terms", "probes")
+"""Of the tables of components, those that are written where they are empty."""
 
 REMOVED = False
 """What a term or probe is that a recipe takes out, `probes.linear = false`."""
@@ -59,6 +69,9 @@ class Recipe:
     kernels: KernelSettings = field(default_factory=KernelSettings)
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    encoders: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -67,7 +80,9 @@ class Recipe:
             table[section] = _to_table(getattr(self, section))
         for section in COMPONENT_TABLES:
             entries = {key: _to_table(entry) for key, entry in getattr(self, section).items()}
-            table[section] = {**dict.fromkeys(self.removed_entries(section), REMOVED), **entries}
+            removed = dict.fromkeys(self.removed_entries(section), REMOVED)
+            if entries or removed or section in ALWAYS_WRITTEN:
+                table[section] = {**removed, **entries}
         return table
 
     def removed_entries(self, section: str) -> list[str]:

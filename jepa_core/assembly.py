@@ -61,7 +61,7 @@ def build_model(
         torch.manual_seed(recipe.seed if seed is None else seed)
         encoder = build_encoder("", recipe.encoder, fields)
         fields = fields or _plain_fields(recipe, encoder)
-        offered = {"fields": fields}
+        offered: dict[str, Any] = {"fields": fields}
         masker = _build_masker("masker", recipe.masker, fields)
         masker.check(encoder.grid(encoder.view_shape()))
         _check_sizes(recipe, encoder)
@@ -129,7 +129,7 @@ def build_encoder(name: str, config: ComponentSettings, fields: Fields) -> Any:
     return build_with("encoder", config, offered=offered)
 
 
-def _build_masker(section: str, config: ComponentSettings, fields: Fields) -> Masker:
+def _build_masker(section: str, config: ComponentSettings, fields: Fields) -> Any:
     """The masker of a section. Raises UserError for one that reads a side value that the source lacks."""
     masker: Masker = build_with("masker", config, offered={"fields": fields})
     sides = names_of(fields, "side")
@@ -140,7 +140,7 @@ def _build_masker(section: str, config: ComponentSettings, fields: Fields) -> Ma
                 f"{', '.join(sides) or 'none'}"
             )
     if isinstance(config, MaskerSettings) and config.sets > 1:
-        masker = MultiMask(masker, config.sets)
+        return MultiMask(masker, config.sets)
     return masker
 
 
@@ -237,5 +237,10 @@ def sample_masks(
 
     `side` is the batch's, for maskers that read it. Raises UserError where it lacks what they read.
     """
-    masks = StepMasks(model.masker, model.grid(), model.total_steps, seed, model.maskers)
-    return masks(step, rank, batch_size, side)
+    return step_masks(model, seed)(step, rank, batch_size, side)
+
+
+def step_masks(model: JEPA, seed: int = 0, total_steps: int | None = None) -> StepMasks:
+    """What draws the masks of each step of a run of this seed, by default of the model's `total_steps`."""
+    total = model.total_steps if total_steps is None else total_steps
+    return StepMasks(model.masker, model.grid(), total, seed, model.maskers)

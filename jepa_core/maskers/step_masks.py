@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jepa_core.maskers.multi_mask import draw_plan
+from jepa_core.maskers.multi_mask import draw_plan, side_names
 from jepa_core.protocols import Masker
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.types.index_set import Grid
@@ -34,6 +34,12 @@ class StepMasks:
     total_steps: int
     seed: int
     others: Mapping[str, ViewMasks] = field(default_factory=dict)
+
+    @property
+    def side(self) -> tuple[str, ...]:
+        """The names of `Batch.side` that one of the maskers reads."""
+        maskers = (self.masker, *(own.masker for own in self.others.values()))
+        return tuple(dict.fromkeys(name for masker in maskers for name in side_names(masker)))
 
     def __call__(
         self, step: int, rank: int, batch_size: int, side: Mapping[str, Any] | None = None

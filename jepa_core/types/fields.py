@@ -57,7 +57,8 @@ def _field(place: str, entry: Any) -> Field:
         expected, fits = _ENTRIES[key]
         if not fits(value):
             raise ValueError(f"the field {place}: {key} is {value!r:.40}; expected {expected}")
-    return Field(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+    return Field(**values)
 
 
 def _is_list(value: Any, is_item: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from jepa_core import plugins
 from jepa_core.data.crops import crops
+from jepa_core.data.field_transforms.pipeline import FieldTransforms, field_transforms
 from jepa_core.errors import UserError, unknown
 from jepa_core.jepa import JEPA
 from jepa_core.maskers.multi_mask import MultiMask, side_names
@@ -56,10 +57,14 @@ def build_model(
     if total_steps is None and (recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images)):
         total_steps = total_steps_of(recipe)
     check_variant_parts(recipe)
-    fields = fields or described_fields(recipe) or {}
+    transforms = None if fields else _described(recipe)
+    fields = fields or (transforms.outputs if transforms else {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed if seed is None else seed)
         encoder = build_encoder("", recipe.encoder, fields)
+        encoders = {name: build_encoder(name, own, fields) for name, own in recipe.encoders.items()}
+        if transforms is not None:
+            fields = _with_shapes(transforms, encoder, encoders)
         fields = fields or _plain_fields(recipe, encoder)
         offered: dict[str, Any] = {"fields": fields}
         masker = _build_masker("masker", recipe.masker, fields)
@@ -76,7 +81,6 @@ def build_model(
             },
             "total_steps": total_steps or 1,
         }
-        encoders = {name: build_encoder(name, own, fields) for name, own in recipe.encoders.items()}
         updates = {
             name: build_with("target_update", own, offered=offered)
             for name, own in recipe.target_updates.items()
@@ -95,12 +99,32 @@ def build_model(
 def described_fields(recipe: Recipe) -> Fields | None:
     """What the recipe's source says of its values, after transforms; None for one that does not say.
 
-    Raises UserError as the source does. Of sources that do not say, nothing is built.
+    The sizes of images and clips are not known before their encoders. Raises UserError as the source and
+    `FieldTransforms` do. Of sources that do not say, nothing is built.
     """
+    transforms = _described(recipe)
+    return None if transforms is None else transforms.outputs
+
+
+def _described(recipe: Recipe) -> FieldTransforms | None:
     if not issubclass(plugins.registry().catalogue("data").find(recipe.data.name), DescribesFields):
         return None
-    source: DescribesFields = build("data", recipe.data)
-    return source.fields()
+    source: Any = build("data", recipe.data)
+    return None if source.fields() is None else field_transforms(source, recipe)
+
+
+def _with_shapes(
+    transforms: FieldTransforms, encoder: Encoder, encoders: Mapping[str, Encoder]
+) -> dict[str, Field]:
+    """What comes out of the transforms when they make the views that these encoders ask for."""
+    shapes = {"": encoder.view_shape(), **{name: own.view_shape() for name, own in encoders.items()}}
+    transforms.set_view_shapes(shapes)
+    fields = dict(transforms.outputs)
+    if not transforms.groups:
+        return fields
+    first = fields.pop(f"views.{first_view(fields)}")
+    groups = {name: group.batch_shape(1)[1:] for name, group in transforms.groups.items()}
+    return {f"views.{name}": first.changed(shape=shape) for name, shape in groups.items()} | fields
 
 
 def _plain_fields(recipe: Recipe, encoder: Encoder) -> dict[str, Field]:

@@ -80,6 +80,22 @@ def jepa_data() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_transforms() -> Mapping[str, type]:
+    from jepa_core.data.field_transforms.crop import Crop
+    from jepa_core.data.field_transforms.log_mel import LogMel
+    from jepa_core.data.field_transforms.numbers import Normalise, NoTransform
+    from jepa_core.data.field_transforms.tokenize import Tokenize
+
+    return {
+        "crop": Crop,
+        "none": NoTransform,
+        "normalise": Normalise,
+        "tokenize": Tokenize,
+        "log_mel": LogMel,
+    }
+
+
+@hookimpl
 def jepa_probes() -> Mapping[str, type]:
     from jepa_core.evaluate.probes import KNN, LinearProbe
 

@@ -30,7 +30,7 @@ from jepa_core.errors import UserError, printable, unknown
 from jepa_core.runtime.entry_points import distribution_of, entry_points, load
 from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
-from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
+from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
 
 GROUP = "jepa"
 DISTRIBUTION, BUILTIN = "jepa-core", "jepa_core.builtin"
@@ -47,6 +47,7 @@ KINDS: Mapping[str, str] = {
     "target_update": "jepa_target_updates",
     "objective": "jepa_objectives",
     "data": "jepa_data",
+    "transform": "jepa_transforms",
     "probe": "jepa_probes",
     "variant": "jepa_variants",
     "format": "jepa_formats",
@@ -57,6 +58,7 @@ SETTINGS: Mapping[str, type[ComponentSettings]] = {
     **dict.fromkeys(KINDS, ComponentSettings),
     "objective": ObjectiveSettings,
     "data": SourceSettings,
+    "transform": ValueSettings,
 }
 """The base class of each kind's `Config`: it holds the settings that the engine itself reads."""
 

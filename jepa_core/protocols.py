@@ -10,13 +10,13 @@ Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
+from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.roles import ROLES as ROLES
 from jepa_core.settings.roles import Role as Role
@@ -24,7 +24,7 @@ from jepa_core.types.feature_map import FeatureMap as FeatureMap
 from jepa_core.types.feature_map import FeatureModel as FeatureModel
 from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.mask_plan import MaskPlan
-from jepa_core.types.sample import Fields
+from jepa_core.types.sample import Field, Fields, Sample
 from jepa_core.types.step import Step
 from jepa_core.types.tokens import Tokens
 
@@ -142,9 +142,11 @@ class Recording(Protocol):
         """
         ...
 
-    def window(self, start: int, frames: int) -> Tensor:
+    def window(self, start: int, frames: int) -> Tensor | Sample:
         """The window that begins at `start`, one of `starts(frames)`: uint8 [T, C, h, w].
 
+        Or a `Sample` whose first view they are, with what belongs to this window beside it: actions, states,
+        sound. Its values replace those of the recording's own sample.
         Raises `jepa_core.data.CorruptSample` where it cannot be read.
         """
         ...
@@ -160,9 +162,9 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]:
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int] | Sample:
         """An image (PIL, or uint8 tensor [C, H, W]), or frames (uint8 [T, C, H, W], or a `Recording` of
-        them), and its label (-1: none).
+        them), and its label (-1: none); or a `Sample`, whose values the source describes (`DescribesFields`).
 
         Raises `jepa_core.data.CorruptSample` for one that cannot be read.
         """
@@ -187,12 +189,90 @@ class Source(Protocol):
 class DescribesFields(Protocol):
     """What a `Source` adds whose samples are more than an image or a clip and a class."""
 
-    def fields(self) -> Fields:
+    def fields(self) -> Fields | None:
         """What each named value is, by its place: `{"views.image": Field("image"), "views.caption": …}`.
 
-        The first view is the main encoder's. Asked for before `split`; reads no more than a header. Raises
+        None, where these settings give an image or a clip and a class alone. The first view is the main
+        encoder's. Asked for before `split`; reads no more than a header. Raises
         UserError where that is missing.
         """
+        ...
+
+
+@runtime_checkable
+class OrderedSamples(Protocol):
+    """What a `Samples` adds that decides in which order training sees it, such as a mix of sources."""
+
+    def epoch_order(self, generator: Generator, together: int) -> Tensor:
+        """int64 [n]: positions of the samples of one epoch, drawn from `generator` and from nothing else.
+
+        `together` samples in a row are one step of all processes. n is the same in every epoch.
+        """
+        ...
+
+
+@runtime_checkable
+class ColumnSamples(Protocol):
+    """What a `Samples` adds whose values are held in memory: loaders take them a batch at a time."""
+
+    def columns(self) -> Mapping[str, Tensor | Sequence[Any]]:
+        """All values by their places: tensors with n rows (images uint8 [n, 3, h, w]) or n entries (texts).
+
+        `label` int64 [n] where there are classes. Must agree with `samples[i]`.
+        """
+        ...
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """`Transform(config, field)`: what is done to one named value of each sample before the model sees it."""
+
+    Config: ClassVar[type[ValueSettings]]
+    config: Any
+    """Its settings; `config.invalid` says what becomes of a value that it refuses."""
+    random: bool
+    """Whether it draws anything in training; if not, values in memory are transformed once."""
+    output: Field
+    """What comes out."""
+
+    def __call__(self, value: Any, train: bool) -> Tensor:
+        """The value as a tensor of the shape in `output`, its first axis being of any length where that is.
+
+        With `train` it may draw from torch's global randomness. Raises `jepa_core.data.InvalidValue`, which
+        says what came and what was expected, for a value that cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class FittedTransform(Protocol):
+    """What a `Transform` adds that learns something from the training split: a vocabulary, a mean.
+
+    What it learned is kept in the run's folder, and its hash in each checkpoint.
+    """
+
+    def fit(self, values: Iterable[Any]) -> None:
+        """Learns from the values of training samples, 20,000 at most, evenly spaced.
+
+        Raises UserError where they do not suffice.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned, as plain values that JSON can hold."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` gave. Raises UserError for anything else."""
+        ...
+
+
+@runtime_checkable
+class ViewTransform(Protocol):
+    """What a `Transform` adds that makes views of the shape that an encoder asks for."""
+
+    def set_view_shape(self, shape: Sequence[int]) -> None:
+        """Takes the shape of the encoder's views without B; `output` says it from then on."""
         ...
 
 

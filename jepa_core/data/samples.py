@@ -23,6 +23,7 @@ from jepa_core.data.images import MAX_PIXELS, read_image, to_rgb
 from jepa_core.data.packed_names import PackedNames
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording, Samples
+from jepa_core.types.sample import Sample
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -48,7 +49,7 @@ class BaseSamples(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]: ...
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int] | Sample: ...
 
     def keys(self) -> Sequence[str]:
         """A name for each sample; those of a held-out split are chosen by it."""
@@ -76,7 +77,7 @@ class Selection(BaseSamples):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]:
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int] | Sample:
         return self.whole[int(self.index[index])]
 
     def keys(self) -> Sequence[str]:
@@ -170,14 +171,17 @@ class ArraySamples(BaseSamples):
 def read_sample(
     samples: Samples, index: int, view_shape: Sequence[int]
 ) -> tuple[Image | Tensor | Recording, int]:
-    """A sample as `protocols.Samples` describes it, and its class; a Pillow image as RGB.
+    """A sample as `protocols.Samples` describes it, of several views the first, and its class; a Pillow image
+    as RGB.
 
     Raises CorruptSample as the source does, and UserError, naming the source and the index, for what is no
     (image, label), an image of another type or shape, clips where `view_shape` is an image's (3, H, W), and
     a label that is no class.
     """
-    sample = samples[index]
+    sample: Any = samples[index]
     where = f"sample {index} of {source_of(samples)}"
+    if isinstance(sample, Sample):
+        sample = (next(iter(sample.views.values()), None), sample.label)
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         length = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
         raise UserError(f"{where} is a {type(sample).__name__}{length}; expected (image, label)")

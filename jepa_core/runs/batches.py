@@ -50,6 +50,7 @@ def training_batches(run: Run, parts: int) -> Iterator[list[StepBatch]]:
         total_steps=run.total_steps,
         max_corrupt=recipe.data.max_corrupt,
         pin_memory=run.training.device.type == "cuda",
+        fields=run.transforms,
     )
     return _group(iter(flat), count)
 

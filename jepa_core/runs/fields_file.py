@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_write
@@ -35,8 +36,11 @@ def read_fields(folder: Path) -> Fields | None:
 
 
 def check_same_fields(written: Fields, described: Fields) -> None:
-    """Raises UserError, naming the first field that differs, where the source is not the run's any more."""
-    before, now = fields_to_table(written), fields_to_table(described)
+    """Raises UserError, naming the first field that differs, where the source is not the run's any more.
+
+    Images and clips are not compared: encoders say which they ask for, and transforms make them.
+    """
+    before, now = (_without_sizes(fields) for fields in (written, described))
     for place in {**before, **now}:
         if before.get(place) != now.get(place):
             old, new = (json.dumps(table[place]) if place in table else "nothing" for table in (before, now))
@@ -44,3 +48,8 @@ def check_same_fields(written: Fields, described: Fields) -> None:
                 f"the source's {place} is {new}, and {old} when the run began; give it the same data, or "
                 "--allow-change data"
             )
+
+
+def _without_sizes(fields: Fields) -> dict[str, Any]:
+    """The table of all but the images and clips, which transforms make to the encoders' measure."""
+    return fields_to_table({p: field for p, field in fields.items() if field.kind not in ("image", "clip")})

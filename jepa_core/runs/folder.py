@@ -32,7 +32,7 @@ RECIPE = "recipe.toml"
 
 OWN_FILES = (
     *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
-    *("predictions.npz", "report.html", FIELDS),
+    *("predictions.npz", "report.html", FIELDS, "transforms.json"),
 )
 
 OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_core.assembly import build, build_model, described_fields
+from jepa_core.data.field_transforms.pipeline import FieldTransforms, field_transforms
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
@@ -17,6 +18,12 @@ from jepa_core.runs.fields_file import check_same_fields, read_fields, write_fie
 from jepa_core.runs.folder import RECIPE, check_files, check_free, read_run_recipe, remove_run_files
 from jepa_core.runs.metrics_file import METRICS, keep_until, read_metrics
 from jepa_core.runs.run import Run
+from jepa_core.runs.transforms_file import (
+    TRANSFORMS,
+    fit_transforms,
+    set_view_shapes,
+    write_transforms,
+)
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.devices import pick_device
 from jepa_core.runtime.distributed import Ranks
@@ -61,7 +68,8 @@ def start_or_resume(
         check_free(folder, overwrite)
     if not ranks.is_main:
         ranks.barrier()  # the main process downloads what is to be downloaded
-    samples = build("data", recipe.data).split("train")
+    source = build("data", recipe.data)
+    samples = source.split("train")
     if ranks.is_main:
         ranks.barrier()
     steps, warmup = steps_of(recipe, len(samples))
@@ -72,7 +80,11 @@ def start_or_resume(
     model = build_model(recipe, _fields(recipe, folder if resume else None, allow), total_steps=steps)
     model = model.to(pick_device(recipe.train.device, ranks.local_rank))
     training = make_step(model, recipe, steps, warmup, ranks)
-    run = Run(folder, recipe, training, samples, ranks.run_on_main(lambda: data_hash(samples)))
+    transforms = field_transforms(source, recipe, model.encoder.view_shape())
+    set_view_shapes(transforms, model)
+    fit_transforms(transforms, samples, folder, checkpoint is not None, ranks)
+    _check_graph(recipe, transforms)
+    run = Run(folder, recipe, training, samples, transforms, ranks.run_on_main(lambda: data_hash(samples)))
     if checkpoint is not None:
         _restore(run, checkpoint, allow)
     ranks.barrier()
@@ -89,10 +101,19 @@ def _fields(recipe: Recipe, folder: Path | None, allow: Sequence[str]) -> Fields
     described = described_fields(recipe)
     written = None if folder is None else read_fields(folder)
     if described is None or written is None:
-        return described or written
+        return written
     if not _is_in("data", [key.split(".")[0] for key in allow]):
         check_same_fields(written, described)
     return written
+
+
+def _check_graph(recipe: Recipe, transforms: FieldTransforms) -> None:
+    """Raises UserError for values of different lengths in a step that is to be recorded."""
+    if recipe.train.cuda_graph and transforms.ragged:
+        raise UserError(
+            f"train.cuda_graph carries values of fixed shape alone; {', '.join(transforms.ragged)} differ "
+            "in length from sample to sample; set train.cuda_graph=false"
+        )
 
 
 def _newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -137,6 +158,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "inputs": run.inputs.state_dict(),
         "images": len(run.samples),
         "data": run.data_hash,
+        **({"transforms": run.transforms.hash()} if run.transforms.has_learners else {}),
     }
 
 
@@ -151,6 +173,11 @@ def _restore(run: Run, checkpoint: Path, allow: Sequence[str]) -> None:
     state, step = checkpoints.load_state(checkpoint), checkpoints.step_of(checkpoint)
     if not any(key.split(".")[0] == "data" for key in allow):
         _check_same_data(run, state)
+    if state.get("transforms", "") != run.transforms.hash():
+        raise UserError(
+            f"what the transforms of {', '.join(run.transforms.state())} have learned (vocabulary, mean) is "
+            f"not the run's: {TRANSFORMS} was changed, or is lost and the data are others"
+        )
     checkpoints.load_weights(checkpoint, run.model)
     try:
         run.training.load_state_dict(_part(state, "training"))
@@ -211,6 +238,7 @@ def make_folder(run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(run.folder / RECIPE, run.recipe.to_toml())  # first: with it the folder is a run
         write_fields(run.folder, run.model.fields)
+        write_transforms(run.folder, run.transforms)
         (run.folder / "checkpoints").mkdir(exist_ok=True)  # its absence tells of a lost disk later
     except OSError as error:
         raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None

@@ -6,7 +6,7 @@ fields of that kind's base class.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +42,14 @@ class SourceSettings(ComponentSettings):
     """Processes that read and transform images; 0: the training process itself. Changes no batch."""
     max_corrupt: float = Field(0.1, ge=0, lt=1)
     """Share of unreadable images that is put up with; they are skipped, counted and reported."""
+
+
+class ValueSettings(ComponentSettings):
+    """Base of the settings of every transform of a named value."""
+
+    invalid: Literal["refuse", "skip"] = "refuse"
+    """What a value that cannot be used does: end the run with a line that names it, or leave its sample out
+    as corrupt (`data.max_corrupt`)."""
 
 
 class MaskerSettings(ComponentSettings):

@@ -1,8 +1,9 @@
 """The record of a recipe: every section as the settings of the component it names.
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives), probes.*, encoders.*, target_updates.* (of those encoders) and maskers.* (of
-further views), any number; transform, optimizer, train, kernels: the engine's own.
+terms.* (further objectives), probes.*, transforms.* (of named values), encoders.*, target_updates.* (of those
+encoders) and maskers.* (of further views), any number; transform, optimizer, train, kernels are the engine's
+own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "targ
 COMPONENT_TABLES = {
     "terms": "objective",
     "probes": "probe",
+    "transforms": "transform",
     "encoders": "encoder",
     "target_updates": "target_update",
     "maskers": "masker",
@@ -69,6 +71,7 @@ class Recipe:
     kernels: KernelSettings = field(default_factory=KernelSettings)
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    transforms: Mapping[str, ComponentSettings] = field(default_factory=dict)
     encoders: Mapping[str, ComponentSettings] = field(default_factory=dict)
     target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
     maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)

@@ -35,7 +35,7 @@ class Named(Protocol):
 class SplitLoader:
     """Batches (views [B, ...], labels int64 [B]) of some samples of a split, in order.
 
-    `view` names the view, "" the first one. Raises UserError where there is no sample, or no such view.
+    `view` names the view, "" the first one. Raises UserError where there is no sample, and for another view.
 
     After a pass `positions` int64 [n] and `labels` int64 [n] are those of the samples that could be read.
     """
@@ -55,8 +55,8 @@ class SplitLoader:
             raise UserError("there are no samples to evaluate on")
         if view:
             raise UserError(
-                f"the samples of {source_of(samples)} are an image and a class; the encoder {view!r} reads "
-                f"the view {view!r}, which they lack"
+                f"probe tables read the first view of the samples of {source_of(samples)}, and the encoder "
+                f"{view!r} reads the view {view!r}; its role is for exports and features"
             )
         self.samples = samples
         batches = EvalBatches(samples, transforms, view_shape, batch_size, index)

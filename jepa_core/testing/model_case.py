@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.assembly import build_model, random_batch, sample_masks
+from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
 from jepa_core.objectives.prediction import SmoothL1
 from jepa_core.settings.base import SourceSettings, VariantSettings
@@ -101,22 +102,17 @@ def of_recipe(recipe: Recipe, batches: Batches | None = None) -> ModelCase:
 def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
     """The variant with a small encoder, predictor and masker, EMA and smooth L1.
 
-    Each encoder that it names is a small one too, with an EMA of its own.
-
     Raises UserError where it needs other parts; its recipes can be checked then.
     """
+    named = subject.config.named_encoders if isinstance(subject.config, VariantSettings) else ()
+    if named:
+        raise UserError(f"it needs [encoders.{named[0]}], which only a recipe says; check_recipe checks that")
     configs: dict[str, Any] = {
         "encoder": SmallEncoder.Config(name="small"),
         "predictor": SmallPredictor.Config(name="small"),
         "masker": SmallMasker.Config(name="small"),
         "target_update": Ema.Config(name="ema"),
         "objective": SmoothL1.Config(name="smooth_l1"),
-    }
-    declared = subject.config.named_encoders if isinstance(subject.config, VariantSettings) else ()
-    names = declared or ()
-    configs |= {
-        "encoders": dict.fromkeys(names, SmallEncoder.Config(name="small", sides=(5,))),
-        "target_updates": dict.fromkeys(names, configs["target_update"]),
     }
     recipe = Recipe(
         name=subject.name,
@@ -132,10 +128,6 @@ def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
     def build(seed: int) -> JEPA:
         torch.manual_seed(seed)
         encoder: Any = SmallEncoder(configs["encoder"])
-        named: dict[str, Any] = {}
-        if names:
-            named["encoders"] = {name: SmallEncoder(own) for name, own in configs["encoders"].items()}
-            named["target_updates"] = {name: Ema(own) for name, own in configs["target_updates"].items()}
         model: JEPA = subject.component(
             subject.config,
             encoder=encoder,
@@ -143,7 +135,6 @@ def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
             masker=SmallMasker(configs["masker"]),
             target_update=Ema(configs["target_update"]),
             objectives={"prediction": SmoothL1(configs["objective"])},
-            **named,
         )
         return model
 

@@ -24,7 +24,7 @@ from jepa_core.types.feature_map import FeatureMap as FeatureMap
 from jepa_core.types.feature_map import FeatureModel as FeatureModel
 from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.mask_plan import MaskPlan
-from jepa_core.types.sample import Field, Fields, Sample
+from jepa_core.types.sample import Field, Fields, Kind, Sample
 from jepa_core.types.step import Step
 from jepa_core.types.tokens import Tokens
 
@@ -64,6 +64,15 @@ class Encoder(Protocol):
         `layers` asks for the outputs of these blocks as well, in `Tokens.layers`, without the norm.
         """
         ...
+
+
+@runtime_checkable
+class ReadsKinds(Protocol):
+    """What an `Encoder` adds that reads other views than images and clips; it is built as
+    `Encoder(config, field)`, with the description of its view."""
+
+    kinds: ClassVar[tuple[Kind, ...]]
+    """The kinds of views that it reads, such as `("ids",)`."""
 
 
 @runtime_checkable

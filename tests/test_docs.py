@@ -14,6 +14,7 @@ PAGES = [
     "README.md",
     "kernels/README.md",
     "plugins/jepa_ijepa/README.md",
+    "docs/data.md",
     "docs/design.md",
     "docs/exchange.md",
     "docs/hooks.md",

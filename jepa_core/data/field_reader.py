@@ -184,8 +184,12 @@ class ColumnReader:
     def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> ReadResult:
         positions = list(islice(indices, batch_size))
         rows = torch.tensor(positions)
-        parts = self.transforms.collate(
-            [{place: [values[index]] for place, values in self.ready.items()} for index in positions]
+        transforms = self.transforms
+        parts = transforms.collate(
+            [
+                {transforms.places[place]: [values[index]] for place, values in self.ready.items()}
+                for index in positions
+            ]
         )
         for place, images in self.images.items():
             chosen = images.index_select(0, rows)
@@ -210,6 +214,6 @@ def _crops_of(crop: Any, place: str, transforms: FieldTransforms) -> dict[str, C
 def _in_order(views: dict[str, Any], transforms: FieldTransforms) -> dict[str, Any]:
     """The views in the order of the source's fields; the first one is the main encoder's."""
     first = first_view(transforms.fields).partition(".")[2]
-    names: Sequence[str] = [place.partition(".")[2] for place in transforms.fields if place[:6] == "views."]
+    names: Sequence[str] = [place[6:] for place in transforms.places.values() if place[:6] == "views."]
     order = [*transforms.groups, *names[1:]] if transforms.groups else [first, *names[1:]]
     return {name: views[name] for name in order}

@@ -121,15 +121,14 @@ def check_value(value: Any, field: Field, place: str) -> None:
             raise UserError(f"{place} is {error}") from None
         return
     if not good:
-        shape = f" {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}" * isinstance(
-            value, Tensor
-        )
+        if isinstance(value, Tensor):
+            kind = f"Tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
         expected = {
             "text": "a text",
             "image": "a Pillow image, or uint8 [3, h, w]",
             "clip": "uint8 [T, 3, h, w], or a Recording",
         }[field.kind]
-        raise UserError(f"{place} is a {kind}{shape}; expected {expected}")
+        raise UserError(f"{place} is a {kind}; expected {expected}")
 
 
 def _is_pixels(value: Any, rank: int) -> bool:
@@ -140,3 +139,32 @@ def _is_pixels(value: Any, rank: int) -> bool:
         and value.shape[-3] in (1, 3)
         and 0 not in value.shape
     )
+
+
+def draw_windows(
+    sample: Sample, shapes: Mapping[str, Sequence[int | None]], fields: Fields, place: str, train: bool
+) -> Sample:
+    """The sample with a window in place of each recording, and with what belongs to that window.
+
+    `shapes` are those of the views that are made of them, by place. With `train` the window is drawn from
+    torch's global randomness; otherwise it is the middle one. Raises UserError where nobody says how many
+    frames it has, and as `check_values`.
+    """
+    values = sample.values()
+    recordings = [name for name, value in values.items() if isinstance(value, Recording)]
+    if not recordings:
+        return sample
+    for name in recordings:
+        shape = shapes[name]
+        if not shape:
+            raise UserError(f"{place}: {name} is a recording, and no encoder says how many frames it needs")
+        frames = (shape[1] or 1) if len(shape) == 4 else 1
+        recording: Recording = values[name]
+        starts = recording.starts(frames)
+        number = int(torch.randint(len(starts), ())) if train else len(starts) // 2
+        window = recording.window(starts[number], frames)
+        values = {**values, **(window.values() if isinstance(window, Sample) else {name: window})}
+        if len(shape) == 3:
+            values[name] = values[name][0]
+    check_values(values, fields, place)
+    return Sample.of_values(values, sample.label, sample.key)

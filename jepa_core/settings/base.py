@@ -50,6 +50,9 @@ class ValueSettings(ComponentSettings):
     invalid: Literal["refuse", "skip"] = "refuse"
     """What a value that cannot be used does: end the run with a line that names it, or leave its sample out
     as corrupt (`data.max_corrupt`)."""
+    part: Literal["views", "condition", "side", "targets"] | None = None
+    """The part of the batch that the value becomes; by default the one where the source has it. A caption
+    with `part = "condition"` is read by the predictor and by no encoder."""
 
 
 class MaskerSettings(ComponentSettings):
@@ -86,8 +89,8 @@ class ObjectiveSettings(ComponentSettings):
     """Whether the term may be part of a CUDA graph (`train.cuda_graph`): it looks at nothing on the host,
     draws nothing from the step's number, and leaves out rows that are not `IndexSet.valid`."""
     summed: ClassVar[bool] = False
-    """Whether such a term adds up over processes (`jepa_core.runtime.distributed.all_reduce_sum`): its value
-    in each is that of all samples."""
+    """Whether such a term adds up over processes (`all_reduce_sum` or `all_gather_rows` of
+    `jepa_core.runtime.distributed`): its value in each is that of all samples."""
 
     weight: float = 1.0
     """Factor of this term in the loss."""

@@ -17,7 +17,7 @@ from jepa_core import plugins
 from jepa_core.data.crops import Crops, crops
 from jepa_core.data.field_transforms.base import InvalidValue
 from jepa_core.data.images import CorruptSample
-from jepa_core.data.named_samples import check_values, first_view, read_named, source_fields, where
+from jepa_core.data.named_samples import draw_windows, first_view, read_named, source_fields, where
 from jepa_core.errors import UserError, unknown
 from jepa_core.protocols import (
     ColumnSamples,
@@ -31,7 +31,6 @@ from jepa_core.protocols import (
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.sections import TransformSettings
-from jepa_core.types.batch import Batch
 from jepa_core.types.packed import Packed
 from jepa_core.types.sample import PARTS, Field, Fields, Sample
 
@@ -60,6 +59,15 @@ class FieldTransforms:
         """Whether there is nothing but one view that `[transform]` is for."""
         self.transforms = {place: self._build(place, field) for place, field in fields.items()}
         self.groups: Mapping[str, Crops] = {}
+        self.shapes: Mapping[str, Sequence[int]] = {}
+        self.places = {place: self._place_in_batch(place) for place in fields}
+        """The place in the batch of each value of a sample."""
+        if self.places[first_view(fields)] != first_view(fields):
+            raise UserError(f"{first_view(fields)} is the main encoder's view; it cannot be another part")
+
+    def _place_in_batch(self, place: str) -> str:
+        part, _, name = place.partition(".")
+        return f"{self.transforms[place].config.part or part}.{name}"
 
     def _build(self, place: str, field: Field) -> Transform:
         name = place.partition(".")[2]
@@ -79,6 +87,7 @@ class FieldTransforms:
 
     def set_view_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """The shapes of views that encoders ask for, by name; "" is the main encoder's, for its view."""
+        self.shapes = dict(shapes)
         first = first_view(self.fields)
         for place, transform in self.transforms.items():
             part, _, name = place.partition(".")
@@ -91,8 +100,8 @@ class FieldTransforms:
 
     @property
     def outputs(self) -> Fields:
-        """What comes out, by place."""
-        return {place: transform.output for place, transform in self.transforms.items()}
+        """What comes out, by the places in the batch."""
+        return {self.places[place]: transform.output for place, transform in self.transforms.items()}
 
     @property
     def ragged(self) -> list[str]:
@@ -169,7 +178,7 @@ class FieldTransforms:
                     crop = _crop_of(own, self.fields[first])
                     result[f"views.{group}"] = [crop(values[name], True) for _ in range(own.per_sample)]
                 continue
-            result[name] = [self.apply(name, values[name], f"{place}: {name}", train)]
+            result[self.places[name]] = [self.apply(name, values[name], f"{place}: {name}", train)]
         return result
 
     def apply(self, name: str, value: Any, place: str, train: bool) -> Tensor:
@@ -182,28 +191,48 @@ class FieldTransforms:
                 raise CorruptSample(place, str(error), "invalid_value") from None
             raise UserError(f"{place} is {error}") from None
 
+    def transform_values(self, values: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+        """Some values of samples, by place, as in a batch for evaluation: `{"views.caption": ["a frog", …]}`.
+
+        By part and name, as `collate` gives them. Raises UserError for a place that is not there, and for a
+        value that cannot be used.
+        """
+        for place in values:
+            if place not in self.transforms:
+                raise unknown("value", place, self.transforms)
+        count = len(next(iter(values.values())))
+        rows = [
+            {
+                self.places[place]: [self.apply(place, column[number], f"{place} {number}", train=False)]
+                for place, column in values.items()
+            }
+            for number in range(count)
+        ]
+        return self.collate(rows)
+
+    def of_source(self, source: Source) -> FieldTransforms:
+        """These transforms, with what they have learned, for the values of another source.
+
+        Values that it lacks are left out. Raises UserError for one that nothing was learned for.
+        """
+        fields = source_fields(source, self.view_shape)
+        if fields == self.fields:
+            return self
+        names = {place.partition(".")[2] for place in fields}
+        own = {name: settings for name, settings in self.settings.items() if name in names}
+        other = FieldTransforms(fields, own, self.transform)
+        other.set_view_shapes(self.shapes)
+        other.load_state({place: state for place, state in self.state().items() if place in fields})
+        return other
+
+    @property
+    def view_shape(self) -> Sequence[int]:
+        """The shape of the main encoder's view."""
+        return self.shapes.get("", (3, 0, 0))
+
     def _windowed(self, sample: Sample, place: str, train: bool) -> Sample:
-        """The sample with a window of its recording in place of it, and with what belongs to that window."""
-        values = sample.values()
-        recordings = [name for name, value in values.items() if isinstance(value, Recording)]
-        for name in recordings:
-            shape = self.transforms[name].output.shape
-            if not shape:
-                raise UserError(
-                    f"{place}: {name} is a recording, and no encoder says how many frames it needs"
-                )
-            frames = shape[1] if len(shape) == 4 else 1
-            assert frames is not None
-            starts = values[name].starts(frames)
-            number = int(torch.randint(len(starts), ())) if train else len(starts) // 2
-            window = values[name].window(starts[number], frames)
-            brought = window.values() if isinstance(window, Sample) else {name: window}
-            values = {**values, **brought}
-            if len(shape) == 3:
-                values[name] = values[name][0]
-        if recordings:
-            check_values(values, self.fields, place)
-        return _as_sample(values, sample) if recordings else sample
+        shapes = {name: transform.output.shape for name, transform in self.transforms.items()}
+        return draw_windows(sample, shapes, self.fields, place, train)
 
     def collate(self, rows: Sequence[Mapping[str, list[Tensor]]]) -> dict[str, dict[str, Any]]:
         """The values of B samples by part and name: [B, ...], [B, V, ...] of crops, `Packed` where ragged.
@@ -234,26 +263,6 @@ def _crop_of(group: Crops, field: Field) -> Transform:
     made.set_view_shape(group.shape)
     result: Transform = made
     return result
-
-
-def _as_sample(values: Mapping[str, Any], sample: Sample) -> Sample:
-    parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-    for place, value in values.items():
-        part, _, name = place.partition(".")
-        parts[part][name] = value
-    return Sample(**parts, label=sample.label, key=sample.key)
-
-
-def make_batch(parts: Mapping[str, dict[str, Any]], labels: Tensor | None, step: int = 0) -> Batch:
-    """A batch of what `collate` gave."""
-    return Batch(
-        parts["views"],
-        parts["condition"] or None,
-        parts["side"],
-        labels,
-        step,
-        parts["targets"],
-    )
 
 
 def field_transforms(

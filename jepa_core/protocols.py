@@ -1,22 +1,27 @@
 """What each kind of component must do. Plain typed Python: no hook is called during a step.
 
 A component is a class with a nested `Config` (settings), built once while a run is assembled. The
-constructor's arguments are the same for every member of a kind and are given below.
+constructor's arguments are the same for every member of a kind and are given below. Encoders, predictors,
+maskers, target updates, objectives and variants whose constructor has a parameter `fields` are also given
+what the source's values are, `{"views.image": Field, "condition.actions": Field, …}`, after transforms.
 
 Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
 from jepa_core.settings.recipe import Recipe
+from jepa_core.settings.roles import ROLES as ROLES
+from jepa_core.settings.roles import Role as Role
+from jepa_core.types.feature_map import FeatureMap as FeatureMap
+from jepa_core.types.feature_map import FeatureModel as FeatureModel
 from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.mask_plan import MaskPlan
 from jepa_core.types.sample import Field, Fields, Kind, Sample
@@ -29,7 +34,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """`Encoder(config)`, a torch module: one input view to features of the tokens that are kept."""
+    """`Encoder(config)`, a torch module: one input view to features of the tokens that are kept.
+
+    One whose constructor has a parameter `field` is given the `Field` of its view.
+    """
 
     Config: ClassVar[type[ComponentSettings]]
     width: int
@@ -96,6 +104,14 @@ class Masker(Protocol):
         `progress` is the share of training that is done, 0 to 1, for curricula.
         """
         ...
+
+
+@runtime_checkable
+class SideMasker(Protocol):
+    """What a `Masker` adds whose masks follow the samples: it is called with `side={name: value}` as well."""
+
+    side: tuple[str, ...]
+    """The names of `Batch.side` that it reads, each a value for the whole batch, first axis B."""
 
 
 @runtime_checkable
@@ -298,43 +314,6 @@ class TokenProbe(Protocol):
     ) -> Mapping[str, float]:
         """Scores by name, such as `{"top1": .42}`, from (features [n, N, D], labels [n]) of both splits."""
         ...
-
-
-Role = Literal["target", "context"]
-"""Which of a model's two encoders."""
-ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class FeatureModel(Protocol):
-    """A model as evaluation uses it."""
-
-    def features(
-        self, images: Tensor, role: Role = "target", pool: Literal["mean"] | None = "mean"
-    ) -> Tensor:
-        """[B, D] of views [B, ...]; [B, N, D] with `pool=None`."""
-        ...
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """A function from views [B, C, H, W], or of another rank, to features, with its name and description."""
-
-    name: str
-    """Short, unique in a table: `trained`."""
-    description: str
-    """Which network, which role, which pooling: `target encoder, mean over tokens`."""
-    encode: Callable[[Tensor], Tensor]
-    """Gives [B, D], or the features of every token [B, N, D]."""
-    module: nn.Module | None = None
-    """Is in evaluation mode while features are computed, and afterwards in the mode it was in."""
-    pool: Literal["mean", "flatten"] = "mean"
-    """How the features of all tokens become one vector, for probes that take one."""
-
-    def pool_tokens(self, values: Tensor) -> Tensor:
-        """[n, D] unchanged; [n, N, D] as the mean over tokens, or flattened to [n, N·D]."""
-        if values.dim() == 2:
-            return values
-        return values.mean(1) if self.pool == "mean" else values.flatten(1)
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ from jepa_core.evaluate.table import EvalResult
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import FeatureMap, Role, Samples, Source, Tasks, TokenProbe
 from jepa_core.runtime.progress import NoProgress, Progress
+from jepa_core.settings.roles import encoder_name
 from jepa_core.settings.sections import TransformSettings
 
 TRAINED, INITIAL, TWIN = "trained", "initial weights", "random twin"
@@ -82,7 +83,8 @@ def evaluate_models(models: Sequence[ModelPair], setup: Setup) -> list[Evaluatio
 
     Raises UserError as `evaluate_model` does.
     """
-    shape = models[0].model.encoder.view_shape()
+    model, view = models[0].model, encoder_name(setup.role)
+    shape = (model.encoder_of(setup.role) if view else model.encoder).view_shape()
     by_task = [
         TaskEvaluation(models, setup, shape, task, *samples).run()
         for task, samples in _samples_by_task(setup.source, setup.split, shape).items()
@@ -123,7 +125,14 @@ class TaskEvaluation:
         at_once = max(1, setup.batch_size // math.prod(self.shape[1:-2]))
         index = choose_samples(len(samples), limit, setup.images if drawn else None)
         return SplitLoader(
-            samples, setup.transforms, self.shape, at_once, setup.workers, index, setup.max_corrupt
+            samples,
+            setup.transforms,
+            self.shape,
+            at_once,
+            setup.workers,
+            index,
+            setup.max_corrupt,
+            encoder_name(setup.role),
         )
 
     def run(self) -> list[tuple[EvalResult, Predictions]]:
@@ -237,8 +246,12 @@ class TaskEvaluation:
         if self.setup.cache is None and len(self.models) == 1:
             return TWIN
         twin, on_target = pair.twin, self.setup.role == "target"
-        has_target = on_target and twin.target_encoder is not None
-        facts = weights_key(twin.target_encoder if has_target else twin.encoder)
+        encoder = twin.encoder
+        if encoder_name(self.setup.role):
+            encoder = twin.encoder_of(self.setup.role)
+        elif on_target and twin.target_encoder is not None:
+            encoder = twin.target_encoder
+        facts = weights_key(encoder)
         how = type(twin).features
         return json.dumps([self.setup.role, f"{how.__module__}.{how.__qualname__}", facts, pair.settings])
 

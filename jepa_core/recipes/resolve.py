@@ -26,6 +26,7 @@ from jepa_core.settings.recipe import (
     Recipe,
     Table,
 )
+from jepa_core.settings.roles import ROLES
 from jepa_core.settings.validation_errors import show
 
 
@@ -38,6 +39,7 @@ def resolve(table: Table) -> Recipe:
     table = merge(DEFAULTS, table)
     for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS, "init"):
         _check_values(section, table.get(section))
+    table["target_updates"] = _target_updates(table)
     sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
     for section in COMPONENT_SECTIONS:
         sections[section] = _component(section, section, table.get(section))
@@ -57,6 +59,20 @@ def resolve(table: Table) -> Recipe:
             "train.eval_every measures with the probe knn, which the recipe takes out (probes.knn=false)"
         )
     return recipe
+
+
+def _target_updates(table: Table) -> Table:
+    """The target update of each named encoder, `none` where the recipe does not say; in their order.
+
+    Raises UserError for one of an encoder that is not there.
+    """
+    encoders = [name for name, entry in table.get("encoders", {}).items() if entry is not REMOVED]
+    given = table.get("target_updates", {})
+    for name, entry in given.items():
+        if name not in encoders and entry is not REMOVED:
+            known = ", ".join(encoders) or "none"
+            raise UserError(f"[target_updates.{name}]: there is no [encoders.{name}]; known: {known}")
+    return {name: given.get(name, {"name": "none"}) for name in encoders}
 
 
 def _check_values(path: str, value: Any) -> None:
@@ -138,12 +154,14 @@ def _merge_train(base: Table, change: Table) -> Table:
 
 
 def _entry(section: str, name: str) -> str:
-    """The name of a term or probe, checked: it becomes a key of metrics.jsonl and a word of a command."""
+    """The name of an entry, checked: it becomes a key of metrics.jsonl, a word of a command, a module."""
     if (section, name) == ("terms", "prediction"):
         raise UserError(f"[{section}.{name}]: this name is that of [objective]; choose another")
     if not name.isidentifier():
         raise UserError(f"[{section}.{name!r}]: expected a name of letters, digits and underscores")
-    if section == "terms" and _is_torch_attribute(name):
+    if section == "encoders" and name in ROLES:
+        raise UserError(f"[{section}.{name}]: this name is a role of [encoder]; choose another")
+    if section in ("terms", "encoders") and _is_torch_attribute(name):
         raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
     return name
 

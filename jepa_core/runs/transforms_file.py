@@ -21,7 +21,8 @@ TRANSFORMS = "transforms.json"
 
 def set_view_shapes(transforms: FieldTransforms, model: JEPA) -> None:
     """Gives the transforms the shapes of the views that the model's encoders ask for."""
-    transforms.set_view_shapes({"": tuple(model.encoder.view_shape())})
+    named = {name: tuple(encoder.view_shape()) for name, encoder in model.encoders.items()}
+    transforms.set_view_shapes({"": tuple(model.encoder.view_shape()), **named})
 
 
 def fit_transforms(

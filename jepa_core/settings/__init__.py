@@ -6,6 +6,7 @@ from jepa_core.settings.base import ObjectiveSettings as ObjectiveSettings
 from jepa_core.settings.base import Settings as Settings
 from jepa_core.settings.base import SourceSettings as SourceSettings
 from jepa_core.settings.base import ValueSettings as ValueSettings
+from jepa_core.settings.base import VariantSettings as VariantSettings
 from jepa_core.settings.parse import parse as parse
 from jepa_core.settings.sections import KernelSettings as KernelSettings
 from jepa_core.settings.sections import OptimizerSettings as OptimizerSettings
@@ -24,6 +25,7 @@ __all__ = [
     "TrainSettings",
     "TransformSettings",
     "ValueSettings",
+    "VariantSettings",
     "ViewSettings",
     "parse",
 ]

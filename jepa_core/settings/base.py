@@ -67,6 +67,17 @@ class MaskerSettings(ComponentSettings):
     (V-JEPA: 2). A step then costs less for each pair, and more in all."""
 
 
+class VariantSettings(ComponentSettings):
+    """Base of the settings of variants: which parts beside the usual ones they use."""
+
+    several_views: ClassVar[bool] = False
+    """Whether it trains on the groups of `transform.views`, each [B, V, C, H, W], instead of one view."""
+    named_encoders: ClassVar[tuple[str, ...] | None] = ()
+    """The encoders that it needs beside the main one, `[encoders.NAME]`; None: any that a recipe has."""
+    plans_of_views: ClassVar[bool] = False
+    """Whether it uses the plans of further views, `[maskers.NAME]`."""
+
+
 class ObjectiveSettings(ComponentSettings):
     """Base of the settings of every loss term."""
 

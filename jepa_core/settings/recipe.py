@@ -1,8 +1,9 @@
 """The record of a recipe: every section as the settings of the component it names.
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives), probes.*, transforms.* (of named values) and init.* (weights that parts start
-with), any number of each; transform, optimizer, train, kernels: the engine's own.
+terms.* (further objectives), probes.*, transforms.* (of named values), encoders.*, target_updates.* (of those
+encoders), maskers.* (of further views) and init.* (weights that parts start with), any number of each;
+transform, optimizer, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ Table = dict[str, Any]
 
 COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
 
-COMPONENT_TABLES = {"terms": "objective", "probes": "probe", "transforms": "transform"}
+COMPONENT_TABLES = {
+    "terms": "objective",
+    "probes": "probe",
+    "transforms": "transform",
+    "encoders": "encoder",
+    "target_updates": "target_update",
+    "maskers": "masker",
+}
 
 ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
@@ -67,6 +75,9 @@ class Recipe:
     transforms: Mapping[str, ComponentSettings] = field(default_factory=dict)
     init: Mapping[str, InitSettings] = field(default_factory=dict)
     """By the part of the model that starts with these weights."""
+    encoders: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""

@@ -31,6 +31,7 @@ from jepa_core.runtime.entry_points import distribution_of, entry_points, load
 from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
+from jepa_core.settings.optimizer import OptimizerSettings
 
 GROUP = "jepa"
 DISTRIBUTION, BUILTIN = "jepa-core", "jepa_core.builtin"
@@ -46,6 +47,7 @@ KINDS: Mapping[str, str] = {
     "masker": "jepa_maskers",
     "target_update": "jepa_target_updates",
     "objective": "jepa_objectives",
+    "optimizer": "jepa_optimizers",
     "data": "jepa_data",
     "probe": "jepa_probes",
     "variant": "jepa_variants",
@@ -56,6 +58,7 @@ KINDS: Mapping[str, str] = {
 SETTINGS: Mapping[str, type[ComponentSettings]] = {
     **dict.fromkeys(KINDS, ComponentSettings),
     "objective": ObjectiveSettings,
+    "optimizer": OptimizerSettings,
     "data": SourceSettings,
 }
 """The base class of each kind's `Config`: it holds the settings that the engine itself reads."""

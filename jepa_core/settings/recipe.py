@@ -1,7 +1,7 @@
 """The record of a recipe: every section as the settings of the component it names.
 
-Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
-terms.* (further objectives) and probes.*, any number; transform, optimizer, train, kernels: the engine's own.
+Sections: variant, data, encoder, predictor, masker, target_update, objective, optimizer, each one component;
+terms.* (further objectives) and probes.*, any number; transform, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -13,17 +13,26 @@ from typing import Any
 import tomlkit
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
-from jepa_core.settings.sections import KernelSettings, OptimizerSettings, TrainSettings, TransformSettings
+from jepa_core.settings.optimizer import OptimizerSettings
+from jepa_core.settings.sections import KernelSettings, TrainSettings, TransformSettings
 
 Table = dict[str, Any]
 
-COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
+COMPONENT_SECTIONS = (
+    "variant",
+    "data",
+    "encoder",
+    "predictor",
+    "masker",
+    "target_update",
+    "objective",
+    "optimizer",
+)
 
 COMPONENT_TABLES = {"terms": "objective", "probes": "probe"}
 
 ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
-    "optimizer": OptimizerSettings,
     "train": TrainSettings,
     "kernels": KernelSettings,
 }
@@ -32,6 +41,7 @@ DEFAULTS: Table = {
     "variant": {"name": "jepa"},
     "target_update": {"name": "ema"},
     "objective": {"name": "smooth_l1"},
+    "optimizer": {"name": "adamw"},
     "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
 }
 """What a recipe may leave out: each section, and in a section the name."""

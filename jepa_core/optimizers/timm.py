@@ -31,11 +31,18 @@ class TimmOptimizer:
         def check(self) -> None:
             """Raises UserError for one that timm lacks or that cannot be used, and unknown arguments."""
             known = arguments_of(self.name)
-            for key in self.arguments:
+            if "deterministic" in known and self.arguments.get("deterministic") is not True:
+                raise UserError(
+                    f"optimizer {self.name!r} draws random numbers that no checkpoint holds; set "
+                    "optimizer.arguments.deterministic=true"
+                )
+            for key, value in self.arguments.items():
                 if key in SET_BY_THE_ENGINE:
                     raise UserError(f"optimizer.arguments.{key}: set optimizer.{key} instead")
-                if known is not None and key not in known:
+                if key not in known:
                     raise unknown(f"argument of {self.name}", key, known)
+                if (expected := _kind(known[key])) is not None and _kind(_as_timm(value)) != expected:
+                    raise UserError(f"setting 'optimizer.arguments.{key}' is {value!r}; expected {expected}")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -43,7 +50,7 @@ class TimmOptimizer:
     def make(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """timm's optimizer over these groups. Raises UserError where timm cannot make it."""
         config = self.config
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in config.arguments.items()}
+        values = {key: _as_timm(value) for key, value in config.arguments.items()}
         try:
             return timm.optim.create_optimizer_v2(
                 list(groups),
@@ -57,8 +64,8 @@ class TimmOptimizer:
             raise UserError(f"timm cannot make {config.name!r} with {config.arguments}: {reason}") from None
 
 
-def arguments_of(name: str) -> set[str] | None:
-    """The arguments of timm's optimizer of this name, without those that are settings; None: any.
+def arguments_of(name: str) -> dict[str, Any]:
+    """The arguments of timm's optimizer of this name, without those that are settings, and their defaults.
 
     Raises UserError for one that timm lacks, and for those that want another library or second derivatives.
     """
@@ -74,6 +81,20 @@ def arguments_of(name: str) -> set[str] | None:
     if info.second_order:
         raise UserError(f"optimizer {name!r} needs second derivatives, which the training step does not make")
     parameters = inspect.signature(info.opt_class).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {parameter.name for parameter in parameters} - SET_BY_THE_ENGINE
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    return {key: value for key, value in defaults.items() if key not in SET_BY_THE_ENGINE}
+
+
+def _as_timm(value: Any) -> Any:
+    """A list, which TOML has in place of a tuple, as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _kind(value: Any) -> str | None:
+    """What a value is, in words; None where it says nothing of what else may stand there."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, tuple):
+        return f"a list of {len(value)} numbers"
+    kinds = ((int | float, "a number"), (str, "a text"))
+    return next((words for kind, words in kinds if isinstance(value, kind)), None)

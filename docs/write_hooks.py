@@ -101,7 +101,7 @@ def _contracts(name: str, text: str) -> Iterator[str]:
     """The protocols that the hook's words name, with those that their methods return; the engine's stages."""
     if name == "jepa_variants":
         yield _stages()
-    for file, protocol in re.findall(r"`(protocols|formats\.base)\.(\w+)`", text):
+    for file, protocol in re.findall(r"`(protocols|formats\.base|optimizers\.base)\.(\w+)`", text):
         module = import_module(f"jepa_core.{file}")
         classes = {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef)}
         returned = [class_name for class_name in classes if _returns(classes[protocol], class_name)]

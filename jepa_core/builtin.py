@@ -71,6 +71,17 @@ def jepa_objectives() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_optimizers() -> Mapping[str, type]:
+    from jepa_core.optimizers.adamw import AdamW
+    from jepa_core.optimizers.muon import Muon, has_muon
+    from jepa_core.optimizers.sgd import SGD
+    from jepa_core.optimizers.timm import TimmOptimizer
+
+    muon = {"muon": Muon} if has_muon() else {}
+    return {"adamw": AdamW, "sgd": SGD, "timm_*": TimmOptimizer, **muon}
+
+
+@hookimpl
 def jepa_data() -> Mapping[str, type]:
     from jepa_core.data.sources.cifar10 import Cifar10Source
     from jepa_core.data.sources.folder import FolderSource

@@ -4,14 +4,14 @@ A plugin is a module (or an installed distribution with an entry point in the gr
 implements some of these with `@jepa_core.hookimpl`. Hooks are called while a run is assembled and by
 observers between steps; never inside `forward` or compiled code.
 
-Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a
-frozen pydantic model derived from `jepa_core.ComponentSettings` (a source's from
-`jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings`, a masker's, where the engine
-may draw it several times, from `MaskerSettings` there); what the class must do is written in
-`jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every matching name that
-is not offered as a plain name. Of two plugins that offer the same name, the one whose distribution comes
-first has it; the other's component is set aside with a warning. jepa-core comes before all others, which
-follow in the order of their distributions' names.
+Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a frozen
+pydantic model derived from `jepa_core.ComponentSettings` (a source's from
+`jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings`, an optimizer's from
+`OptimizerSettings`, a masker's, where the engine may draw it several times, from `MaskerSettings` there);
+what the class must do is written in `jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class
+then serves every matching name that is not offered as a plain name. Of two plugins that offer the same name,
+the one whose distribution comes first has it; the other's component is set aside with a warning. jepa-core
+comes before all others, which follow in the order of their distributions' names.
 
 A plugin that raises anything at import or in a supply hook is set aside with a warning, and everything else
 goes on. An observer hook that raises is not called again in that run.
@@ -55,6 +55,11 @@ def jepa_target_updates() -> Mapping[str, type]:  # type: ignore[empty-body]
 @hookspec
 def jepa_objectives() -> Mapping[str, type]:  # type: ignore[empty-body]
     """Loss terms, `{name: class}` (`protocols.Objective`)."""
+
+
+@hookspec
+def jepa_optimizers() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Optimizers, `{name: class}`: groups of parameters to torch's (`optimizers.base.Optimizer`)."""
 
 
 @hookspec

@@ -31,6 +31,7 @@ from jepa_core.runtime.entry_points import distribution_of, entry_points, load
 from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
+from jepa_core.settings.optimizer import OptimizerSettings
 
 GROUP = "jepa"
 DISTRIBUTION, BUILTIN = "jepa-core", "jepa_core.builtin"
@@ -46,6 +47,7 @@ KINDS: Mapping[str, str] = {
     "masker": "jepa_maskers",
     "target_update": "jepa_target_updates",
     "objective": "jepa_objectives",
+    "optimizer": "jepa_optimizers",
     "data": "jepa_data",
     "transform": "jepa_transforms",
     "probe": "jepa_probes",
@@ -57,6 +59,7 @@ KINDS: Mapping[str, str] = {
 SETTINGS: Mapping[str, type[ComponentSettings]] = {
     **dict.fromkeys(KINDS, ComponentSettings),
     "objective": ObjectiveSettings,
+    "optimizer": OptimizerSettings,
     "data": SourceSettings,
     "transform": ValueSettings,
 }

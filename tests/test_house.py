@@ -39,7 +39,7 @@ ORDER = """
     recipes/
     nn/
     maskers/
-    objectives/  target_updates
+    objectives/  target_updates  optimizers/
     jepa
     data/
     assembly

@@ -99,7 +99,9 @@ def merge(base: Table, changes: Table) -> Table:
         if key in COMPONENT_TABLES:
             merged[key] = _merge_entries(key, base.get(key, {}), _table(key, change))
         elif key in COMPONENT_SECTIONS:
-            merged[key] = _merge_component(key, _as_table(base.get(key, {})), _as_table(change))
+            merged[key] = _merge_component(
+                key, _as_table(base.get(key, {})), _as_table(change), DEFAULTS.get(key, {}).get("name")
+            )
         elif key == "init" and isinstance(change, dict):
             merged[key] = merge_init(base.get(key, {}), change)
         elif key == "train" and isinstance(change, dict):
@@ -128,12 +130,16 @@ def _merge_entries(section: str, base: Any, changes: Table) -> Table:
     return merged
 
 
-def _merge_component(kind: str, old: Any, new: Any) -> Any:
-    """`old` with `new` on top; under another name, of the old settings the `carried` ones alone."""
+def _merge_component(kind: str, old: Any, new: Any, default: str | None = None) -> Any:
+    """`old` with `new` on top; under another name, of the old settings the `carried` ones alone.
+
+    `default` is the name of a component that `old` does not name.
+    """
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    name = new.get("name", old.get("name"))
-    if isinstance(name, str) and "name" in old and name != old["name"]:
+    before = old.get("name", default)
+    name = new.get("name", before)
+    if isinstance(name, str) and before is not None and name != before:
         carried = plugins.registry().catalogue(kind).find(name).Config.carried
         old = {key: value for key, value in old.items() if key in carried}
     return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}

@@ -1,9 +1,9 @@
 """The record of a recipe: every section as the settings of the component it names.
 
-Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
+Sections: variant, data, encoder, predictor, masker, target_update, objective, optimizer, each one component;
 terms.* (further objectives), probes.*, transforms.* (of named values), encoders.*, target_updates.* (of those
 encoders), maskers.* (of further views) and init.* (weights that parts start with), any number of each;
-transform, optimizer, train, kernels: the engine's own.
+transform, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,21 @@ import tomlkit
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
 from jepa_core.settings.initial import InitSettings, to_init_table
-from jepa_core.settings.sections import KernelSettings, OptimizerSettings, TrainSettings, TransformSettings
+from jepa_core.settings.optimizer import OptimizerSettings
+from jepa_core.settings.sections import KernelSettings, TrainSettings, TransformSettings
 
 Table = dict[str, Any]
 
-COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
+COMPONENT_SECTIONS = (
+    "variant",
+    "data",
+    "encoder",
+    "predictor",
+    "masker",
+    "target_update",
+    "objective",
+    "optimizer",
+)
 
 COMPONENT_TABLES = {
     "terms": "objective",
@@ -33,7 +43,6 @@ COMPONENT_TABLES = {
 
 ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
-    "optimizer": OptimizerSettings,
     "train": TrainSettings,
     "kernels": KernelSettings,
 }
@@ -42,6 +51,7 @@ DEFAULTS: Table = {
     "variant": {"name": "jepa"},
     "target_update": {"name": "ema"},
     "objective": {"name": "smooth_l1"},
+    "optimizer": {"name": "adamw"},
     "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
 }
 """What a recipe may leave out: each section, and in a section the name."""

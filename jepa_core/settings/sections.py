@@ -1,4 +1,4 @@
-"""The engine's own sections of a recipe: transform, optimizer, train, kernels."""
+"""The engine's own sections of a recipe: transform, train, kernels."""
 
 from __future__ import annotations
 
@@ -68,47 +68,6 @@ class KernelSettings(Settings):
     attention: str = "auto"
     """Of attention, for every encoder and predictor whose own `attention` is `auto`: one of
     `jepa_kernels.ATTENTION_IMPLS` (xformers, flex, varlen, sdpa …), which then runs or says why it cannot."""
-
-
-DecayRate = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerSettings(Settings):
-    """AdamW (Loshchilov & Hutter 2019) and its schedules."""
-
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate; not scaled by the batch size."""
-    start_lr: float = Field(0.0, ge=0)
-    """Learning rate at the start of the warm-up."""
-    final_lr: float = Field(0.0, ge=0)
-    """Learning rate at the end of the cosine."""
-    warmup_steps: int | None = Field(None, ge=0)
-    """Steps of linear warm-up; goes before `warmup_epochs`."""
-    warmup_epochs: float = Field(0.0, ge=0)
-    """Epochs of linear warm-up."""
-    warmup_share: float | None = Field(None, ge=0, le=1)
-    """Share of all steps that are warm-up, where it is given neither in steps nor in epochs."""
-    weight_decay: float = Field(0.04, ge=0)
-    """Weight decay at the start."""
-    final_weight_decay: float | None = Field(None, ge=0)
-    """Weight decay at the end of a cosine; by default it stays."""
-    betas: tuple[DecayRate, DecayRate] = (0.9, 0.999)
-    """Adam's decay rates of the two moments."""
-    eps: float = Field(1e-8, gt=0)
-    """Adam's ε."""
-    clip_grad: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; by default it is not clipped."""
-    clip: Literal["joint", "by_part"] = "joint"
-    """What `clip_grad` limits: the norm of the whole gradient, or of the encoder's, the predictor's and all
-    other parameters', each by itself (V-JEPA's released code)."""
-    clip_after_warmup: bool = False
-    """Whether the gradient is clipped from the end of the warm-up on only (V-JEPA)."""
-    clip_delay_steps: int = Field(0, ge=0)
-    """With `clip_after_warmup`, steps after the warm-up before the first that is clipped (V-JEPA's released
-    code: one epoch, for it clips where epoch > warmup)."""
-    schedule_scale: float = Field(1.0, ge=1)
-    """The cosines of learning rate and weight decay are made for so many times the steps of the run, which so
-    ends before they do (V-JEPA: 1.25)."""
 
 
 def _least_first(pair: tuple[float, float]) -> tuple[float, float]:

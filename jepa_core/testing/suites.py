@@ -13,6 +13,7 @@ from jepa_core.testing import (
     model_case,
     models,
     objectives,
+    optimizers,
     predictors,
     probes,
     recipes,
@@ -32,6 +33,7 @@ SUITES: dict[str, Suite] = {
     "masker": (maskers.MaskerCase, maskers.CHECKS),
     "target_update": (target_updates.TargetUpdateCase, target_updates.CHECKS),
     "objective": (objectives.ObjectiveCase, objectives.CHECKS),
+    "optimizer": (optimizers.OptimizerCase, optimizers.CHECKS),
     "data": (sources.SourceCase, sources.CHECKS),
     "probe": (probes.ProbeCase, probes.CHECKS),
     "variant": (model_case.of_variant, models.CHECKS),
@@ -134,6 +136,14 @@ def check_objective(component: type | str, **settings: Any) -> None:
     Its mean over two ranks must be its value on both, unless its settings say `batchwise = True`.
     """
     demand(examine("objective", component, **settings))
+
+
+def check_optimizer(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless an optimizer keeps `jepa_core.optimizers.base.Optimizer`.
+
+    It lowers a loss, honours rate and weight decay of each group, and goes on from its state bit for bit.
+    """
+    demand(examine("optimizer", component, **settings))
 
 
 def check_variant(component: type | str, *, batches: Batches | None = None, **settings: Any) -> None:

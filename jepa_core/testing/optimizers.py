@@ -31,10 +31,11 @@ class Net(nn.Module):
             self.predictor = _tower()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        output: Tensor = inputs
-        for tower in (self.encoder, self.predictor):
+        output: Any = inputs
+        towers: Any = (self.encoder, self.predictor)
+        for tower in towers:
             output = tower["embed"](output)
-            for block in tower["blocks"]:  # type: ignore[union-attr]
+            for block in tower["blocks"]:
                 output = output + torch.tanh(block["norm"](block["fc"](output)))
             output = tower["head"](output)
         return output

@@ -69,7 +69,7 @@ def jepa_data() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 @hookspec
 def jepa_transforms() -> Mapping[str, type]:  # type: ignore[empty-body]
-    """What is done to a named value of a sample, `{name: class}` (`protocols.Transform`)."""
+    """What is done to a named value of a sample, `{name: class}` (`data.field_transforms.base.Transform`)."""
 
 
 @hookspec

@@ -81,6 +81,8 @@ class JEPA(nn.Module):
     objectives: Any
     encoders: Any
     target_encoders: Any
+    transforms: Any
+    """Of its run (`data.field_transforms.pipeline.FieldTransforms`); None where samples are images alone."""
     fields: Fields
     """What each value of a sample is, after transforms, by its place; empty where nobody said."""
 
@@ -127,7 +129,7 @@ class JEPA(nn.Module):
         made = {name: own.make_target(self.encoders[name]) for name, own in self.target_updates.items()}
         self.target_encoders = nn.ModuleDict({k: target for k, target in made.items() if target is not None})
         self.maskers = dict(maskers or {})
-        self.fields = {}
+        self.fields, self.transforms = {}, None
         self.total_steps = total_steps
         self.frozen_parts: tuple[str, ...] = ()
         """Modules that training leaves as they are, by path; `build_model` freezes them."""

@@ -134,6 +134,7 @@ def _evaluate_together(
     for folder, run_recipe in runs:
         _, model, step = open_model(folder)
         twin = build_model(run_recipe, model.fields)
+        twin.transforms = model.transforms
         initial = open_initial_model(folder, run_recipe)
         settings = _feature_settings(run_recipe, model, choice.role)
         models.append(ModelPair(model.to(device), twin.to(device), initial, settings))

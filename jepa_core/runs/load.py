@@ -10,6 +10,7 @@ from jepa_core.jepa import JEPA
 from jepa_core.runs import checkpoints
 from jepa_core.runs.fields_file import read_fields
 from jepa_core.runs.folder import read_run_recipe
+from jepa_core.runs.transforms_file import open_transforms
 from jepa_core.runtime.devices import usable_device
 from jepa_core.settings.recipe import Recipe
 from jepa_core.types.sample import Fields
@@ -28,6 +29,7 @@ def open_initial_model(folder: Path, recipe: Recipe) -> JEPA | None:
         return None
     checkpoints.verify(saved[0])
     model = build_model(recipe, fields_of_run(folder, recipe))
+    model.transforms = open_transforms(folder, recipe, model)
     checkpoints.load_weights(saved[0], model)
     return model.to(usable_device(recipe.train.device)).eval()
 
@@ -52,6 +54,7 @@ def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
     """
     recipe = read_run_recipe(folder)
     model = build_model(recipe, fields_of_run(folder, recipe))
+    model.transforms = open_transforms(folder, recipe, model)
     for attempt in range(ATTEMPTS):
         checkpoint, damages = checkpoints.latest_checkpoint(folder)
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jepa_core.assembly import build, build_model, described_fields
+from jepa_core.assembly import build, build_model
 from jepa_core.data.field_transforms.pipeline import field_transforms
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.duration import steps_of
@@ -15,7 +15,7 @@ from jepa_core.runs import checkpoints
 from jepa_core.runs.batches import micro_batches
 from jepa_core.runs.data_hash import data_hash, same_data
 from jepa_core.runs.events_file import EVENTS, read_events, record
-from jepa_core.runs.fields_file import check_same_fields, read_fields, write_fields
+from jepa_core.runs.fields_file import fields_to_start_with, write_fields
 from jepa_core.runs.folder import RECIPE, check_files, check_free, read_run_recipe, remove_run_files
 from jepa_core.runs.initial_weights import EVENT as INITIAL
 from jepa_core.runs.initial_weights import (
@@ -39,7 +39,6 @@ from jepa_core.runtime.distributed import Ranks
 from jepa_core.runtime.json_lines import is_count
 from jepa_core.settings.recipe import Recipe, flatten_table
 from jepa_core.training.build import make_step
-from jepa_core.types.sample import Fields
 
 log = logging.getLogger("jepa.run")
 
@@ -92,15 +91,18 @@ def start_or_resume(
         recipe = shrink_batch(recipe, len(samples))
     recipe, budget = spend_hours(recipe, samples, transforms, ranks, folder)
     steps, warmup = steps_of(recipe, len(samples))
+    sections = [key.split(".")[0] for key in allow]
     if warmup > steps:
         log.warning(
             "a warm-up of %d steps in a run of %d: its peak learning rate is not reached", warmup, steps
         )
-    model = build_model(recipe, _fields(recipe, folder if resume else None, allow), total_steps=steps)
+    fields = fields_to_start_with(recipe, folder if resume else None, check=not _is_in("data", sections))
+    model = build_model(recipe, fields, total_steps=steps)
     initial = load_initial_weights(model, weights, recipe.to_table()["transform"])
     model.to(pick_device(recipe.train.device, ranks.local_rank))
     training = make_step(model, recipe, steps, warmup, ranks)
     set_view_shapes(transforms, model)
+    model.transforms = None if transforms.plain else transforms
     run = Run(folder, recipe, training, samples, transforms, ranks.run_on_main(lambda: data_hash(samples)))
     _note_beginnings(run, initial, budget)
     if checkpoint is not None:
@@ -132,20 +134,6 @@ def write_beginnings(run: Run) -> None:
         checkpoints.save(run.folder, 0, run.model.state_dict(), None, run.recipe.train.keep)
     for facts in run.notes.get(INITIAL, ()):
         record(run.folder, INITIAL, 0, **facts)
-
-
-def _fields(recipe: Recipe, folder: Path | None, allow: Sequence[str]) -> Fields | None:
-    """What the source says of its values; of a run that is resumed, what it said when that began.
-
-    None where it says nothing. Raises UserError for a source that has become another.
-    """
-    described = described_fields(recipe)
-    written = None if folder is None else read_fields(folder)
-    if described is None or written is None:
-        return written
-    if not _is_in("data", [key.split(".")[0] for key in allow]):
-        check_same_fields(written, described)
-    return written
 
 
 def _newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:

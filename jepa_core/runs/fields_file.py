@@ -38,7 +38,7 @@ def read_fields(folder: Path) -> Fields | None:
 
 
 def fields_to_start_with(recipe: Recipe, folder: Path | None, check: bool) -> Fields | None:
-    """What the source says of its values; of the run in `folder`, which is resumed, what it said at its start.
+    """What the source says of its values; of the run in `folder`, which is resumed, what it said then.
 
     None where it says nothing. Raises UserError for a source that has become another, with `check`.
     """

@@ -8,8 +8,16 @@ from jepa_core.evaluate.collapse import (
     prediction_retrieval,
     rankme,
 )
+from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.features import Features, extract, model_features, raw_pixels
 from jepa_core.evaluate.probes import KNN, LeaveOneOut, LinearProbe, ProbeScores
+from jepa_core.evaluate.score_tables import (
+    EvaluationRow,
+    EvaluationTable,
+    MetricScore,
+    make_rows,
+    share_score,
+)
 from jepa_core.evaluate.scoring import evaluate
 from jepa_core.evaluate.table import EvalResult, Row
 from jepa_core.protocols import FeatureMap
@@ -20,10 +28,14 @@ __all__ = [
     "AlarmSettings",
     "CollapseReading",
     "EvalResult",
+    "EvaluationContext",
+    "EvaluationRow",
+    "EvaluationTable",
     "FeatureMap",
     "Features",
     "LeaveOneOut",
     "LinearProbe",
+    "MetricScore",
     "NoProgress",
     "ProbeScores",
     "Progress",
@@ -32,8 +44,10 @@ __all__ = [
     "evaluate",
     "extract",
     "feature_std",
+    "make_rows",
     "model_features",
     "prediction_retrieval",
     "rankme",
     "raw_pixels",
+    "share_score",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -15,6 +15,7 @@ import torch
 from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
+from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.evaluations import (
     EVAL,
     check_run_writable,
@@ -23,10 +24,12 @@ from jepa_core.evaluate.evaluations import (
     write_evaluation,
 )
 from jepa_core.evaluate.model import evaluate_models
+from jepa_core.evaluate.model_evaluations import choose_evaluations, evaluate_with
 from jepa_core.evaluate.predictions import save_predictions
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
 from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
+from jepa_core.evaluate.transfer import transfer_origin
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import ROLES, Role
 from jepa_core.runs.folder import read_run_recipe
@@ -53,6 +56,8 @@ class Choice:
     images: int | None
     overrides: Sequence[str]
     cache: bool
+    evaluations: Sequence[str] | None = None
+    """Of those that see the model; None: all that the recipe does not leave out."""
 
 
 def evaluate_run(
@@ -66,18 +71,30 @@ def evaluate_run(
     images: int | None = None,
     out: Path | None = None,
     cache: bool = True,
+    evaluations: Sequence[str] | None = None,
 ) -> EvalResult:
     """The probe table of a run: trained encoder, a twin fresh from the run's seed, raw pixels.
 
-    `probes` names those of the recipe that are wanted (none: all), `overrides` are `section.key=value` on
-    the recipe (`OVERRIDDEN` sections), `images` evaluates on so many samples of each split, a seeded draw.
+    `probes` names those of the recipe that are wanted (none: all), `evaluations` those that see the model
+    (None: all that the recipe does not leave out), `overrides` are `section.key=value` on the recipe
+    (`OVERRIDDEN` sections; another `data` judges the encoder by transfer), `images` evaluates on so many
+    samples of each split, a seeded draw.
     The table goes to `eval.json` and `evaluations/` in the run's folder, with the probes' guesses beside it;
     or to the file `out` instead. Twin and pixels may come from the cache in the data folder.
     Raises UserError for an unknown probe, split or role, for probes asked for on images without labels, for a
     folder that is no run or cannot be written (before any work).
     """
     return evaluate_runs(
-        [folder], probes, split, role, progress, overrides=overrides, images=images, out=out, cache=cache
+        [folder],
+        probes,
+        split,
+        role,
+        progress,
+        overrides=overrides,
+        images=images,
+        out=out,
+        cache=cache,
+        evaluations=evaluations,
     )[0]
 
 
@@ -92,6 +109,7 @@ def evaluate_runs(
     images: int | None = None,
     out: Path | None = None,
     cache: bool = True,
+    evaluations: Sequence[str] | None = None,
 ) -> list[EvalResult]:
     """The probe tables of several runs, in their order; those on the same data share the reading of them.
 
@@ -104,10 +122,11 @@ def evaluate_runs(
     if images is not None and images < 2:
         raise UserError(f"an evaluation takes 2 images or more; got {images}")
     _check_overrides(overrides)
-    choice = Choice(probes, split, role, images, overrides, cache)
+    choice = Choice(probes, split, role, images, overrides, cache, evaluations)
     recipes = [read_run_recipe(folder, *overrides) for folder in folders]
     for recipe in recipes:
         _chosen_probes(recipe, choice)
+        choose_evaluations(recipe, evaluations)
     files = _files(folders, out)
     for folder, file in zip(folders, files, strict=True):
         check_writable(file) if out else check_run_writable(folder)
@@ -130,15 +149,17 @@ def _evaluate_together(
     """The evaluations of runs that have data, transform, probes and precision in common."""
     recipe = runs[0][1]
     device = usable_device(recipe.train.device)
-    models, steps = [], []
+    source = build("data", recipe.data)
+    models, steps, origins = [], [], []
     for folder, run_recipe in runs:
-        _, model, step = open_model(folder)
-        twin = build_model(run_recipe)
+        own_recipe, model, step = open_model(folder)
+        twin = build_model(own_recipe)
         models.append(ModelPair(model.to(device), twin.to(device), _feature_settings(run_recipe, model)))
         steps.append(step)
+        origins.append((folder, own_recipe.data))
     chosen = _chosen_probes(recipe, choice)
     setup = Setup(
-        build("data", recipe.data),
+        source,
         recipe.transform,
         {name: build("probe", settings) for name, settings in chosen.items()},
         split=choice.split,
@@ -161,10 +182,40 @@ def _evaluate_together(
             "to fit; leave --probe out for RankMe and spread alone"
         )
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return [
-        Evaluation(evaluation.result.model_copy(update={"step": step, "time": now}), evaluation.predictions)
-        for evaluation, step in zip(evaluations, steps, strict=True)
-    ]
+    note = source.split("train").note if choice.overrides else ""
+    finished = []
+    for evaluation, pair, step, origin, (_, run_recipe) in zip(
+        evaluations, models, steps, origins, runs, strict=True
+    ):
+        transfer = transfer_origin(*origin, run_recipe.data, note)
+        tables = evaluate_with(
+            choose_evaluations(run_recipe, choice.evaluations), _context(run_recipe, pair, setup, transfer)
+        )
+        facts = {"step": step, "time": now, "transfer": transfer, "evaluations": tuple(tables)}
+        finished.append(Evaluation(_with_facts(evaluation.result, facts), evaluation.predictions))
+    return finished
+
+
+def _with_facts(result: EvalResult, facts: Mapping[str, Any]) -> EvalResult:
+    """The result with further facts; the tables of other tasks tell of a transfer too."""
+    others = [table.model_copy(update={"transfer": facts["transfer"]}) for table in result.others]
+    return result.model_copy(update={**facts, "others": tuple(others)})
+
+
+def _context(recipe: Recipe, pair: ModelPair, setup: Setup, transfer: str | None) -> EvaluationContext:
+    return EvaluationContext(
+        recipe,
+        pair.model,
+        pair.twin,
+        setup.source,
+        setup.split,
+        setup.role,
+        setup.images,
+        setup.batch_size,
+        setup.device,
+        progress=setup.progress,
+        transfer=transfer,
+    )
 
 
 def _feature_settings(recipe: Recipe, model: JEPA) -> dict[str, object]:

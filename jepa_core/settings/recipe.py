@@ -59,6 +59,8 @@ class Recipe:
     kernels: KernelSettings = field(default_factory=KernelSettings)
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    evaluations: Mapping[str, bool] = field(default_factory=dict)
+    """False for each evaluation that sees the model and is left out; all others are made."""
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -68,6 +70,8 @@ class Recipe:
         for section in COMPONENT_TABLES:
             entries = {key: _to_table(entry) for key, entry in getattr(self, section).items()}
             table[section] = {**dict.fromkeys(self.removed_entries(section), REMOVED), **entries}
+        if self.evaluations:
+            table["evaluations"] = dict(self.evaluations)
         return table
 
     def removed_entries(self, section: str) -> list[str]:

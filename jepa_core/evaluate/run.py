@@ -179,7 +179,7 @@ def _evaluate_together(
     if choice.probes and not any(table.classes for table in evaluations[0].result.tables):
         raise UserError(
             f"probe {', '.join(choice.probes)}: the images of this run have no labels, so there is nothing "
-            "to fit; leave --probe out for RankMe and spread alone"
+            "to fit; leave --probes out for RankMe and spread alone"
         )
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     note = source.split("train").note if choice.overrides else ""

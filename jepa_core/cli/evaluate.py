@@ -91,8 +91,12 @@ def evaluate(
         for folder, result in zip(runs, results, strict=True):
             if len(runs) > 1:
                 title("run", folder)
-            for table in (*result.tables, *result.evaluations):
+            for table in result.tables:
                 whole(table.table())
+            for evaluation in result.evaluations:
+                if evaluation.rows:
+                    whole(evaluation.table())
+                title("" if evaluation.rows else evaluation.title, evaluation.caption())
 
 
 def split_names(words: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from jepa_core.evaluate.batches import eval_batches
 from jepa_core.evaluate.samples import choose_samples
@@ -83,7 +84,14 @@ class EvaluationContext:
 
         Raises ValueError for rows that do not have the same metrics.
         """
-        rows = make_rows(scores)
-        return EvaluationTable(
-            split=self.split, count=count, samples=samples, rows=rows, task=task, note=note
-        )
+        try:
+            return EvaluationTable(
+                split=self.split,
+                count=count,
+                samples=samples,
+                rows=make_rows(scores),
+                task=task,
+                note=note,
+            )
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
@@ -164,13 +164,12 @@ class EvaluationTable(BaseModel):
         return "\n".join(lines) + f"\n{self.caption()}\n"
 
     def table(self) -> Table:
-        """The table for a rich console."""
+        """The table for a rich console, without its caption, which is often wider."""
         from rich import box
         from rich.table import Table
 
         head, *lines = self.cells()
-        style: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "caption_justify": "left"}
-        table = Table(caption=self.caption(), **style)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for title in head:
             table.add_column(title, no_wrap=True)
         for i, line in enumerate(lines):

@@ -118,7 +118,7 @@ class Plugins:
         return self._catalogues[kind]
 
     def functions(self, kind: str) -> tuple[dict[str, Callable[..., Any]], dict[str, str]]:
-        """(functions by name, the plugin of each) of a key of `FUNCTIONS`. Each may raise anything when called.
+        """(functions by name, the plugin of each) of a key of `FUNCTIONS`; each may raise anything.
 
         Raises UserError for an unknown kind.
         """

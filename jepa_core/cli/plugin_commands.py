@@ -79,7 +79,9 @@ def plugin_commands(reserved: frozenset[str]) -> dict[str, Any]:
     for name, function in offered.items():
         owner = owners[name]
         if name in reserved or name.startswith("-"):
-            registry.note(owner, f"the command {name!r} of plugin {owner!r} is set aside: jepa has one of this name")
+            registry.note(
+                owner, f"the command {name!r} of plugin {owner!r} is set aside: jepa has one of this name"
+            )
             continue
         try:
             commands[name] = call_plugin(build_command, name, function, owner)
@@ -102,7 +104,9 @@ def build_command(name: str, command: Callable[..., Any], plugin: str) -> Any:
     built.name = name
     built.help = f"{(built.help or '').strip()}\n\nOf the plugin {plugin}.".strip()
     first = built.help.partition("\n")[0].strip()
-    built.short_help = first if first.startswith("Of the plugin") else f"{first.rstrip('.')} (plugin {plugin})"
+    built.short_help = (
+        first if first.startswith("Of the plugin") else f"{first.rstrip('.')} (plugin {plugin})"
+    )
     built.rich_help_panel = PANEL
     guard(built, name, plugin)
     return built

@@ -57,7 +57,7 @@ class EvaluationContext:
         return self.source.split(split or self.split)
 
     def batches(self, split: str | None = None) -> Iterator[Batch]:
-        """Batches of a split on the device, in order: the same samples each time. Raises UserError without any."""
+        """Batches of a split on the device, in order, the same each time. Raises UserError without any."""
         samples = self.samples(split)
         index = choose_samples(len(samples), None, self.images).tolist()
         shape = self.model.encoder.view_shape()

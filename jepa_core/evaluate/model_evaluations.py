@@ -1,7 +1,8 @@
 """Calls the evaluations that see the model, core's own and those of plugins (hook `jepa_evaluations`).
 
-What is unusual: an evaluation is foreign code that runs after hours of training, so one that raises anything,
-SystemExit too, costs its own table and nothing else: one line of warning, and a table that says why it is empty.
+What is unusual: an evaluation is foreign code that runs after hours of training, so one that raises
+anything, SystemExit too, costs its own table and nothing else: one line of warning, and a table that says why
+it is empty.
 """
 
 from __future__ import annotations

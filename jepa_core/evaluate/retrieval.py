@@ -1,8 +1,8 @@
 """The evaluation `retrieval`: of a sample's view, is its other view the nearest of all samples' other views?
 
-R@k is the share of samples whose counterpart is among the k nearest, in both directions; `r1` and `r5` are the
-means of the two. Chance is k / n. The row `shuffled pairs` is the trained model with the counterparts permuted:
-what it scores above chance is an error of the measurement.
+R@k is the share of samples whose counterpart is among the k nearest, in both directions; `r1` and `r5` are
+the means of the two. Chance is k / n. The row `shuffled pairs` is the trained model with the counterparts
+permuted: what it scores above chance is an error of the measurement.
 
 Axes: n samples, E width of the shared space.
 """
@@ -26,7 +26,8 @@ RANKS = (1, 5)
 
 
 def retrieval(context: EvaluationContext) -> list[EvaluationTable] | None:
-    """A table for each two views that the model embeds; None for a model without pairs, or samples of one view.
+    """A table for each two views that the model embeds; None for a model without pairs, and samples of one
+    view.
 
     Raises UserError where embeddings are not finite.
     """
@@ -78,8 +79,8 @@ def score_pairs(
 ) -> dict[str, MetricScore]:
     """R@1 and R@5 of pairs [n, E]: `r1` and `r5`, the means of both directions, then each direction.
 
-    Row i of `first` belongs to row i of `second`. The standard error of a mean is that of the pairs' own means,
-    as the two directions of a pair are not independent.
+    Row i of `first` belongs to row i of `second`. The standard error of a mean is that of the pairs' own
+    means, as the two directions of a pair are not independent.
     """
     right = torch.arange(len(first))
     there = {k: hits(first, second, right, k, compare) for k in RANKS}

@@ -11,7 +11,7 @@ from jepa_core.settings.base import SourceSettings
 def transfer_origin(
     folder: Path, trained_on: SourceSettings, judged_on: SourceSettings, note: str
 ) -> str | None:
-    """The data that the run in `folder` was trained on, in words, where those that it is judged on are others.
+    """The data that the run in `folder` was trained on, in words, where it is judged on others.
 
     None where they are the same by their settings (but for those of reading, such as `workers`) or, of one
     source, by `note`, what the training split says of itself; and where the run was not trained here.

@@ -148,8 +148,8 @@ def _left_out_evaluations(value: Any) -> dict[str, bool]:
     for name, choice in _table("evaluations", value).items():
         if not isinstance(choice, bool):
             raise UserError(
-                f"setting 'evaluations.{printable(name)}' is {show(choice)}; expected false, which leaves the "
-                "evaluation out, or true"
+                f"setting 'evaluations.{printable(name)}' is {show(choice)}; expected false, which leaves "
+                "the evaluation out, or true"
             )
     names = [name for name, choice in value.items() if not choice]
     offered = plugins.registry().functions("evaluation")[0] if names else {}

@@ -118,7 +118,7 @@ def test_what_a_command_raises_names_it_and_its_plugin(jepa) -> None:
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if line.startswith("error")]
     assert line.startswith(
-        "error: command 'plan' of plugin 'a_planner': RuntimeError: it broke: badly, raised in test_plugin_commands"
+        "error: command 'plan' of plugin 'a_planner': RuntimeError: it broke: badly, raised in test_plugin_"
     )
     assert line.endswith("--debug shows the traceback")
 
@@ -132,7 +132,9 @@ def test_a_command_cannot_end_the_program_as_if_all_were_well(jepa) -> None:
 def test_a_clash_and_a_broken_command_are_set_aside_with_a_line(jepa, caplog) -> None:
     jepa("--help")
     lines = caplog.text.splitlines()
-    assert any("the command 'train' of plugin 'a_planner' is set aside: jepa has one" in line for line in lines)
+    assert any(
+        "the command 'train' of plugin 'a_planner' is set aside: jepa has one" in line for line in lines
+    )
     assert any("the command 'odd' of plugin 'a_planner' is set aside: RuntimeError" in line for line in lines)
     assert any("the command 'plan' of plugin 'b_second'" in line and "set aside" in line for line in lines)
     assert any("plugin 'c_broken' is set aside: jepa_commands: SystemExit: 0" in line for line in lines)

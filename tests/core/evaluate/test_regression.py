@@ -89,7 +89,7 @@ def test_an_element_that_does_not_vary_is_left_out_of_r2() -> None:
 
 def test_too_few_samples_and_lost_features_are_one_line() -> None:
     x, y = linear(100, 0, 0)
-    with pytest.raises(UserError, match="a ridge takes 4 training samples or more, .* got 3 and 100"):
+    with pytest.raises(UserError, match=r"a ridge takes 4 training samples or more, .* got 3 and 100"):
         score_ridge((x[:3], y[:3]), (x, y))
     with pytest.raises(UserError, match="the features are not finite: the encoder has diverged"):
         score_ridge((x / 0, y), (x, y))
@@ -97,7 +97,14 @@ def test_too_few_samples_and_lost_features_are_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("value", "is_one"),
-    [(1.5, True), ([1, 2], True), (torch.ones(3), True), (torch.ones(3, 2), False), ("up", False), (["up"], False)],
+    [
+        (1.5, True),
+        ([1, 2], True),
+        (torch.ones(3), True),
+        (torch.ones(3, 2), False),
+        ("up", False),
+        (["up"], False),
+    ],
 )
 def test_what_a_vector_is(value: object, is_one: bool) -> None:
     assert is_vector(value) is is_one

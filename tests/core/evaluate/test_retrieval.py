@@ -58,7 +58,7 @@ def test_pairs_that_agree_are_all_retrieved_and_the_directions_are_named() -> No
 
 
 def test_the_directions_are_told_apart() -> None:
-    """All pictures are nearest to one caption; each caption knows its picture only by chance or not at all."""
+    """All pictures are nearest to one caption; not every caption is nearest to another picture."""
     pictures = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2]])
     captions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     scores = score_pairs(pictures, captions, ("image", "caption"))
@@ -123,7 +123,10 @@ def test_a_model_compares_in_its_own_way() -> None:
     ("values", "said"),
     [
         (torch.ones(3, 2, 4), r"embeddings of the view 'image' are \[3, 2, 4\]; expected \[B, E\]"),
-        (torch.full((3, 2), math.nan), "embeddings of the view 'image' are not finite: the model has diverged"),
+        (
+            torch.full((3, 2), math.nan),
+            "embeddings of the view 'image' are not finite: the model has diverged",
+        ),
     ],
     ids=["tokens", "not finite"],
 )

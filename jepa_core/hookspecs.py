@@ -118,8 +118,8 @@ def jepa_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]
 
     Asked for when `jepa --help` is shown or a command is typed that is none of core's, so import what is
     heavy in the function itself: its signature and its docstring, which is the help, are all that the list
-    needs. A name of core's commands is set aside with a warning. What a command raises is one line, with exit code 2;
-    `jepa_core.UserError` is shown as it is.
+    needs. A name of core's commands is set aside with a warning. What a command raises is one line, with exit
+    code 2; `jepa_core.UserError` is shown as it is.
     """
 
 

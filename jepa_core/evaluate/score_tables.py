@@ -2,8 +2,8 @@
 
 What is unusual: a number never stands alone. Each score says its unit, its chance level, which direction is
 better and its standard error, and each table what was counted (images, pairs, windows) and on which split;
-the first row is the run's own, the others are its twin and controls. A score that could not be computed is NaN,
-which JSON writes as null.
+the first row is the run's own, the others are its twin and controls. A score that could not be computed is
+NaN, which JSON writes as null.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def evaluate_with(evaluations: Mapping[str, Evaluate], context: EvaluationContex
     tables: list[EvaluationTable] = []
     for name, function in evaluations.items():
         try:
-            tables += call_plugin(_evaluate, name, function, context)
+            tables += call_plugin(call_evaluation, name, function, context)
         except PluginError as error:  # the other evaluations go on
             text = error.message if isinstance(error.raised, UserError) else str(error)
             reason = printable(text).rstrip(".")
@@ -61,7 +61,7 @@ def evaluate_with(evaluations: Mapping[str, Evaluate], context: EvaluationContex
 
 
 @torch.no_grad()
-def _evaluate(name: str, function: Evaluate, context: EvaluationContext) -> list[EvaluationTable]:
+def call_evaluation(name: str, function: Evaluate, context: EvaluationContext) -> list[EvaluationTable]:
     """The tables of one evaluation, named. Raises whatever it raises, and TypeError for another answer."""
     was_training = {
         id(module): module.training for model in context.models.values() for module in model.modules()

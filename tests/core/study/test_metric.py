@@ -74,7 +74,9 @@ def test_a_metric_is_checked_by_its_evaluation(tiny_recipe: Path) -> None:
     check_metric("evaluations.retrieval.r1", recipe, ())
     check_metric("speed/evaluations.regression.rmse", recipe, ())
     for wrong in ("evaluations.retreival.r1", "evaluations.zero_shot.top1", "evaluations.retrieval"):
-        with pytest.raises(UserError, match=r"unknown metric 'evaluations.*; known: .*evaluations\.retrieval\."):
+        with pytest.raises(
+            UserError, match=r"unknown metric 'evaluations.*; known: .*evaluations\.retrieval\."
+        ):
             check_metric(wrong, recipe, ())
 
 

@@ -77,8 +77,9 @@ def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empt
     of this run. Tables stand in eval.json, in `jepa eval` and in reports. `evaluations.NAME = false` in a
     recipe leaves one out. A function that raises costs its own table only.
 
-    A model gives embeddings of pairs by `protocols.PairEmbedder`, reads names of classes by
-    `protocols.ReadsPrompts`, and compares in a way of its own by `protocols.ComparesPairs`.
+    A variant gives embeddings of pairs by `evaluate.pair_protocols.PairEmbedder`, compares them in a way of
+    its own by `evaluate.pair_protocols.ComparesPairs`, and reads names of classes by
+    `evaluate.pair_protocols.ReadsPrompts`.
     """
 
 

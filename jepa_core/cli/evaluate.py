@@ -93,10 +93,10 @@ def evaluate(
                 title("run", folder)
             for table in result.tables:
                 whole(table.table())
-            for evaluation in result.evaluations:
-                if evaluation.rows:
-                    whole(evaluation.table())
-                title("" if evaluation.rows else evaluation.title, evaluation.caption())
+            for measured in result.evaluations:
+                if measured.rows:
+                    whole(measured.table())
+                title("" if measured.rows else measured.title, measured.caption())
 
 
 def split_names(words: Sequence[str]) -> list[str]:

@@ -22,8 +22,8 @@ from jepa_core.errors import UserError, describe_error, printable
 
 PANEL = "Of plugins"
 
-PARSER: tuple[type[BaseException], ...] = (typer.Exit, typer.Abort, WrongUsage)
-"""How the parser ends a command."""
+PASSED_ON: tuple[type[Exception], ...] = (UserError, typer.Exit, typer.Abort, WrongUsage)
+"""The user's mistakes, and how the parser ends a command."""
 
 COMPLETION = ("install_completion", "show_completion")
 """Options that typer adds to a program; `jepa` has them already."""
@@ -37,12 +37,12 @@ class WithPlugins(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands, core's first."""
         own = super().list_commands(ctx)
-        return [*own, *sorted(set(self._listed()) - set(own))]
+        return [*own, *sorted(set(self._commands_to_list()) - set(own))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, core's before a plugin's; None where there is none."""
         own = super().get_command(ctx, cmd_name)
-        return own if own is not None else self._listed().get(cmd_name)
+        return own if own is not None else self._commands_to_list().get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """(name, command, further words) of what is typed; its suggestions know the commands of plugins."""
@@ -54,7 +54,7 @@ class WithPlugins(TyperGroup):
         finally:
             self.commands = own
 
-    def _listed(self) -> dict[str, Any]:
+    def _commands_to_list(self) -> dict[str, Any]:
         """As for a list: while a shell asks for completions, from the file that is kept for them."""
         if "_JEPA_COMPLETE" not in os.environ:
             return self._loaded()
@@ -107,7 +107,7 @@ def build_command(name: str, command: Callable[..., Any], plugin: str) -> Any:
     built.short_help = (
         first if first.startswith("Of the plugin") else f"{first.rstrip('.')} (plugin {plugin})"
     )
-    built.rich_help_panel = PANEL
+    built.rich_help_panel = PANEL  # type: ignore[attr-defined]  # TyperCommand and TyperGroup have it
     guard(built, name, plugin)
     return built
 
@@ -119,7 +119,7 @@ def guard(command: Any, name: str, plugin: str) -> None:
     def invoke_guarded(context: Any) -> Any:
         try:
             return invoke(context)
-        except (UserError, *PARSER):
+        except PASSED_ON:
             raise
         except Exception as error:
             text = f"command {name!r} of plugin {plugin!r}: {describe_error(error)}{place_of(error)}"

@@ -10,6 +10,7 @@ from jepa_core.evaluate.collapse import (
 )
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.features import Features, extract, model_features, raw_pixels
+from jepa_core.evaluate.pair_protocols import ComparesPairs, PairEmbedder, ReadsPrompts
 from jepa_core.evaluate.probes import KNN, LeaveOneOut, LinearProbe, ProbeScores
 from jepa_core.evaluate.score_tables import (
     EvaluationRow,
@@ -27,6 +28,7 @@ __all__ = [
     "KNN",
     "AlarmSettings",
     "CollapseReading",
+    "ComparesPairs",
     "EvalResult",
     "EvaluationContext",
     "EvaluationRow",
@@ -37,8 +39,10 @@ __all__ = [
     "LinearProbe",
     "MetricScore",
     "NoProgress",
+    "PairEmbedder",
     "ProbeScores",
     "Progress",
+    "ReadsPrompts",
     "Row",
     "collapse_warning",
     "evaluate",

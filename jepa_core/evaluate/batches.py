@@ -105,7 +105,7 @@ def _collate(parts: Sequence[Sample], change: Any) -> Batch:
     condition, side, targets = (
         {
             name: _stack(
-                [_as_tensor(_named(getattr(part, where), name)) for part in parts], f"{where}.{name}"
+                [_as_tensor(_value_of(getattr(part, where), name)) for part in parts], f"{where}.{name}"
             )
             for name in getattr(parts[0], where)
         }
@@ -117,7 +117,7 @@ def _collate(parts: Sequence[Sample], change: Any) -> Batch:
 
 def _view(views: Mapping[str, Any], name: str, change: Any) -> Any:
     """One view of a sample; an image or a clip in the encoder's shape."""
-    value = _named(views, name)
+    value = _value_of(views, name)
     if isinstance(value, Image):
         return change(to_rgb(value))
     is_picture = isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() in (3, 4)
@@ -126,7 +126,7 @@ def _view(views: Mapping[str, Any], name: str, change: Any) -> Any:
     return _as_tensor(value)
 
 
-def _named(values: Mapping[str, Any], name: str) -> Any:
+def _value_of(values: Mapping[str, Any], name: str) -> Any:
     if name not in values:
         raise UserError(f"a sample lacks the value {name!r}; it has {', '.join(values) or 'none'}")
     return values[name]

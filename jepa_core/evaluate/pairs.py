@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
-from jepa_core.protocols import ComparesPairs, PairEmbedder
+from jepa_core.evaluate.pair_protocols import ComparesPairs, PairEmbedder
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 """[m, E] and [n, E] to similarities [m, n]."""

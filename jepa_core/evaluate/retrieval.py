@@ -17,9 +17,9 @@ from torch import Tensor
 
 from jepa_core.evaluate.batches import first_sample
 from jepa_core.evaluate.context import EvaluationContext
+from jepa_core.evaluate.pair_protocols import PairEmbedder
 from jepa_core.evaluate.pairs import Compare, comparison_of, cosine, embed_all, hits
 from jepa_core.evaluate.score_tables import TRAINED, EvaluationTable, MetricScore, share_score
-from jepa_core.protocols import PairEmbedder
 
 SHUFFLED = "shuffled pairs"
 RANKS = (1, 5)

@@ -136,8 +136,8 @@ def evaluate_runs(
     for _, group in groupby(order, key=lambda number: groups[number]):
         for numbers in _portions(list(group), AT_ONCE):
             together = [(folders[number], recipes[number]) for number in numbers]
-            evaluations = _evaluate_together(together, choice, progress or NoProgress())
-            for number, evaluation in zip(numbers, evaluations, strict=True):
+            finished = _evaluate_together(together, choice, progress or NoProgress())
+            for number, evaluation in zip(numbers, finished, strict=True):
                 _write(folders[number], evaluation, files[number] if out else None)
                 results[number] = evaluation.result
     return [results[number] for number in range(len(folders))]

@@ -46,10 +46,10 @@ class MetricScore(BaseModel):
         """`41.2 ± 0.9` of a share, in percent; of another unit three digits."""
         if not math.isfinite(self.value):
             return NOT_COMPUTED
-        error = "" if self.se is None or not math.isfinite(self.se) else f" ± {self.shown(self.se)}"
-        return f"{self.shown(self.value)}{error}"
+        error = "" if self.se is None or not math.isfinite(self.se) else f" ± {self.in_unit(self.se)}"
+        return f"{self.in_unit(self.value)}{error}"
 
-    def shown(self, value: float) -> str:
+    def in_unit(self, value: float) -> str:
         """A number in this score's unit, without the unit."""
         return f"{100 * value:.1f}" if self.unit == SHARE else f"{value:.3g}"
 
@@ -124,7 +124,7 @@ class EvaluationTable(BaseModel):
     def _how_to_read(self) -> str:
         scores = self.own
         levels = [
-            f"{score.shown(score.chance)}{' %' if score.unit == SHARE else _blank(score.unit)} ({name})"
+            f"{score.in_unit(score.chance)}{' %' if score.unit == SHARE else _blank(score.unit)} ({name})"
             for name, score in scores.items()
             if score.chance is not None
         ]

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from jepa_core.errors import UserError
 from jepa_core.evaluate.batches import describe_samples, eval_batches
 from jepa_core.evaluate.context import EvaluationContext
+from jepa_core.evaluate.pair_protocols import PairEmbedder, ReadsPrompts
 from jepa_core.evaluate.pairs import Compare, comparison_of, cosine, embed_all, hits
 from jepa_core.evaluate.score_tables import TRAINED, EvaluationTable, MetricScore, share_score
-from jepa_core.protocols import PairEmbedder, ReadsPrompts
 from jepa_core.types.batch import Batch
 from jepa_core.types.sample import Sample
 

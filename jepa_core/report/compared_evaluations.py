@@ -87,10 +87,10 @@ def _score_cell(scores: Sequence[MetricScore]) -> Cell:
     first, result = scores[0], estimate([score.value for score in scores])
     if result.half is not None:
         spread, hint = (
-            f"± {first.shown(result.half)}",
+            f"± {first.in_unit(result.half)}",
             f"mean of {result.count} runs; ± half a 95 % t interval",
         )
-        return Cell(first.shown(result.mean), spread, hint, value=result.mean)
+        return Cell(first.in_unit(result.mean), spread, hint, value=result.mean)
     value, _, error = first.text().partition(" ± ")
     hint = "one run; ± one standard error" if error else "one run"
     return Cell(value, f"± {error}" if error else "", hint, value=first.value)

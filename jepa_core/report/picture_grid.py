@@ -65,9 +65,9 @@ def check_pictures(pictures: Sequence[Picture], columns: int) -> None:
         )
     for picture in pictures:
         pixels = picture.pixels
-        shape = getattr(pixels, "shape", ())
-        right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and len(shape) == 3
-        if not right or shape[2] != 3 or 0 in shape or max(shape) > LARGEST:
+        shape: tuple[int, ...] = pixels.shape if isinstance(pixels, np.ndarray) else ()
+        right = len(shape) == 3 and shape[2] == 3 and pixels.dtype == np.uint8
+        if not right or 0 in shape or max(shape) > LARGEST:
             raise ValueError(
                 f"a picture is {type(pixels).__name__} {list(shape)}; expected a uint8 array [h, w, 3] of at "
                 f"most {LARGEST} pixels a side"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from jepa_core.hookspecs import hookimpl
 
@@ -123,6 +124,15 @@ def jepa_probes() -> Mapping[str, type]:
     from jepa_core.evaluate.probes import KNN, LinearProbe
 
     return {"knn": KNN, "linear": LinearProbe}
+
+
+@hookimpl
+def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.evaluate.regression import regression
+    from jepa_core.evaluate.retrieval import retrieval
+    from jepa_core.evaluate.zero_shot import zero_shot
+
+    return {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
 
 
 @hookimpl

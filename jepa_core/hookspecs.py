@@ -78,6 +78,22 @@ def jepa_probes() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Evaluations that see the model, `{name: function}`: retrieval, zero-shot, roll-outs.
+
+    The function is called with a `jepa_core.evaluate.EvaluationContext` (recipe, model, twin, source, split
+    and more), the models in evaluation mode and without gradients. It returns a
+    `jepa_core.evaluate.EvaluationTable`, a list of them with a task each, or None where it has nothing to say
+    of this run. Tables stand in eval.json, in `jepa eval` and in reports. `evaluations.NAME = false` in a
+    recipe leaves one out. A function that raises costs its own table only.
+
+    A variant gives embeddings of pairs by `evaluate.pair_protocols.PairEmbedder`, compares them in a way of
+    its own by `evaluate.pair_protocols.ComparesPairs`, and reads names of classes by
+    `evaluate.pair_protocols.ReadsPrompts`.
+    """
+
+
+@hookspec
 def jepa_variants() -> Mapping[str, type]:  # type: ignore[empty-body]
     """Subclasses of `jepa_core.JEPA` that change the flow, `{name: class}`."""
 
@@ -104,6 +120,17 @@ def jepa_sections() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
     and returns a `jepa_core.report.sections.Section`, or None where it has nothing to show of this run. The
     figure is also written to the run's folder `pictures` when training ends. A function that raises costs its
     own section only.
+    """
+
+
+@hookspec
+def jepa_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Commands of `jepa`, `{name: function or typer.Typer}`: `jepa NAME …`, a group where it is a `Typer`.
+
+    Asked for when `jepa --help` is shown or a command is typed that is none of core's, so import what is
+    heavy in the function itself: its signature and its docstring, which is the help, are all that the list
+    needs. A name of core's commands is set aside with a warning. What a command raises is one line, with exit
+    code 2; `jepa_core.UserError` is shown as it is.
     """
 
 

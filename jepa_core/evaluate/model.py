@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from jepa_core.evaluate.features import Features, model_features, raw_pixels
+from jepa_core.evaluate.prediction_retrieval import IMAGES, retrieval_scores
 from jepa_core.evaluate.predictions import Predictions
-from jepa_core.evaluate.retrieval import IMAGES, retrieval_scores
 from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
 from jepa_core.evaluate.samples import SplitLoader, choose_samples
+from jepa_core.evaluate.score_tables import TRAINED, TWIN
 from jepa_core.evaluate.scoring import Probes, ScoredRow, make_table, score_row, split_features
 from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
@@ -32,7 +33,7 @@ from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.roles import encoder_name
 from jepa_core.settings.sections import TransformSettings
 
-TRAINED, INITIAL, TWIN = "trained", "initial weights", "random twin"
+INITIAL = "initial weights"
 
 log = logging.getLogger("jepa.evaluate")
 

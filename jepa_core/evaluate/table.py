@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from jepa_core.errors import unknown
+from jepa_core.evaluate.score_tables import NOT_COMPUTED, EvaluationTable
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-NOT_COMPUTED = "not computed"
 
 Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float; null in JSON is NaN."""
@@ -88,6 +87,10 @@ class EvalResult(BaseModel):
     """The settings of each probe."""
     time: str | None = None
     """When the table was made, ISO 8601."""
+    transfer: str | None = None
+    """Which data the run was trained on, where these are others."""
+    evaluations: tuple[EvaluationTable, ...] = ()
+    """What was measured with the model itself, beside its features."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> EvalResult:
@@ -150,12 +153,13 @@ class EvalResult(BaseModel):
         rows = "; ".join(f"{row.name}: {row.description}" for row in self.rows)
         task = f"Task {self.task}. " if self.task else ""
         probes = list(self.rows[0].scores)
+        moved = f" Transfer: the run was trained on {self.transfer}." if self.transfer else ""
         if not probes:
             scored = f"Scored on {self._sample_count(1)} of the {self.split} split; no probes."
-            return f"{task}{rows}. {scored}{self._retrieval_words()}"
+            return f"{task}{rows}. {scored}{self._retrieval_words()}{moved}"
         gain = f" (in brackets: points over the {self.baseline})" if self.baseline else ""
         return (
-            f"{task}{rows}. {self._basis(probes)} "
+            f"{task}{rows}. {self._basis(probes)}{moved} "
             f"Scores in % ± one standard error{gain}; "
             f"{self._chances(probes)}, largest class {self.majority:.1%}.{self._reasons()}"
         )

@@ -8,6 +8,7 @@ component).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -28,6 +29,8 @@ from jepa_core.settings.recipe import (
 )
 from jepa_core.settings.roles import ROLES
 from jepa_core.settings.validation_errors import show
+
+log = logging.getLogger("jepa.recipes")
 
 
 def resolve(table: Table) -> Recipe:
@@ -53,6 +56,7 @@ def resolve(table: Table) -> Recipe:
     for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
     sections["init"] = read_init(table.get("init", {}))
+    sections["evaluations"] = _left_out_evaluations(table.get("evaluations", {}))
     recipe = Recipe(**sections)
     if recipe.train.eval_every and "knn" not in recipe.probes:
         raise UserError(
@@ -170,6 +174,26 @@ def _entry(section: str, name: str) -> str:
     if section in ("terms", "encoders") and _is_torch_attribute(name):
         raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
     return name
+
+
+def _left_out_evaluations(value: Any) -> dict[str, bool]:
+    """`evaluations.NAME = false` for each one that is left out; one that no plugin offers is warned of.
+
+    It is no error, as a run has to open after the plugin is gone. Raises UserError for anything but true and
+    false.
+    """
+    for name, choice in _table("evaluations", value).items():
+        if not isinstance(choice, bool):
+            raise UserError(
+                f"setting 'evaluations.{printable(name)}' is {show(choice)}; expected false, which leaves "
+                "the evaluation out, or true"
+            )
+    names = [name for name, choice in value.items() if not choice]
+    offered = plugins.registry().functions("evaluation")[0] if names else {}
+    for name in names:
+        if name not in offered:
+            log.warning("the recipe leaves out an %s", unknown("evaluation", name, offered))
+    return dict.fromkeys(names, False)
 
 
 def _is_torch_attribute(name: str) -> bool:

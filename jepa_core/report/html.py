@@ -14,6 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from jepa_core.evaluate.score_tables import EvaluationTable, MetricScore
 from jepa_core.evaluate.table import EvalResult, Row, headline, percentage
 from jepa_core.plots.sheets import Cell, Outline, Scale, Sheet
 from jepa_core.report.charts import map_figure, map_keys, png
@@ -137,7 +138,23 @@ def other_table(table: EvalResult) -> dict[str, Any]:
     step = "" if table.step is None else f", step {table.step:,}"
     role = f", {table.role} encoder" if table.role else ""
     title = f"{table.split} split, {table.held_out_images:,} {table.unit}{role}{step}"
-    return {"title": title, "tables": [probe_table(task) for task in table.tables]}
+    moved = ", transfer" if table.transfer else ""
+    return {
+        "title": f"{title}{moved}",
+        "tables": [probe_table(task) for task in table.tables],
+        "evaluations": [evaluation_table(evaluation) for evaluation in table.evaluations],
+    }
+
+
+def evaluation_table(table: EvaluationTable) -> dict[str, Any]:
+    """The cells and the caption of an evaluation that sees the model; of one that failed, the reason."""
+    rows = [[_cell(row.name), *(_metric_cell(score) for score in row.scores.values())] for row in table.rows]
+    return {"title": table.title, "head": ["", *table.head()[1:]], "rows": rows, "caption": table.caption()}
+
+
+def _metric_cell(score: MetricScore) -> dict[str, str]:
+    value, _, error = score.text().partition(" ± ")
+    return _cell(value, f"± {error}" if error else "")
 
 
 def _score_cell(table: EvalResult, row: Row, probe: str) -> dict[str, str]:

@@ -152,8 +152,8 @@ def bounds(allowed: str, means: str, value: Any) -> str:
     return "" if evident else f" ({allowed})"
 
 
-def summary(component: type) -> str:
-    """The first paragraph of a class's docstring, on one line."""
+def summary(component: object) -> str:
+    """The first paragraph of the docstring of a class or function, on one line."""
     return " ".join((component.__doc__ or "").strip().partition("\n\n")[0].split())
 
 

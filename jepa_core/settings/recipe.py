@@ -88,6 +88,8 @@ class Recipe:
     encoders: Mapping[str, ComponentSettings] = field(default_factory=dict)
     target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
     maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    evaluations: Mapping[str, bool] = field(default_factory=dict)
+    """False for each evaluation that sees the model and is left out; all others are made."""
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -99,6 +101,8 @@ class Recipe:
             removed = dict.fromkeys(self.removed_entries(section), REMOVED)
             if entries or removed or section in ALWAYS_WRITTEN:
                 table[section] = {**removed, **entries}
+        if self.evaluations:
+            table["evaluations"] = dict(self.evaluations)
         return table | ({"init": to_init_table(self.init)} if self.init else {})
 
     def removed_entries(self, section: str) -> list[str]:

@@ -14,6 +14,7 @@ from jepa_core.testing.outcomes import Failed as Failed
 from jepa_core.testing.outcomes import Outcome as Outcome
 from jepa_core.testing.plugin import examine_plugin as examine_plugin
 from jepa_core.testing.suites import check_encoder as check_encoder
+from jepa_core.testing.suites import check_evaluation as check_evaluation
 from jepa_core.testing.suites import check_masker as check_masker
 from jepa_core.testing.suites import check_objective as check_objective
 from jepa_core.testing.suites import check_optimizer as check_optimizer
@@ -30,6 +31,7 @@ __all__ = [
     "Failed",
     "Outcome",
     "check_encoder",
+    "check_evaluation",
     "check_masker",
     "check_objective",
     "check_optimizer",

@@ -35,7 +35,7 @@ def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
 def jepa_sections() -> Mapping[str, Callable[..., Any]]:
     from jepa_imagetext.nearest_captions import nearest_captions
 
-    return {"nearest captions": nearest_captions}
+    return {"nearest_captions": nearest_captions}
 
 
 @hookimpl

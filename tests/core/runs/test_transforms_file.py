@@ -34,7 +34,13 @@ def _plugin() -> Iterator[None]:
 
 @pytest.fixture
 def recipe(tiny_recipe: Path) -> Recipe:
-    settings = ("data.name=pairs", "predictor.condition=ignore", "train.checkpoint_every=2", "probes.knn=false", "probes.linear=false")
+    settings = (
+        "data.name=pairs",
+        "predictor.condition=ignore",
+        "train.checkpoint_every=2",
+        "probes.knn=false",
+        "probes.linear=false",
+    )
     return load_recipe(tiny_recipe, *settings)
 
 
@@ -103,7 +109,13 @@ def test_a_damaged_file_is_one_line(recipe: Recipe, tmp_path: Path, content: str
 
 def test_values_in_memory_learn_the_same(recipe: Recipe, tiny_recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "one")
-    in_memory = load_recipe(tiny_recipe, "data.name=pairs", "predictor.condition=ignore", "data.in_memory=true", "probes.knn=false")
+    in_memory = load_recipe(
+        tiny_recipe,
+        "data.name=pairs",
+        "predictor.condition=ignore",
+        "data.in_memory=true",
+        "probes.knn=false",
+    )
     train(in_memory, tmp_path / "other")
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "other"), rel=1e-4)
 

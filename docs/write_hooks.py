@@ -53,6 +53,16 @@ STAGES = (
 """The methods of the engine that a variant overrides, in the order of a step."""
 
 
+CONTRACTS = (
+    "protocols",
+    "formats.base",
+    "optimizers.base",
+    "evaluate.pair_protocols",
+    "data.field_transforms.base",
+)
+"""Files of core with the protocols that hooks name."""
+
+
 def page() -> str:
     """The whole page."""
     intro = inspect.cleandoc(hookspecs.__doc__ or "").partition("\n\n")[2]
@@ -101,7 +111,10 @@ def _contracts(name: str, text: str) -> Iterator[str]:
     """The protocols that the hook's words name, with those that their methods return; the engine's stages."""
     if name == "jepa_variants":
         yield _stages()
-    for file, protocol in re.findall(r"`(protocols|formats\.base)\.(\w+)`", text):
+    for file, protocol in re.findall(
+        r"`(protocols|formats\.base|optimizers\.base|evaluate\.pair_protocols|data\.field_transforms\.base)\.(\w+)`",
+        text,
+    ):
         module = import_module(f"jepa_core.{file}")
         classes = {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef)}
         returned = [class_name for class_name in classes if _returns(classes[protocol], class_name)]
@@ -140,6 +153,21 @@ def _example(name: str) -> Iterator[str]:
         _, _, file, source = min(examples)
         yield f"In [`{file}`](../{file}):"
         yield _fence(source)
+    elif source := _in_plugins_page(name):
+        yield "In [plugins.md](plugins.md), which shows the whole of it:"
+        yield _fence(source)
+
+
+def _in_plugins_page(name: str) -> str:
+    """The implementation that docs/plugins.md shows, "" where it has none."""
+    for code in re.findall(
+        r"^```python\n(.*?)^```", PAGE.with_name("plugins.md").read_text("utf-8"), re.M | re.S
+    ):
+        for node in ast.parse(code).body:
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                return "\n".join(code.splitlines()[first - 1 : node.end_lineno])
+    return ""
 
 
 def _modules() -> list[ModuleType]:

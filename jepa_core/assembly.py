@@ -16,6 +16,7 @@ from jepa_core.jepa import JEPA
 from jepa_core.maskers.multi_mask import MultiMask, side_names
 from jepa_core.maskers.step_masks import StepMasks, ViewMasks
 from jepa_core.nn.attention import choose_implementation
+from jepa_core.nn.parts import drop_target, find_part, target_of
 from jepa_core.protocols import DescribesFields, Encoder, Masker
 from jepa_core.recipes.duration import total_steps_of
 from jepa_core.recipes.variant_parts import check_variant_parts
@@ -50,9 +51,12 @@ def build_model(
     """The recipe's model, initialised from its seed (or from `seed`), on the CPU in fp32.
 
     `fields`: what the values of a sample are, after transforms; by default what the recipe's source says, or
-    the one view that the encoder asks for. `total_steps`: optimizer steps of its training; by default what
-    the recipe says, or 1 where it counts in epochs of unknown size. The global random state is left as it
-    was. Raises UserError where parts do not fit: masks and grid, encoders, views and variant.
+    the one view that the encoder asks for.
+    `total_steps`: optimizer steps of its training; by default what the recipe says, or 1 where it counts in
+    epochs of unknown size. Parts that the recipe freezes are frozen; the weights that `[init.PART]` names are
+    not loaded, as the random twin is to be random: a run does that when it starts (`runs.initial_weights`).
+    The global random state is left as it was. Raises UserError where parts do not fit: masks and grid,
+    encoders, views and variant.
     """
     if total_steps is None and (recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images)):
         total_steps = total_steps_of(recipe)
@@ -92,8 +96,23 @@ def build_model(
         model: JEPA = build_with("variant", recipe.variant, offered=offered, **parts)
     model.fields = fields
     _check_views(recipe, model)
+    _freeze(recipe, model)
     choose_implementation(model, recipe.kernels.attention, instead_of="auto")
     return model
+
+
+def _freeze(recipe: Recipe, model: JEPA) -> None:
+    """Freezes what the recipe says. Raises UserError for parts that the model lacks, and if all is frozen."""
+    frozen = [part for part, settings in recipe.init.items() if settings.frozen]
+    for part in recipe.init:
+        find_part(model, part)
+    for part in frozen:
+        find_part(model, part).requires_grad_(False).eval()
+        if target_of(part) not in recipe.init:
+            drop_target(model, part)
+    model.frozen_parts = tuple(frozen)
+    if frozen and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"there is nothing to train: init freezes {', '.join(frozen)}")
 
 
 def described_fields(recipe: Recipe) -> Fields | None:

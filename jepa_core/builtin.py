@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from jepa_core.hookspecs import hookimpl
 
@@ -71,6 +72,17 @@ def jepa_objectives() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_optimizers() -> Mapping[str, type]:
+    from jepa_core.optimizers.adamw import AdamW
+    from jepa_core.optimizers.muon import Muon, has_muon
+    from jepa_core.optimizers.sgd import SGD
+    from jepa_core.optimizers.timm import TimmOptimizer
+
+    muon = {"muon": Muon} if has_muon() else {}
+    return {"adamw": AdamW, "sgd": SGD, "timm_*": TimmOptimizer, **muon}
+
+
+@hookimpl
 def jepa_data() -> Mapping[str, type]:
     from jepa_core.data.sources.cifar10 import Cifar10Source
     from jepa_core.data.sources.folder import FolderSource
@@ -112,6 +124,15 @@ def jepa_probes() -> Mapping[str, type]:
     from jepa_core.evaluate.probes import KNN, LinearProbe
 
     return {"knn": KNN, "linear": LinearProbe}
+
+
+@hookimpl
+def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.evaluate.regression import regression
+    from jepa_core.evaluate.retrieval import retrieval
+    from jepa_core.evaluate.zero_shot import zero_shot
+
+    return {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
 
 
 @hookimpl

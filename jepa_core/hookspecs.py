@@ -4,14 +4,14 @@ A plugin is a module (or an installed distribution with an entry point in the gr
 implements some of these with `@jepa_core.hookimpl`. Hooks are called while a run is assembled and by
 observers between steps; never inside `forward` or compiled code.
 
-Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a
-frozen pydantic model derived from `jepa_core.ComponentSettings` (a source's from
-`jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings`, a masker's, where the engine
-may draw it several times, from `MaskerSettings` there); what the class must do is written in
-`jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class then serves every matching name that
-is not offered as a plain name. Of two plugins that offer the same name, the one whose distribution comes
-first has it; the other's component is set aside with a warning. jepa-core comes before all others, which
-follow in the order of their distributions' names.
+Supply hooks take no argument and return `{name: class}`. Each class nests its settings as `Config`, a frozen
+pydantic model derived from `jepa_core.ComponentSettings` (a source's from
+`jepa_core.settings.SourceSettings`, an objective's from `ObjectiveSettings`, an optimizer's from
+`OptimizerSettings`, a masker's, where the engine may draw it several times, from `MaskerSettings` there);
+what the class must do is written in `jepa_core.protocols`. A name may be a pattern such as `vit_*`: the class
+then serves every matching name that is not offered as a plain name. Of two plugins that offer the same name,
+the one whose distribution comes first has it; the other's component is set aside with a warning. jepa-core
+comes before all others, which follow in the order of their distributions' names.
 
 A plugin that raises anything at import or in a supply hook is set aside with a warning, and everything else
 goes on. An observer hook that raises is not called again in that run.
@@ -62,18 +62,39 @@ def jepa_objectives() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def jepa_optimizers() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """Optimizers, `{name: class}`: groups of parameters to torch's (`optimizers.base.Optimizer`)."""
+
+
+@hookspec
 def jepa_data() -> Mapping[str, type]:  # type: ignore[empty-body]
     """Data sources, `{name: class}` (`protocols.Source`)."""
 
 
 @hookspec
 def jepa_transforms() -> Mapping[str, type]:  # type: ignore[empty-body]
-    """What is done to a named value of a sample, `{name: class}` (`protocols.Transform`)."""
+    """What is done to a named value of a sample, `{name: class}` (`data.field_transforms.base.Transform`)."""
 
 
 @hookspec
 def jepa_probes() -> Mapping[str, type]:  # type: ignore[empty-body]
     """Evaluations of frozen features, `{name: class}` (`protocols.Probe`)."""
+
+
+@hookspec
+def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Evaluations that see the model, `{name: function}`: retrieval, zero-shot, roll-outs.
+
+    The function is called with a `jepa_core.evaluate.EvaluationContext` (recipe, model, twin, source, split
+    and more), the models in evaluation mode and without gradients. It returns a
+    `jepa_core.evaluate.EvaluationTable`, a list of them with a task each, or None where it has nothing to say
+    of this run. Tables stand in eval.json, in `jepa eval` and in reports. `evaluations.NAME = false` in a
+    recipe leaves one out. A function that raises costs its own table only.
+
+    A variant gives embeddings of pairs by `evaluate.pair_protocols.PairEmbedder`, compares them in a way of
+    its own by `evaluate.pair_protocols.ComparesPairs`, and reads names of classes by
+    `evaluate.pair_protocols.ReadsPrompts`.
+    """
 
 
 @hookspec
@@ -107,6 +128,17 @@ def jepa_sections() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
     and returns a `jepa_core.report.sections.Section`, or None where it has nothing to show of this run. The
     figure is also written to the run's folder `pictures` when training ends. A function that raises costs its
     own section only.
+    """
+
+
+@hookspec
+def jepa_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Commands of `jepa`, `{name: function or typer.Typer}`: `jepa NAME …`, a group where it is a `Typer`.
+
+    Asked for when `jepa --help` is shown or a command is typed that is none of core's, so import what is
+    heavy in the function itself: its signature and its docstring, which is the help, are all that the list
+    needs. A name of core's commands is set aside with a warning. What a command raises is one line, with exit
+    code 2; `jepa_core.UserError` is shown as it is.
     """
 
 

@@ -81,6 +81,8 @@ class JEPA(nn.Module):
     objectives: Any
     encoders: Any
     target_encoders: Any
+    transforms: Any
+    """Of its run (`data.field_transforms.pipeline.FieldTransforms`); None where samples are images alone."""
     fields: Fields
     """What each value of a sample is, after transforms, by its place; empty where nobody said."""
 
@@ -127,8 +129,17 @@ class JEPA(nn.Module):
         made = {name: own.make_target(self.encoders[name]) for name, own in self.target_updates.items()}
         self.target_encoders = nn.ModuleDict({k: target for k, target in made.items() if target is not None})
         self.maskers = dict(maskers or {})
-        self.fields = {}
+        self.fields, self.transforms = {}, None
         self.total_steps = total_steps
+        self.frozen_parts: tuple[str, ...] = ()
+        """Modules that training leaves as they are, by path; `build_model` freezes them."""
+
+    def train(self, mode: bool = True) -> JEPA:
+        """Training or evaluation mode; parts that are frozen are in evaluation mode in either."""
+        super().train(mode)
+        for part in self.frozen_parts:
+            self.get_submodule(part).eval()
+        return self
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
         """Loss and features of one batch; a plain tensor is taken as images [B, C, H, W].

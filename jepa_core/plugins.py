@@ -14,10 +14,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -30,7 +29,9 @@ from jepa_core.errors import UserError, printable, unknown
 from jepa_core.runtime.entry_points import distribution_of, entry_points, load
 from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
+from jepa_core.runtime.plugin_catalogue import Catalogue, PluginStatus
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
+from jepa_core.settings.optimizer import OptimizerSettings
 
 GROUP = "jepa"
 DISTRIBUTION, BUILTIN = "jepa-core", "jepa_core.builtin"
@@ -46,6 +47,7 @@ KINDS: Mapping[str, str] = {
     "masker": "jepa_maskers",
     "target_update": "jepa_target_updates",
     "objective": "jepa_objectives",
+    "optimizer": "jepa_optimizers",
     "data": "jepa_data",
     "transform": "jepa_transforms",
     "probe": "jepa_probes",
@@ -54,29 +56,22 @@ KINDS: Mapping[str, str] = {
 }
 """Every kind of component and the hook that supplies it."""
 
+FUNCTIONS: Mapping[str, str] = {
+    "peer": "jepa_peers",
+    "section": "jepa_sections",
+    "evaluation": "jepa_evaluations",
+    "command": "jepa_commands",
+}
+"""What plugins offer besides components, functions by name, and the hook that supplies it."""
+
 SETTINGS: Mapping[str, type[ComponentSettings]] = {
     **dict.fromkeys(KINDS, ComponentSettings),
     "objective": ObjectiveSettings,
+    "optimizer": OptimizerSettings,
     "data": SourceSettings,
     "transform": ValueSettings,
 }
 """The base class of each kind's `Config`: it holds the settings that the engine itself reads."""
-
-
-@dataclass
-class PluginStatus:
-    """One installed plugin: where it comes from and whether it is in use."""
-
-    name: str
-    origin: str
-    """`module (distribution version)`."""
-    state: str
-    """`loaded`, `set aside` or `disabled`."""
-    error: str = ""
-    notes: list[str] = field(default_factory=list)
-    """What of a loaded plugin is not in use, a sentence each: a component whose name another one has."""
-    distribution: str = ""
-    """Normalised name of what installed it; empty where that is not known."""
 
 
 @dataclass
@@ -127,13 +122,22 @@ class Plugins:
             self._catalogues[kind] = Catalogue(kind, classes, owners, self.statuses)
         return self._catalogues[kind]
 
+    def functions(self, kind: str) -> tuple[dict[str, Callable[..., Any]], dict[str, str]]:
+        """(functions by name, the plugin of each) of a key of `FUNCTIONS`; each may raise anything.
+
+        Raises UserError for an unknown kind.
+        """
+        if kind not in FUNCTIONS:
+            raise unknown("kind of function", kind, FUNCTIONS)
+        return self._merge(kind, self._ask(FUNCTIONS[kind], read_functions))
+
     def peers(self) -> dict[str, Callable[..., Any]]:
         """Training steps written another way, by name (`hookspecs.jepa_peers`)."""
-        return self._merge("peer", self._ask("jepa_peers", read_functions))[0]
+        return self.functions("peer")[0]
 
     def sections(self) -> dict[str, Callable[..., Any]]:
-        """Sections of a report, by name (`hookspecs.jepa_sections`). Each may raise anything when called."""
-        return self._merge("section", self._ask("jepa_sections", read_functions))[0]
+        """Sections of a report, by name (`hookspecs.jepa_sections`)."""
+        return self.functions("section")[0]
 
     def recipe_folders(self) -> dict[str, Path]:
         """Folders of recipes by plugin name."""
@@ -188,10 +192,10 @@ class Plugins:
                 owner, first = owners.setdefault(name, plugin), merged.setdefault(name, component)
                 if first is not component:
                     what = f"{kind} {name!r}"
-                    self._note(plugin, describe_clash(what, (plugin, component), (owner, first)))
+                    self.note(plugin, describe_clash(what, (plugin, component), (owner, first)))
         return merged, owners
 
-    def _note(self, plugin: str, text: str) -> None:
+    def note(self, plugin: str, text: str) -> None:
         """Keeps it with the plugin's status and logs it, once: catalogues are made anew now and then."""
         status = self.status(plugin)
         if status is not None and text not in status.notes:
@@ -199,38 +203,6 @@ class Plugins:
         if text not in self._noted:
             self._noted.add(text)
             log.warning("%s", text)
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """Classes of one kind by name, with the plugin that offers each."""
-
-    kind: str
-    classes: Mapping[str, Any]
-    owners: Mapping[str, str]
-    statuses: Sequence[PluginStatus] = ()
-    """All plugins: the error for an unknown name lists those that are not loaded."""
-
-    def find(self, name: str) -> Any:
-        """The class for `name`: a plain name first, then a pattern.
-
-        Raises UserError when there is none, and where the patterns of two classes match.
-        """
-        if name in self.classes:
-            return self.classes[name]
-        matching = [pattern for pattern in self.classes if fnmatchcase(name, pattern)]
-        if len({self.classes[pattern] for pattern in matching}) > 1:
-            offers = " and ".join(f"{pattern!r} of {self.owners[pattern]}" for pattern in matching)
-            raise UserError(f"{self.kind} {name!r} matches {offers}; disable one with JEPA_DISABLE_PLUGINS")
-        if matching:
-            return self.classes[matching[0]]
-        raise UserError(f"{unknown(self.kind, name, self.classes)}{left_out(self.statuses)}")
-
-
-def left_out(statuses: Iterable[PluginStatus]) -> str:
-    """A sentence for each plugin that is not loaded: the name that a user looks for may be one of its."""
-    absent = [plugin for plugin in statuses if plugin.state != "loaded"]
-    return "".join(f" Plugin {p.name!r} is {p.state}{': ' if p.error else ''}{p.error}." for p in absent)
 
 
 def discover() -> Plugins:

@@ -10,13 +10,13 @@ Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
+from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.roles import ROLES as ROLES
 from jepa_core.settings.roles import Role as Role
@@ -24,7 +24,7 @@ from jepa_core.types.feature_map import FeatureMap as FeatureMap
 from jepa_core.types.feature_map import FeatureModel as FeatureModel
 from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.mask_plan import MaskPlan
-from jepa_core.types.sample import Field, Fields, Kind, Sample
+from jepa_core.types.sample import Fields, Kind, Sample
 from jepa_core.types.step import Step
 from jepa_core.types.tokens import Tokens
 
@@ -205,83 +205,6 @@ class DescribesFields(Protocol):
         encoder's. Asked for before `split`; reads no more than a header. Raises
         UserError where that is missing.
         """
-        ...
-
-
-@runtime_checkable
-class OrderedSamples(Protocol):
-    """What a `Samples` adds that decides in which order training sees it, such as a mix of sources."""
-
-    def epoch_order(self, generator: Generator, together: int) -> Tensor:
-        """int64 [n]: positions of the samples of one epoch, drawn from `generator` and from nothing else.
-
-        `together` samples in a row are one step of all processes. n is the same in every epoch.
-        """
-        ...
-
-
-@runtime_checkable
-class ColumnSamples(Protocol):
-    """What a `Samples` adds whose values are held in memory: loaders take them a batch at a time."""
-
-    def columns(self) -> Mapping[str, Tensor | Sequence[Any]]:
-        """All values by their places: tensors with n rows (images uint8 [n, 3, h, w]) or n entries (texts).
-
-        `label` int64 [n] where there are classes. Must agree with `samples[i]`.
-        """
-        ...
-
-
-@runtime_checkable
-class Transform(Protocol):
-    """`Transform(config, field)`: what is done to one named value of each sample before the model sees it."""
-
-    Config: ClassVar[type[ValueSettings]]
-    config: Any
-    """Its settings; `config.invalid` says what becomes of a value that it refuses."""
-    random: bool
-    """Whether it draws anything in training; if not, values in memory are transformed once."""
-    output: Field
-    """What comes out."""
-
-    def __call__(self, value: Any, train: bool) -> Tensor:
-        """The value as a tensor of the shape in `output`, its first axis being of any length where that is.
-
-        With `train` it may draw from torch's global randomness. Raises `jepa_core.data.InvalidValue`, which
-        says what came and what was expected, for a value that cannot be used.
-        """
-        ...
-
-
-@runtime_checkable
-class FittedTransform(Protocol):
-    """What a `Transform` adds that learns something from the training split: a vocabulary, a mean.
-
-    What it learned is kept in the run's folder, and its hash in each checkpoint.
-    """
-
-    def fit(self, values: Iterable[Any]) -> None:
-        """Learns from the values of training samples, 20,000 at most, evenly spaced.
-
-        Raises UserError where they do not suffice.
-        """
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What it has learned, as plain values that JSON can hold."""
-        ...
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state` gave. Raises UserError for anything else."""
-        ...
-
-
-@runtime_checkable
-class ViewTransform(Protocol):
-    """What a `Transform` adds that makes views of the shape that an encoder asks for."""
-
-    def set_view_shape(self, shape: Sequence[int]) -> None:
-        """Takes the shape of the encoder's views without B; `output` says it from then on."""
         ...
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,6 +19,7 @@ PAGES = [
     "docs/design.md",
     "docs/exchange.md",
     "docs/hooks.md",
+    "docs/own_images.md",
     "docs/plugins.md",
     "docs/results.md",
     "docs/studies.md",
@@ -68,6 +70,31 @@ def test_the_readmes_plugin_masks_halves(tmp_path):
     finally:
         plugins.registry().manager.unregister(name="halves")
         plugins.registry().register(object(), "nothing")
+
+
+def test_the_command_of_the_plugins_page_runs(tmp_path, jepa, tiny_recipe):
+    """The command of docs/plugins.md, registered as it would be, on a run."""
+    from jepa_core import plugins
+    from tests.made_runs import make_run
+
+    code = next(c for c in fences("docs/plugins.md", "python") if "jepa_commands" in c)
+    module = ModuleType("jepa_weights")
+    exec(code, vars(module))  # what the page says, and nothing else
+    registry = plugins.registry()
+    registry.register(module, "weights")
+    try:
+        model = make_run(tmp_path / "run", tiny_recipe)
+        count = sum(p.numel() for p in model.target_encoder.parameters())
+        assert jepa("weigh", tmp_path / "run").out == f"{count:,} parameters at step 7\n"
+        assert "Count the parameters of a run's encoder (plugin weights)" in jepa("--help").out
+    finally:
+        registry.manager.unregister(name="weights")
+
+
+def test_the_evaluation_of_the_plugins_page_is_short(tmp_path):
+    code = next(c for c in fences("docs/plugins.md", "python") if "jepa_evaluations" in c)
+    function = code.partition("def mirror")[2].partition("check_evaluation(")[0]
+    assert len([line for line in function.splitlines() if line.strip()]) <= 15
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -39,18 +39,17 @@ ORDER = """
     recipes/
     nn/
     maskers/
-    objectives/  target_updates
+    objectives/  target_updates  optimizers/
     jepa
     data/
     assembly
     training/
-    runs/
+    runs/  formats/
     evaluate/
     plots/
     report/
     observers/
     trainer
-    formats/
     bench/  doctor/  scaffold/  study/  testing/
     builtin
     __init__

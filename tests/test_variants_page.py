@@ -14,7 +14,7 @@ from jepa_core.jepa import JEPA
 from jepa_core.plugins import KINDS
 from jepa_core.recipes.files import names
 from jepa_core.runtime import distributed
-from jepa_core.settings import MaskerSettings, TrainSettings
+from jepa_core.settings import MaskerSettings, OptimizerSettings, TrainSettings
 from jepa_core.settings.describe import describe
 from jepa_core.testing.recipes import RecipeCase
 from jepa_core.types import batch, index_set, mask_plan, step, tokens
@@ -95,7 +95,12 @@ def test_every_row_speaks_of_stages_and_parts_that_there_are(row: list[str]) -> 
         assert "variant" in row[3].split(", "), "who overrides a stage brings a variant"
 
 
-SETTINGS = {"variant": JEPA.Config, "masker": MaskerSettings, "train": TrainSettings}
+SETTINGS = {
+    "variant": JEPA.Config,
+    "masker": MaskerSettings,
+    "train": TrainSettings,
+    "optimizer": OptimizerSettings,
+}
 MODULES = (batch, index_set, mask_plan, step, tokens, protocols, jepa_core.jepa, target_updates)
 
 

@@ -20,6 +20,7 @@ from jepa_core.cli.doctor import doctor
 from jepa_core.cli.error_lines import error_line, is_help
 from jepa_core.cli.evaluate import evaluate
 from jepa_core.cli.exchange import export_run, import_weights
+from jepa_core.cli.plugin_commands import WithPlugins
 from jepa_core.cli.process import check_words, prepare_process
 from jepa_core.cli.report import report
 from jepa_core.cli.runs import list_runs, show_status
@@ -30,6 +31,7 @@ from jepa_core.runtime.plugin_calls import refuse_exit
 RUNS, EXCHANGE, LOOK = "Runs", "In and out", "Look around"
 
 app = typer.Typer(
+    cls=WithPlugins,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

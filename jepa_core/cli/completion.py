@@ -99,9 +99,18 @@ def formats() -> Candidates:
 
 def probes(incomplete: str) -> Candidates:
     """Names of probes, any number with commas between them."""
-    before, comma, _ = incomplete.rpartition(",")
     index = load_known()
-    names = index["components"]["probe"] if index else {}
+    return _several(incomplete, index["components"]["probe"] if index else ())
+
+
+def evaluations(incomplete: str) -> Candidates:
+    """Names of evaluations that see the model, any number with commas between them."""
+    index = load_known()
+    return _several(incomplete, index["evaluations"] if index else ())
+
+
+def _several(incomplete: str, names: Iterable[str]) -> Candidates:
+    before, comma, _ = incomplete.rpartition(",")
     return [(f"{before}{comma}{name}", "") for name in names if name not in before.split(",")]
 
 

@@ -10,6 +10,7 @@ is made anew in the background, and the old content serves until then.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -48,6 +49,10 @@ class Known(TypedDict):
     """The same for sections that hold several components: terms, probes."""
     defaults: dict[str, str]
     """The component of a section that a recipe leaves out."""
+    evaluations: list[str]
+    """Those that see the model."""
+    commands: dict[str, str]
+    """What plugins add to `jepa`, with the first line of the help."""
 
 
 def load_known() -> Known | None:
@@ -110,7 +115,16 @@ def _collect() -> Known:
         "sections": {name: name for name in COMPONENT_SECTIONS} | dict.fromkeys(ENGINE_SECTIONS, ENGINE),
         "tables": dict(COMPONENT_TABLES),
         "defaults": named_components(DEFAULTS, tables) | {section: section for section in ENGINE_SECTIONS},
+        "commands": _commands(registry),
+        "evaluations": sorted(registry.functions("evaluation")[0]),
     }
+
+
+def _commands(registry: Any) -> dict[str, str]:
+    """The commands of plugins, each with the first line of its help."""
+    offered, _ = registry.functions("command")
+    texts = {name: command.__doc__ for name, command in offered.items() if inspect.isfunction(command)}
+    return {name: (texts.get(name) or "").strip().partition("\n")[0] for name in offered}
 
 
 def named_components(table: dict[str, Any], tables: tuple[str, ...]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,19 @@ def evaluate(
     probe: Annotated[
         list[str] | None,
         typer.Option(
+            "--probes",
+            "--probe",
             help="Probes by name, repeatable or with commas between; by default the recipe's",
             autocompletion=complete.probes,
+        ),
+    ] = None,
+    evaluations: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--evaluations",
+            help="Evaluations that see the model, by name as probes are, or none; by default all that the "
+            "recipe does not leave out",
+            autocompletion=complete.evaluations,
         ),
     ] = None,
     split: Annotated[
@@ -54,15 +66,18 @@ def evaluate(
     """Probe the frozen features of runs beside a random-initialised twin and raw pixels.
 
     jepa eval runs/one runs/two probes.knn.k=10 --images 5000
+
+    jepa eval runs/one data.name=folder data.path=photos (judged on other data: transfer)
     """
     from jepa_core.evaluate import run as evaluation
     from jepa_core.observers.progress_bar import Terminal
 
     runs, overrides = split_words(run)
-    names = [name.strip() for words in probe or () for name in words.split(",")]
+    named = None if evaluations is None else split_names(evaluations)
     with Terminal() as progress:
-        chosen = (list(dict.fromkeys(names)), split, role, progress)
+        chosen = (split_names(probe or ()), split, role, progress)
         options: Any = {"overrides": overrides, "images": images, "out": out, "cache": cache}
+        options["evaluations"] = [] if named == ["none"] else named
         if len(runs) == 1:
             results = [evaluation.evaluate_run(Path(runs[0]), *chosen, **options)]
         else:
@@ -78,6 +93,15 @@ def evaluate(
                 title("run", folder)
             for table in result.tables:
                 whole(table.table())
+            for measured in result.evaluations:
+                if measured.rows:
+                    whole(measured.table())
+                title("" if measured.rows else measured.title, measured.caption())
+
+
+def split_names(words: Sequence[str]) -> list[str]:
+    """The names in words that have them with commas between, each once."""
+    return list(dict.fromkeys(name.strip() for word in words for name in word.split(",")))
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:

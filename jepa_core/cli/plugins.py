@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from inspect import isroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -55,18 +56,24 @@ def show_plugin(
         for catalogue in catalogues
         for pattern in _matching_names(catalogue, name)
     ]
-    if not named and not components:
+    functions = [offer for offer in _functions() if offer.name == name]
+    if not named and not components and not functions:
         raise unknown(
             "plugin or component",
             name,
-            {p.name for p in statuses}.union(*(c.classes for c in catalogues)),
+            {p.name for p in statuses}.union(
+                *(c.classes for c in catalogues), {f.name for f in _functions()}
+            ),
         )
     if as_json:
         print_json(_facts(name, named, components, catalogues))
         return
     for plugin in named:
         title(f"plugin {name}", f"{plugin.state}, from {plugin.origin} {plugin.error}".rstrip())
-        rows(("component", "names", "what"), [row for c in catalogues for row in _offers(c, name)])
+        offers = [row for c in catalogues for row in _offers(c, name)]
+        rows(("component", "names", "what"), [*offers, *_functions_of(name)])
+    for function in functions:
+        title(f"{function.kind} {name}", f"of plugin {function.plugin}: {function.what}")
     for number, (kind, component, owner) in enumerate(components):
         if number or named:
             out.print()
@@ -98,7 +105,11 @@ def _list(as_json: bool) -> None:
     catalogues, statuses = _catalogues(), plugins.registry().statuses
     if as_json:
         owners = {catalogue.kind: dict(catalogue.owners) for catalogue in catalogues}
-        print_json({"plugins": [vars(p) for p in statuses], "components": owners})
+        functions: dict[str, dict[str, str]] = {kind: {} for kind in plugins.FUNCTIONS}
+        for offer in _functions():
+            functions[offer.kind][offer.name] = offer.plugin
+        facts = {"plugins": [vars(p) for p in statuses], "components": owners, "functions": functions}
+        print_json(facts)
         return
     rows(("plugin", "state", "from"), [(p.name, p.state, p.origin) for p in statuses])
     for plugin in statuses:
@@ -107,7 +118,36 @@ def _list(as_json: bool) -> None:
         for note in plugin.notes:
             say(f"{plugin.name}: {note}")
     out.print()
-    rows(("component", "names"), [(c.kind, ", ".join(sorted(c.classes)) or "none") for c in catalogues])
+    cells = [(c.kind, ", ".join(sorted(c.classes)) or "none") for c in catalogues]
+    for kind in plugins.FUNCTIONS:
+        names = sorted(offer.name for offer in _functions() if offer.kind == kind)
+        cells += [(kind, ", ".join(names))] if names else []
+    rows(("component", "names"), cells)
+
+
+class Offered(NamedTuple):
+    """A function that a plugin offers by name: an evaluation, a section, a command."""
+
+    kind: str
+    name: str
+    plugin: str
+    what: str
+
+
+def _functions() -> list[Offered]:
+    from jepa_core import plugins
+    from jepa_core.settings.describe import summary
+
+    return [
+        Offered(kind, name, owners[name], summary(function) if isroutine(function) else "")
+        for kind in plugins.FUNCTIONS
+        for functions, owners in [plugins.registry().functions(kind)]
+        for name, function in functions.items()
+    ]
+
+
+def _functions_of(plugin: str) -> list[tuple[str, str, str]]:
+    return [(offer.kind, offer.name, offer.what) for offer in _functions() if offer.plugin == plugin]
 
 
 def _catalogues() -> list[Catalogue]:
@@ -133,7 +173,7 @@ def _facts(
     """`jepa plugins show NAME --json`: a plugin's offers, and components of this name with their settings."""
     from jepa_core.settings.describe import describe, summary
 
-    offers = [row for c in catalogues for row in _offers(c, name)]
+    offers = [*(row for c in catalogues for row in _offers(c, name)), *_functions_of(name)]
     return {
         "plugins": [
             vars(plugin)
@@ -173,8 +213,8 @@ def new_plugin(
     kind: Annotated[
         str,
         typer.Option(
-            help="masker, objective or variant: what it offers",
-            autocompletion=complete.one_of("masker", "objective", "variant"),
+            help="masker, objective, variant or evaluation: what it offers",
+            autocompletion=complete.one_of("masker", "objective", "variant", "evaluation"),
         ),
     ] = "masker",
 ) -> None:

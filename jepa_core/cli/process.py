@@ -60,7 +60,7 @@ def ignore_useless_width() -> None:
         del os.environ["COLUMNS"]
 
 
-MAY_BE_EMPTY = ("--note", "--name", "--tag", "--probe")
+MAY_BE_EMPTY = ("--note", "--name", "--tag", "--probe", "--probes", "--evaluations")
 """Options behind which an empty word is read as it is."""
 
 

@@ -23,10 +23,11 @@ from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.images import UNUSUAL, CorruptSample, Skipped
 from jepa_core.data.named_samples import first_view, read_named, where
 from jepa_core.data.readers import Reader, ReadResult, check_corrupt, global_randomness
+from jepa_core.data.samples import ColumnSamples
 from jepa_core.data.transforms import image_size
 from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
-from jepa_core.protocols import ColumnSamples, Samples
+from jepa_core.protocols import Samples
 from jepa_core.types.batch import Batch
 
 

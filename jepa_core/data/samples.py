@@ -11,13 +11,13 @@ from __future__ import annotations
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Generator, Tensor
 
 from jepa_core.data.images import MAX_PIXELS, read_image, to_rgb
 from jepa_core.data.packed_names import PackedNames
@@ -34,6 +34,30 @@ class InMemory(Protocol):
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """uint8 [n, 3, h, w] and int64 [n]."""
+        ...
+
+
+@runtime_checkable
+class OrderedSamples(Protocol):
+    """What a `Samples` adds that decides in which order training sees it, such as a mix of sources."""
+
+    def epoch_order(self, generator: Generator, together: int) -> Tensor:
+        """int64 [n]: positions of the samples of one epoch, drawn from `generator` and from nothing else.
+
+        `together` samples in a row are one step of all processes. n is the same in every epoch.
+        """
+        ...
+
+
+@runtime_checkable
+class ColumnSamples(Protocol):
+    """What a `Samples` adds whose values are held in memory: loaders take them a batch at a time."""
+
+    def columns(self) -> Mapping[str, Tensor | Sequence[Any]]:
+        """All values by their places: tensors with n rows (images uint8 [n, 3, h, w]) or n entries (texts).
+
+        `label` int64 [n] where there are classes. Must agree with `samples[i]`.
+        """
         ...
 
 

@@ -16,11 +16,10 @@ from torch.utils.data import Dataset
 
 from jepa_core.data.images import Skipped
 from jepa_core.data.readers import Reader
-from jepa_core.data.samples import Indices
+from jepa_core.data.samples import Indices, OrderedSamples
 from jepa_core.data.workers import one_thread
 from jepa_core.errors import UserError
 from jepa_core.maskers.step_masks import StepMasks
-from jepa_core.protocols import OrderedSamples
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.types.batch import Batch, Device
 from jepa_core.types.mask_plan import MaskPlan
@@ -60,7 +59,7 @@ class EpochOrder:
     seed: int
     world: int = 1
     source: object = None
-    """What may have an order of its own (`protocols.OrderedSamples`)."""
+    """What may have an order of its own (`samples.OrderedSamples`)."""
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,11 +1,12 @@
 """The probe tables of a run: written, kept side by side, and read back.
 
-    eval.json                 the newest table
+    eval.json                 the newest table on the run's own data
     evaluations/NAME.json     every table, one for each split, role, step, probes and data
     evaluations/NAME.npz      its guesses, sample by sample (see predictions.py)
     predictions.npz           those of the newest table
 
-A table that is made again under the same conditions replaces its earlier one; all others stay.
+A table that is made again under the same conditions replaces its earlier one; all others stay. One on other
+data than the run's (transfer) stands in `evaluations/` alone.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def check_run_writable(folder: Path) -> None:
 def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Predictions]) -> None:
     """Writes a run's newest table and guesses, and keeps both beside those of other conditions.
 
+    A table of transfer is not a run's own, and is only kept.
+
     Raises UserError where the disk is full or the folder cannot be written.
     """
     archive = folder / EVALUATIONS
@@ -63,12 +66,39 @@ def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Pre
         name = _name(result)
         save_table(archive / f"{name}.json", result)
         save_predictions(archive / f"{name}.npz", predictions)
-        save_predictions(folder / PREDICTIONS, predictions)
-        save_table(folder / EVAL, result)
+        if result.transfer is None:
+            save_predictions(folder / PREDICTIONS, predictions)
+            save_table(folder / EVAL, result)
     except OSError as error:
         raise UserError(
             f"the evaluation of {str(folder)!r} cannot be written: {error.strerror or error}"
         ) from error
+
+
+def result_files(folders: Sequence[Path], out: Path | None) -> list[Path]:
+    """The file that each run's table goes to. Raises UserError for two runs with one name in `out`."""
+    if out is None:
+        return [folder / EVAL for folder in folders]
+    if len(folders) == 1:
+        return [out]
+    files = [out / f"{folder.resolve().name}.json" for folder in folders]
+    if len(set(files)) < len(files):
+        raise UserError(f"two of the runs have one name, and {str(out)!r} takes one file for each name")
+    return files
+
+
+def write_result(
+    folder: Path, result: EvalResult, predictions: Sequence[Predictions], file: Path | None
+) -> None:
+    """Writes a run's table and guesses to its folder, or to `file`. Raises UserError where it cannot."""
+    if file is None:
+        write_evaluation(folder, result, predictions)
+        return
+    try:
+        save_predictions(file.with_name(f"{file.stem}.predictions.npz"), predictions)
+        save_table(file, result)
+    except OSError as error:
+        raise UserError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error
 
 
 def save_table(file: Path, result: EvalResult) -> None:
@@ -109,12 +139,13 @@ def read_evaluations(folder: Path) -> list[EvalResult]:
 def latest_table(
     folder: Path, split: str | None = None, role: str | None = None, step: int | None = None
 ) -> EvalResult | None:
-    """The newest table of a run with this split, role and step, each where it is given; None without one.
+    """The newest table of a run on its own data with this split, role and step, each where it is given; None
+    without one.
 
     Tables of earlier versions do not say their role, and stand for any.
     """
     for table in reversed(read_evaluations(folder)):
-        fits = (split in (None, table.split), step in (None, table.step))
+        fits = (split in (None, table.split), step in (None, table.step), table.transfer is None)
         if all(fits) and (role is None or table.role in (None, role)):
             return table
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -15,22 +15,23 @@ import torch
 from jepa_core.assembly import build, build_encoder, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
+from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.evaluations import (
-    EVAL,
     check_run_writable,
     check_writable,
-    save_table,
-    write_evaluation,
+    result_files,
+    write_result,
 )
 from jepa_core.evaluate.model import evaluate_models
-from jepa_core.evaluate.predictions import save_predictions
+from jepa_core.evaluate.model_evaluations import choose_evaluations, evaluate_with
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
 from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
+from jepa_core.evaluate.transfer import transfer_origin
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import Role
 from jepa_core.runs.folder import read_run_recipe
-from jepa_core.runs.load import fields_of_run, open_model
+from jepa_core.runs.load import fields_of_run, open_initial_model, open_model
 from jepa_core.runtime.devices import usable_device, use_bf16
 from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.base import ComponentSettings
@@ -54,6 +55,8 @@ class Choice:
     images: int | None
     overrides: Sequence[str]
     cache: bool
+    evaluations: Sequence[str] | None = None
+    """Of those that see the model; None: all that the recipe does not leave out."""
 
 
 def evaluate_run(
@@ -67,18 +70,30 @@ def evaluate_run(
     images: int | None = None,
     out: Path | None = None,
     cache: bool = True,
+    evaluations: Sequence[str] | None = None,
 ) -> EvalResult:
     """The probe table of a run: trained encoder, a twin fresh from the run's seed, raw pixels.
 
-    `probes` names those of the recipe that are wanted (none: all), `overrides` are `section.key=value` on
-    the recipe (`OVERRIDDEN` sections), `images` evaluates on so many samples of each split, a seeded draw.
+    `probes` names those of the recipe that are wanted (none: all), `evaluations` those that see the model
+    (None: all that the recipe does not leave out), `overrides` are `section.key=value` on the recipe
+    (`OVERRIDDEN` sections; another `data` judges the encoder by transfer), `images` evaluates on so many
+    samples of each split, a seeded draw.
     The table goes to `eval.json` and `evaluations/` in the run's folder, with the probes' guesses beside it;
     or to the file `out` instead. Twin and pixels may come from the cache in the data folder.
     Raises UserError for an unknown probe, split or role, for probes asked for on images without labels, for a
     folder that is no run or cannot be written (before any work).
     """
     return evaluate_runs(
-        [folder], probes, split, role, progress, overrides=overrides, images=images, out=out, cache=cache
+        [folder],
+        probes,
+        split,
+        role,
+        progress,
+        overrides=overrides,
+        images=images,
+        out=out,
+        cache=cache,
+        evaluations=evaluations,
     )[0]
 
 
@@ -93,6 +108,7 @@ def evaluate_runs(
     images: int | None = None,
     out: Path | None = None,
     cache: bool = True,
+    evaluations: Sequence[str] | None = None,
 ) -> list[EvalResult]:
     """The probe tables of several runs, in their order; those on the same data share the reading of them.
 
@@ -103,12 +119,13 @@ def evaluate_runs(
     if images is not None and images < 2:
         raise UserError(f"an evaluation takes 2 images or more; got {images}")
     _check_overrides(overrides)
-    choice = Choice(probes, split, role, images, overrides, cache)
+    choice = Choice(probes, split, role, images, overrides, cache, evaluations)
     recipes = [read_run_recipe(folder, *overrides) for folder in folders]
     for recipe in recipes:
         check_role(role, recipe.encoders)
         _chosen_probes(recipe, choice)
-    files = _files(folders, out)
+        choose_evaluations(recipe, evaluations)
+    files = result_files(folders, out)
     for folder, file in zip(folders, files, strict=True):
         check_writable(file) if out else check_run_writable(folder)
     groups = [_group_key(*run, choice) for run in zip(folders, recipes, strict=True)]
@@ -117,9 +134,11 @@ def evaluate_runs(
     for _, group in groupby(order, key=lambda number: groups[number]):
         for numbers in _portions(list(group), AT_ONCE):
             together = [(folders[number], recipes[number]) for number in numbers]
-            evaluations = _evaluate_together(together, choice, progress or NoProgress())
-            for number, evaluation in zip(numbers, evaluations, strict=True):
-                _write(folders[number], evaluation, files[number] if out else None)
+            finished = _evaluate_together(together, choice, progress or NoProgress())
+            for number, evaluation in zip(numbers, finished, strict=True):
+                write_result(
+                    folders[number], evaluation.result, evaluation.predictions, files[number] if out else None
+                )
                 results[number] = evaluation.result
     return [results[number] for number in range(len(folders))]
 
@@ -130,16 +149,20 @@ def _evaluate_together(
     """The evaluations of runs that have data, transform, probes and precision in common."""
     recipe = runs[0][1]
     device = usable_device(recipe.train.device)
-    models, steps = [], []
+    source = build("data", recipe.data)
+    models, steps, origins = [], [], []
     for folder, run_recipe in runs:
-        _, model, step = open_model(folder)
-        twin = build_model(run_recipe, model.fields)
+        own_recipe, model, step = open_model(folder)
+        twin = build_model(own_recipe, model.fields)
+        twin.transforms = model.transforms
+        initial = open_initial_model(folder, own_recipe)
         settings = _feature_settings(run_recipe, model, choice.role)
-        models.append(ModelPair(model.to(device), twin.to(device), settings))
+        models.append(ModelPair(model.to(device), twin.to(device), initial, settings))
         steps.append(step)
+        origins.append((folder, own_recipe.data))
     chosen = _chosen_probes(recipe, choice)
     setup = Setup(
-        build("data", recipe.data),
+        source,
         recipe.transform,
         {name: build("probe", settings) for name, settings in chosen.items()},
         split=choice.split,
@@ -159,13 +182,43 @@ def _evaluate_together(
     if choice.probes and not any(table.classes for table in evaluations[0].result.tables):
         raise UserError(
             f"probe {', '.join(choice.probes)}: the images of this run have no labels, so there is nothing "
-            "to fit; leave --probe out for RankMe and spread alone"
+            "to fit; leave --probes out for RankMe and spread alone"
         )
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return [
-        Evaluation(evaluation.result.model_copy(update={"step": step, "time": now}), evaluation.predictions)
-        for evaluation, step in zip(evaluations, steps, strict=True)
-    ]
+    note = source.split("train").note if choice.overrides else ""
+    finished = []
+    for evaluation, pair, step, origin, (_, run_recipe) in zip(
+        evaluations, models, steps, origins, runs, strict=True
+    ):
+        transfer = transfer_origin(*origin, run_recipe.data, note)
+        tables = evaluate_with(
+            choose_evaluations(run_recipe, choice.evaluations), _context(run_recipe, pair, setup, transfer)
+        )
+        facts = {"step": step, "time": now, "transfer": transfer, "evaluations": tuple(tables)}
+        finished.append(Evaluation(_with_facts(evaluation.result, facts), evaluation.predictions))
+    return finished
+
+
+def _with_facts(result: EvalResult, facts: Mapping[str, Any]) -> EvalResult:
+    """The result with further facts; the tables of other tasks tell of a transfer too."""
+    others = [table.model_copy(update={"transfer": facts["transfer"]}) for table in result.others]
+    return result.model_copy(update={**facts, "others": tuple(others)})
+
+
+def _context(recipe: Recipe, pair: ModelPair, setup: Setup, transfer: str | None) -> EvaluationContext:
+    return EvaluationContext(
+        recipe,
+        pair.model,
+        pair.twin,
+        setup.source,
+        setup.split,
+        setup.role,
+        setup.images,
+        setup.batch_size,
+        setup.device,
+        progress=setup.progress,
+        transfer=transfer,
+    )
 
 
 def _encoder_settings(recipe: Recipe, role: Role) -> ComponentSettings:
@@ -231,26 +284,3 @@ def _check_overrides(overrides: Sequence[str]) -> None:
                 f"override {text!r}: an evaluation takes overrides of {', '.join(OVERRIDDEN)}; "
                 "others would make another model than the run's"
             )
-
-
-def _files(folders: Sequence[Path], out: Path | None) -> list[Path]:
-    """The file that each run's table goes to. Raises UserError for two runs with one name in `out`."""
-    if out is None:
-        return [folder / EVAL for folder in folders]
-    if len(folders) == 1:
-        return [out]
-    files = [out / f"{folder.resolve().name}.json" for folder in folders]
-    if len(set(files)) < len(files):
-        raise UserError(f"two of the runs have one name, and {str(out)!r} takes one file for each name")
-    return files
-
-
-def _write(folder: Path, evaluation: Evaluation, file: Path | None) -> None:
-    if file is None:
-        write_evaluation(folder, evaluation.result, evaluation.predictions)
-        return
-    try:
-        save_predictions(file.with_name(f"{file.stem}.predictions.npz"), evaluation.predictions)
-        save_table(file, evaluation.result)
-    except OSError as error:
-        raise UserError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error

@@ -25,6 +25,7 @@ from typing import Any
 from jepa_core import plugins
 from jepa_core.settings.base import Settings
 from jepa_core.settings.describe import Setting, bounds, describe, sections_of, settings_of, summary, toml
+from jepa_core.settings.initial import InitSettings
 from jepa_core.settings.recipe import COMPONENT_TABLES, ENGINE_SECTIONS, Recipe
 
 WIDTH = 100
@@ -78,6 +79,9 @@ def to_commented_toml(recipe: Recipe, head: Head) -> str:
     for section in COMPONENT_TABLES:
         if removed := recipe.removed_entries(section):
             lines += ["", "# Taken out.", f"[{section}]", *(f"{name} = false" for name in removed)]
+    if recipe.evaluations:
+        left_out = (f"{name} = false" for name in recipe.evaluations)
+        lines += ["", "# Evaluations that are not made.", "[evaluations]", *left_out]
     for section, what, settings in _sections(recipe):
         lines += ["", *_comment(what), f"[{section}]", *_lines(section, settings)]
     return "\n".join(lines) + "\n"
@@ -91,6 +95,8 @@ def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Setting]]]:
 
 def _what(kind: str, settings: Settings) -> str:
     """What a section sets, from the docstring of its component or of the engine's settings."""
+    if isinstance(settings, InitSettings):
+        return f"Weights that it starts with: {settings.words()}{', frozen' if settings.frozen else ''}."
     if kind in ENGINE_SECTIONS:
         return summary(type(settings))
     name: str = settings.name  # type: ignore[attr-defined]  # every component's settings have it

@@ -10,6 +10,7 @@ from typing import Any
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.toml_text import check_is_file
+from jepa_core.runtime.plugin_catalogue import left_out
 from jepa_core.settings.validation_errors import show
 
 
@@ -52,7 +53,7 @@ def _no_recipe(text: str, known: Mapping[str, Path]) -> UserError:
     error = str(unknown("recipe", text, known))
     if (ends or files) and "Did you mean" not in error:
         error += f" Did you mean {[*ends, *files][0]!r}?"
-    return UserError(f"{error}{plugins.left_out(plugins.registry().statuses)}")
+    return UserError(f"{error}{left_out(plugins.registry().statuses)}")
 
 
 def find_base(path: Path, base: Any) -> Path:

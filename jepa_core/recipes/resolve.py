@@ -8,12 +8,14 @@ component).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, printable, unknown
+from jepa_core.recipes.initial import merge_init, read_init
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.parse import parse
 from jepa_core.settings.recipe import (
@@ -28,6 +30,8 @@ from jepa_core.settings.recipe import (
 from jepa_core.settings.roles import ROLES
 from jepa_core.settings.validation_errors import show
 
+log = logging.getLogger("jepa.recipes")
+
 
 def resolve(table: Table) -> Recipe:
     """A recipe from a TOML table without `extends`. Raises UserError for the first thing that is wrong."""
@@ -36,7 +40,7 @@ def resolve(table: Table) -> Recipe:
         if key not in known:
             raise unknown("section", key, known)
     table = merge(DEFAULTS, table)
-    for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS):
+    for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS, "init"):
         _check_values(section, table.get(section))
     table["target_updates"] = _target_updates(table)
     sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
@@ -51,6 +55,8 @@ def resolve(table: Table) -> Recipe:
         }
     for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
+    sections["init"] = read_init(table.get("init", {}))
+    sections["evaluations"] = _left_out_evaluations(table.get("evaluations", {}))
     recipe = Recipe(**sections)
     if recipe.train.eval_every and "knn" not in recipe.probes:
         raise UserError(
@@ -97,7 +103,13 @@ def merge(base: Table, changes: Table) -> Table:
         if key in COMPONENT_TABLES:
             merged[key] = _merge_entries(key, base.get(key, {}), _table(key, change))
         elif key in COMPONENT_SECTIONS:
-            merged[key] = _merge_component(key, _as_table(base.get(key, {})), _as_table(change))
+            merged[key] = _merge_component(
+                key, _as_table(base.get(key, {})), _as_table(change), DEFAULTS.get(key, {}).get("name")
+            )
+        elif key == "init" and isinstance(change, dict):
+            merged[key] = merge_init(base.get(key, {}), change)
+        elif key == "train" and isinstance(change, dict):
+            merged[key] = _merge_train(_table(key, base.get(key, {})), change)
         elif isinstance(change, dict):
             merged[key] = _settings(_table(key, base.get(key, {})), change)
         else:
@@ -122,12 +134,16 @@ def _merge_entries(section: str, base: Any, changes: Table) -> Table:
     return merged
 
 
-def _merge_component(kind: str, old: Any, new: Any) -> Any:
-    """`old` with `new` on top; under another name, of the old settings the `carried` ones alone."""
+def _merge_component(kind: str, old: Any, new: Any, default: str | None = None) -> Any:
+    """`old` with `new` on top; under another name, of the old settings the `carried` ones alone.
+
+    `default` is the name of a component that `old` does not name.
+    """
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    name = new.get("name", old.get("name"))
-    if isinstance(name, str) and "name" in old and name != old["name"]:
+    before = old.get("name", default)
+    name = new.get("name", before)
+    if isinstance(name, str) and before is not None and name != before:
         carried = plugins.registry().catalogue(kind).find(name).Config.carried
         old = {key: value for key, value in old.items() if key in carried}
     return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
@@ -138,6 +154,13 @@ def _settings(old: Any, new: Any) -> Any:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
+
+
+def _merge_train(base: Table, change: Table) -> Table:
+    """A budget of hours takes the place of a number of steps, which would go before it."""
+    if "hours" in change and "steps" not in change:
+        base = {key: value for key, value in base.items() if key != "steps"}
+    return {**base, **change}
 
 
 def _entry(section: str, name: str) -> str:
@@ -151,6 +174,26 @@ def _entry(section: str, name: str) -> str:
     if section in ("terms", "encoders") and _is_torch_attribute(name):
         raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
     return name
+
+
+def _left_out_evaluations(value: Any) -> dict[str, bool]:
+    """`evaluations.NAME = false` for each one that is left out; one that no plugin offers is warned of.
+
+    It is no error, as a run has to open after the plugin is gone. Raises UserError for anything but true and
+    false.
+    """
+    for name, choice in _table("evaluations", value).items():
+        if not isinstance(choice, bool):
+            raise UserError(
+                f"setting 'evaluations.{printable(name)}' is {show(choice)}; expected false, which leaves "
+                "the evaluation out, or true"
+            )
+    names = [name for name, choice in value.items() if not choice]
+    offered = plugins.registry().functions("evaluation")[0] if names else {}
+    for name in names:
+        if name not in offered:
+            log.warning("the recipe leaves out an %s", unknown("evaluation", name, offered))
+    return dict.fromkeys(names, False)
 
 
 def _is_torch_attribute(name: str) -> bool:

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from jepa_core import plugins
 from jepa_core.errors import UserError
 from jepa_core.settings.describe import toml
-from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, Table
+from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, DEFAULTS, Table
 
 log = logging.getLogger("jepa.recipes")
 
@@ -50,8 +50,8 @@ def _components(table: Table) -> Iterator[tuple[str, str, Table]]:
     for section, kind, entry in sections:
         if isinstance(entry, str):
             yield section, kind, {"name": entry}
-        elif isinstance(entry, dict) and "name" in entry:
-            yield section, kind, entry
+        elif isinstance(entry, dict) and "name" in (named := {**DEFAULTS.get(section, {}), **entry}):
+            yield section, kind, named
 
 
 def _dropped_settings(kind: str, old: Table, new: Table) -> Table:

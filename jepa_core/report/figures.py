@@ -21,6 +21,7 @@ from jepa_core.plots.clips import by_step, masks_over, middle_frames
 from jepa_core.plots.sheets import Sheet, draw_sheet, unnormalise
 from jepa_core.protocols import Role, Samples, Source
 from jepa_core.report.charts import map_figure, png
+from jepa_core.report.clusters import cluster_sheet
 from jepa_core.report.cost import flops_per_image
 from jepa_core.report.embeddings import (
     ImageFeatures,
@@ -155,6 +156,8 @@ def _draw_features(
     gallery = image_features(model, train, recipe.transform, "train", role, images, progress)
     _note_labels(figures, queries, gallery)
     figures.sheets["neighbours"] = neighbour_sheet(queries, gallery, IMAGES_OF_SHEET)
+    if queries.classes is None and (clusters := cluster_sheet(queries)) is not None:
+        figures.sheets["clusters"] = clusters
     figures.gallery = len(gallery.values)
     figures.classes = [queries.class_of(index) for index in range(len(queries.values))]
     if len(figures.classes) < MIN_IMAGES:

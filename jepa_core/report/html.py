@@ -14,7 +14,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from jepa_core.evaluate.table import EvalResult, Row, headline
+from jepa_core.evaluate.score_tables import EvaluationTable, MetricScore
+from jepa_core.evaluate.table import EvalResult, Row, headline, percentage
 from jepa_core.plots.sheets import Cell, Outline, Scale, Sheet
 from jepa_core.report.charts import map_figure, map_keys, png
 from jepa_core.report.text import NOT_COMPUTED, NOT_FINITE, gain, percent, standard_error
@@ -111,7 +112,7 @@ def probe_table(table: EvalResult) -> dict[str, Any]:
     probes = list(table.rows[0].scores)
     titles = [f"{probe} {headline(table.rows[0], probe)}, %" for probe in probes]
     return {
-        "head": ["features", "width", *titles, "RankMe", "std"],
+        "head": ["features", "width", *titles, "RankMe", "std", *table.prediction_scores],
         "rows": [_row_cells(table, row, probes) for row in table.rows],
         "caption": table.caption(),
         "step": table.step,
@@ -128,7 +129,8 @@ def _lacks_reason(row: Row) -> bool:
 def _row_cells(table: EvalResult, row: Row, probes: Sequence[str]) -> list[dict[str, str]]:
     scores = [_score_cell(table, row, probe) for probe in probes]
     numbers = [_cell(f"{row.rankme:.1f}"), _cell(f"{row.feature_std:.2f}")]
-    return [_cell(row.name), _cell(str(row.width)), *scores, *numbers]
+    more = [_cell(percentage(row, score)) for score in table.prediction_scores]
+    return [_cell(row.name), _cell(str(row.width)), *scores, *numbers, *more]
 
 
 def other_table(table: EvalResult) -> dict[str, Any]:
@@ -136,7 +138,23 @@ def other_table(table: EvalResult) -> dict[str, Any]:
     step = "" if table.step is None else f", step {table.step:,}"
     role = f", {table.role} encoder" if table.role else ""
     title = f"{table.split} split, {table.held_out_images:,} {table.unit}{role}{step}"
-    return {"title": title, "tables": [probe_table(task) for task in table.tables]}
+    moved = ", transfer" if table.transfer else ""
+    return {
+        "title": f"{title}{moved}",
+        "tables": [probe_table(task) for task in table.tables],
+        "evaluations": [evaluation_table(evaluation) for evaluation in table.evaluations],
+    }
+
+
+def evaluation_table(table: EvaluationTable) -> dict[str, Any]:
+    """The cells and the caption of an evaluation that sees the model; of one that failed, the reason."""
+    rows = [[_cell(row.name), *(_metric_cell(score) for score in row.scores.values())] for row in table.rows]
+    return {"title": table.title, "head": ["", *table.head()[1:]], "rows": rows, "caption": table.caption()}
+
+
+def _metric_cell(score: MetricScore) -> dict[str, str]:
+    value, _, error = score.text().partition(" ± ")
+    return _cell(value, f"± {error}" if error else "")
 
 
 def _score_cell(table: EvalResult, row: Row, probe: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jepa_core._version import __version__
 from jepa_core.plots.curves import COUNTS, STYLES, Log, constants, title
 from jepa_core.report import html, text
+from jepa_core.report.compared_evaluations import evaluation_comparisons
 from jepa_core.report.comparison import (
     FEW,
     Comparison,
@@ -102,6 +103,7 @@ def _run_values(run: RunSummary, figures: RunFigures, number: int, role: str) ->
         "gallery": figures.gallery,
         "notes": _all_notes(run, figures),
         "probes": [html.probe_table(table) for table in run.tables],
+        "evaluations": [html.evaluation_table(table) for table in run.evaluations],
         "other_probes": [html.other_table(table) for table in run.other_evaluations],
         "curves": curve_panels([Course(run.name, [run], 0)], ["step"]),
         "constants": _constants([run.metrics]),
@@ -139,6 +141,7 @@ def _comparison_values(comparison: Comparison, flops: Mapping[str, float | None]
         "image_by_image": image_by_image(comparison),
         "configurations": configuration_table(comparison) if comparison.has_seeds else None,
         "runs": run_table(comparison),
+        "evaluations": evaluation_comparisons(groups),
         "settings": settings,
         "differing": [row.name for row in settings.rows] if len(groups) <= FEW else settings.head[1:],
         "curves": curves,

@@ -1,4 +1,4 @@
-"""Sections that plugins add to a report: a figure of what a run's model does, with a text.
+"""Sections that plugins add to a report: a figure, pictures with captions or a table, with a text.
 
 A plugin offers functions through the hook `jepa_sections`. Each is called with the run's recipe, its model in
 evaluation mode and its source of data, and returns a `Section`, or None where it has nothing to show.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,15 @@ from jepa_core import plugins
 from jepa_core.assembly import build
 from jepa_core.errors import UserError
 from jepa_core.report.charts import THEMED, png, themed_svg
+from jepa_core.report.picture_grid import (
+    Picture,
+    TextTable,
+    check_pictures,
+    check_table,
+    grid_markup,
+    grid_png,
+    table_markup,
+)
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 
@@ -49,18 +58,24 @@ MAX_SVG = 600_000
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a text that says what is to be seen, and a figure about 7 inches wide.
+    """A heading, a text that says what is to be seen, and at least one of: a figure, pictures, a table.
 
-    `draw` makes the figure. Drawn in the colours `INK`, `FAINT`, `GRID` and `SERIES` of
-    `jepa_core.plots.curves` it follows the page's light or dark style.
+    `draw` makes a figure about 7 inches wide. Drawn in the colours `INK`, `FAINT`, `GRID` and `SERIES` of
+    `jepa_core.plots.curves` it follows the page's light or dark style. `pictures` stand `columns` side by
+    side, each with its lines of text below it (`jepa_core.report.picture_grid`), before the `table`.
     """
 
     title: str
     says: str
-    draw: Callable[[], Figure]
+    draw: Callable[[], Figure] | None = None
+    pictures: Sequence[Picture] = ()
+    columns: int = 4
+    table: TextTable | None = None
 
     def figure(self) -> Figure:
         """The figure. Raises ValueError for what is no figure, and for one that is too large to keep."""
+        if self.draw is None:
+            raise ValueError("it draws no figure")
         with rc_context(THEMED):
             figure = self.draw()
         if not isinstance(figure, Figure):
@@ -73,14 +88,6 @@ class Section:
             )
         return figure
 
-    def svg(self, salt: str) -> str:
-        """The figure for the page, as SVG or, where it has very many points, as an image."""
-        return figure_markup(self.figure(), salt)
-
-    def save(self, path: Path) -> None:
-        """Writes the figure as a PNG."""
-        atomic_write(path, png(self.figure()))
-
 
 @dataclass(frozen=True)
 class DrawnSection:
@@ -91,6 +98,7 @@ class DrawnSection:
     markup: str
     """For the page."""
     png: bytes
+    """Of its figure or pictures; empty where there are none."""
 
 
 MakeSection = Callable[["Recipe", "JEPA", "Source"], Section | None]
@@ -132,8 +140,21 @@ def draw_section(section: Section, salt: str) -> DrawnSection:
     """Draws a section. Raises ValueError for what is none, and whatever its `draw` raises."""
     if not isinstance(section, Section):
         raise ValueError(f"it is of the type {type(section).__name__}; expected a Section, or None")
-    figure = section.figure()
-    return DrawnSection(str(section.title), str(section.says), figure_markup(figure, salt), png(figure))
+    if section.draw is None and not section.pictures and section.table is None:
+        raise ValueError("it has neither a figure, nor pictures, nor a table")
+    parts, image = [], b""
+    if section.draw is not None:
+        figure = section.figure()
+        parts.append(figure_markup(figure, salt))
+        image = png(figure)
+    if section.pictures:
+        check_pictures(section.pictures, section.columns)
+        parts.append(grid_markup(section.pictures, section.columns))
+        image = image or grid_png(section.pictures, section.columns)
+    if section.table is not None:
+        check_table(section.table)
+        parts.append(table_markup(section.table))
+    return DrawnSection(str(section.title), str(section.says), "".join(parts), image)
 
 
 def figure_markup(figure: Figure, salt: str) -> str:
@@ -164,7 +185,8 @@ def file_name(name: str) -> str:
 def save_sections(drawn: dict[str, DrawnSection], folder: Path) -> None:
     """Writes a PNG of every section. Raises OSError where the folder cannot be written."""
     for name, section in drawn.items():
-        atomic_write(folder / f"{file_name(name)}.png", section.png)
+        if section.png:
+            atomic_write(folder / f"{file_name(name)}.png", section.png)
 
 
 def draw_sections(recipe: Recipe, model: JEPA, folder: Path) -> None:
@@ -176,7 +198,7 @@ def draw_sections(recipe: Recipe, model: JEPA, folder: Path) -> None:
     for note in notes:
         log.warning("%s", note)
     try:
-        if drawn:
+        if any(section.png for section in drawn.values()):
             folder.mkdir(exist_ok=True)
         save_sections(drawn, folder)
     except OSError as error:

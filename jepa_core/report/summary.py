@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jepa_core.errors import UserError
+from jepa_core.evaluate.score_tables import EvaluationTable
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.plots.curves import is_number
 from jepa_core.recipes.duration import steps_of
@@ -36,7 +37,7 @@ class RunSummary:
     metrics: Sequence[Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]]
     evaluation: EvalResult | None
-    """The newest probe table."""
+    """The newest probe table on the run's own data."""
     other_evaluations: Sequence[EvalResult] = ()
     """Tables of other splits, roles, data, probes and steps, those of the latest step first."""
     labels: RunLabels = field(default_factory=RunLabels)
@@ -178,11 +179,16 @@ class RunSummary:
         """Every probe table of each task, the newest first."""
         return [*self.tables, *(table for result in self.other_evaluations for table in result.tables)]
 
+    @property
+    def evaluations(self) -> Sequence[EvaluationTable]:
+        """What was measured with the model itself, in the newest evaluation."""
+        return self.evaluation.evaluations if self.evaluation else ()
+
     def with_role(self, role: str) -> RunSummary:
         """The summary with a table of this encoder as the newest, where there is one."""
         if self.evaluation is None or self.evaluation.role in (None, role):
             return self
-        table = next((table for table in self.other_evaluations if table.role == role), None)
+        table = next((t for t in self.other_evaluations if t.role == role and t.transfer is None), None)
         if table is None:
             return self
         others = [self.evaluation, *(older for older in self.other_evaluations if older is not table)]
@@ -205,14 +211,15 @@ def read(folder: Path, name: str) -> RunSummary:
     metrics, log_notes = read_log(folder)
     events, event_notes = read_run_events(folder)
     tables, table_notes = read_tables(folder)
+    own = next((table for table in tables if table.transfer is None), None)
     return RunSummary(
         name=name,
         folder=folder,
         recipe=recipe,
         metrics=metrics,
         events=events,
-        evaluation=tables[0] if tables else None,
-        other_evaluations=tables[1:],
+        evaluation=own,
+        other_evaluations=[table for table in tables if table is not own],
         labels=read_labels(folder),
         notes=[*log_notes, *event_notes, *table_notes],
         has_damaged_table=bool(table_notes),

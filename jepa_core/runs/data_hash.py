@@ -14,8 +14,8 @@ import hashlib
 
 from torch import Tensor
 
-from jepa_core.data.samples import BaseSamples, InMemory
-from jepa_core.protocols import ColumnSamples, Samples
+from jepa_core.data.samples import BaseSamples, ColumnSamples, InMemory
+from jepa_core.protocols import Samples
 
 STATS = 4096
 """Files whose sizes are asked for, spread evenly: a file server may need a millisecond for each."""

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jepa_core.assembly import described_fields
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_write
+from jepa_core.settings.recipe import Recipe
 from jepa_core.types.fields import fields_from_table, fields_to_table
 from jepa_core.types.sample import Fields
 
@@ -33,6 +35,20 @@ def read_fields(folder: Path) -> Fields | None:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # a JSON error is a ValueError
         raise UserError(f"{path} does not hold a run's fields: {error or 'nested too deeply'}") from None
+
+
+def fields_to_start_with(recipe: Recipe, folder: Path | None, check: bool) -> Fields | None:
+    """What the source says of its values; of the run in `folder`, which is resumed, what it said then.
+
+    None where it says nothing. Raises UserError for a source that has become another, with `check`.
+    """
+    described = described_fields(recipe)
+    written = None if folder is None else read_fields(folder)
+    if described is None or written is None:
+        return written
+    if check:
+        check_same_fields(written, described)
+    return written
 
 
 def check_same_fields(written: Fields, described: Fields) -> None:

@@ -10,11 +10,28 @@ from jepa_core.jepa import JEPA
 from jepa_core.runs import checkpoints
 from jepa_core.runs.fields_file import read_fields
 from jepa_core.runs.folder import read_run_recipe
+from jepa_core.runs.transforms_file import open_transforms
 from jepa_core.runtime.devices import usable_device
 from jepa_core.settings.recipe import Recipe
 from jepa_core.types.sample import Fields
 
 log = logging.getLogger("jepa.run")
+
+
+def open_initial_model(folder: Path, recipe: Recipe) -> JEPA | None:
+    """The model that a run began with, where that was not a random one and training has gone on since.
+
+    It is the checkpoint of step 0: imported weights, or those of `[init.PART]`. `recipe` is the run's. Raises
+    UserError where it is damaged or cannot be read.
+    """
+    saved = checkpoints.list_checkpoints(folder)
+    if len(saved) < 2 or not checkpoints.is_initial(saved[0]):
+        return None
+    checkpoints.verify(saved[0])
+    model = build_model(recipe, fields_of_run(folder, recipe))
+    model.transforms = open_transforms(folder, recipe, model)
+    checkpoints.load_weights(saved[0], model)
+    return model.to(usable_device(recipe.train.device)).eval()
 
 
 ATTEMPTS = 3
@@ -37,6 +54,7 @@ def open_model(folder: Path) -> tuple[Recipe, JEPA, int]:
     """
     recipe = read_run_recipe(folder)
     model = build_model(recipe, fields_of_run(folder, recipe))
+    model.transforms = open_transforms(folder, recipe, model)
     for attempt in range(ATTEMPTS):
         checkpoint, damages = checkpoints.latest_checkpoint(folder)
         try:

@@ -7,19 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jepa_core.assembly import build, build_model, described_fields
-from jepa_core.data.field_transforms.pipeline import FieldTransforms, field_transforms
+from jepa_core.assembly import build, build_model
+from jepa_core.data.field_transforms.pipeline import field_transforms
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
+from jepa_core.runs.batches import micro_batches
 from jepa_core.runs.data_hash import data_hash, same_data
 from jepa_core.runs.events_file import EVENTS, read_events, record
-from jepa_core.runs.fields_file import check_same_fields, read_fields, write_fields
+from jepa_core.runs.fields_file import fields_to_start_with, write_fields
 from jepa_core.runs.folder import RECIPE, check_files, check_free, read_run_recipe, remove_run_files
+from jepa_core.runs.initial_weights import EVENT as INITIAL
+from jepa_core.runs.initial_weights import (
+    describe_initial_weights,
+    load_initial_weights,
+    read_initial_weights,
+)
 from jepa_core.runs.metrics_file import METRICS, keep_until, read_metrics
 from jepa_core.runs.run import Run
+from jepa_core.runs.settle import Budget, adopt_settled, shrink_batch, spend_hours
 from jepa_core.runs.transforms_file import (
     TRANSFORMS,
+    check_capturable,
     fit_transforms,
     set_view_shapes,
     write_transforms,
@@ -30,7 +39,6 @@ from jepa_core.runtime.distributed import Ranks
 from jepa_core.runtime.json_lines import is_count
 from jepa_core.settings.recipe import Recipe, flatten_table
 from jepa_core.training.build import make_step
-from jepa_core.types.sample import Fields
 
 log = logging.getLogger("jepa.run")
 
@@ -62,29 +70,41 @@ def start_or_resume(
     changed: list[str] = []
     if resume:
         check_files(folder)
-        changed = _check_unchanged(recipe, read_run_recipe(folder), allow)
+        written = read_run_recipe(folder)
+        recipe = adopt_settled(recipe, written)
+        changed = _check_unchanged(recipe, written, allow)
         checkpoint, damages = ranks.run_on_main(lambda: _newest_checkpoint(folder))
     else:
         check_free(folder, overwrite)
+    micro_batches(recipe, ranks)  # sizes that do not divide are an error before anything is read
     if not ranks.is_main:
         ranks.barrier()  # the main process downloads what is to be downloaded
     source = build("data", recipe.data)
     samples = source.split("train")
+    weights = read_initial_weights(recipe) if checkpoint is None else []
     if ranks.is_main:
         ranks.barrier()
+    transforms = field_transforms(source, recipe)
+    fit_transforms(transforms, samples, folder, checkpoint is not None, ranks)
+    check_capturable(recipe, transforms)
+    if not resume:
+        recipe = shrink_batch(recipe, len(samples))
+    recipe, budget = spend_hours(recipe, samples, transforms, ranks, folder)
     steps, warmup = steps_of(recipe, len(samples))
+    sections = [key.split(".")[0] for key in allow]
     if warmup > steps:
         log.warning(
             "a warm-up of %d steps in a run of %d: its peak learning rate is not reached", warmup, steps
         )
-    model = build_model(recipe, _fields(recipe, folder if resume else None, allow), total_steps=steps)
-    model = model.to(pick_device(recipe.train.device, ranks.local_rank))
+    fields = fields_to_start_with(recipe, folder if resume else None, check=not _is_in("data", sections))
+    model = build_model(recipe, fields, total_steps=steps)
+    initial = load_initial_weights(model, weights, recipe.to_table()["transform"])
+    model.to(pick_device(recipe.train.device, ranks.local_rank))
     training = make_step(model, recipe, steps, warmup, ranks)
-    transforms = field_transforms(source, recipe, model.encoder.view_shape())
     set_view_shapes(transforms, model)
-    fit_transforms(transforms, samples, folder, checkpoint is not None, ranks)
-    _check_graph(recipe, transforms)
+    model.transforms = None if transforms.plain else transforms
     run = Run(folder, recipe, training, samples, transforms, ranks.run_on_main(lambda: data_hash(samples)))
+    _note_beginnings(run, initial, budget)
     if checkpoint is not None:
         _restore(run, checkpoint, allow)
     ranks.barrier()
@@ -93,33 +113,33 @@ def start_or_resume(
     return run
 
 
-def _fields(recipe: Recipe, folder: Path | None, allow: Sequence[str]) -> Fields | None:
-    """What the source says of its values; of a run that is resumed, what it said when that began.
+def _note_beginnings(run: Run, initial: Sequence[Mapping[str, Any]], budget: Budget | None) -> None:
+    """Logs what the run starts with, and puts it into its notes, from which `write_beginnings` has it."""
+    for facts in initial if run.training.ranks.is_main else ():
+        log.info("init.%s", describe_initial_weights(facts))
+    if initial:
+        run.notes[INITIAL] = list(initial)
+    if budget is not None:
+        run.notes["time_budget"] = budget.facts()
 
-    None where it says nothing. Raises UserError for a source that has become another.
+
+def write_beginnings(run: Run) -> None:
+    """Writes the model that starts from weights of elsewhere as the checkpoint of step 0, and the events.
+
+    Raises UserError where the checkpoint cannot be written.
     """
-    described = described_fields(recipe)
-    written = None if folder is None else read_fields(folder)
-    if described is None or written is None:
-        return written
-    if not _is_in("data", [key.split(".")[0] for key in allow]):
-        check_same_fields(written, described)
-    return written
-
-
-def _check_graph(recipe: Recipe, transforms: FieldTransforms) -> None:
-    """Raises UserError for values of different lengths in a step that is to be recorded."""
-    if recipe.train.cuda_graph and transforms.ragged:
-        raise UserError(
-            f"train.cuda_graph carries values of fixed shape alone; {', '.join(transforms.ragged)} differ "
-            "in length from sample to sample; set train.cuda_graph=false"
-        )
+    if "time_budget" in run.notes:
+        record(run.folder, "time_budget", 0, **run.notes["time_budget"])
+    if INITIAL in run.notes:
+        checkpoints.save(run.folder, 0, run.model.state_dict(), None, run.recipe.train.keep)
+    for facts in run.notes.get(INITIAL, ()):
+        record(run.folder, INITIAL, 0, **facts)
 
 
 def _newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     """`checkpoints.newest_good`. Raises UserError where there is none, though the run has saved one."""
     checkpoint, damages = checkpoints.newest_good(folder)
-    if checkpoint is None:
+    if checkpoint is None or checkpoints.is_initial(checkpoint):
         _check_nothing_lost(folder)
     return checkpoint, damages
 
@@ -224,6 +244,7 @@ def rewind_files(run: Run, damages: list[str], changed: list[str]) -> None:
     if changed:
         record(run.folder, "recipe_changed", run.step, what=changed)
     atomic_write(run.folder / RECIPE, run.recipe.to_toml())
+    write_beginnings(run)
 
 
 def make_folder(run: Run) -> None:
@@ -240,6 +261,7 @@ def make_folder(run: Run) -> None:
         write_fields(run.folder, run.model.fields)
         write_transforms(run.folder, run.transforms)
         (run.folder / "checkpoints").mkdir(exist_ok=True)  # its absence tells of a lost disk later
+        write_beginnings(run)
     except OSError as error:
         raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None
 

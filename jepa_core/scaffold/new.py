@@ -16,8 +16,8 @@ from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.files import names
 
-MADE = ("masker", "objective", "variant")
-"""The kinds of component that have a template."""
+MADE = ("masker", "objective", "variant", "evaluation")
+"""What has a template: kinds of component, and functions by name."""
 
 
 def new_plugin(name: str, kind: str, folder: Path) -> list[Path]:
@@ -54,11 +54,10 @@ def _check_name(name: str, kind: str) -> None:
         raise UserError(f"plugin name {name!r}: leave the jepa out, the package will be called jepa_NAME")
     if name in {plugin.name for plugin in plugins.registry().statuses} or find_spec(f"jepa_{name}"):
         raise UserError(f"plugin name {name!r} is taken: a package jepa_{name} is installed; choose another")
-    catalogue = plugins.registry().catalogue(kind)
-    if name in catalogue.classes:
-        raise UserError(
-            f"plugin {catalogue.owners[name]!r} already has the {kind} {name!r}; choose another name"
-        )
+    registry = plugins.registry()
+    owners = registry.functions(kind)[1] if kind in plugins.FUNCTIONS else registry.catalogue(kind).owners
+    if name in owners:
+        raise UserError(f"plugin {owners[name]!r} already has the {kind} {name!r}; choose another name")
 
 
 def _base() -> str:

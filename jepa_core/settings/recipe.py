@@ -1,9 +1,9 @@
 """The record of a recipe: every section as the settings of the component it names.
 
-Sections: variant, data, encoder, predictor, masker, target_update, objective, each one component;
+Sections: variant, data, encoder, predictor, masker, target_update, objective, optimizer, each one component;
 terms.* (further objectives), probes.*, transforms.* (of named values), encoders.*, target_updates.* (of those
-encoders) and maskers.* (of further views), any number; transform, optimizer, train, kernels are the engine's
-own.
+encoders), maskers.* (of further views) and init.* (weights that parts start with), any number of each;
+transform, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,22 @@ from typing import Any
 import tomlkit
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
-from jepa_core.settings.sections import KernelSettings, OptimizerSettings, TrainSettings, TransformSettings
+from jepa_core.settings.initial import InitSettings, to_init_table
+from jepa_core.settings.optimizer import OptimizerSettings
+from jepa_core.settings.sections import KernelSettings, TrainSettings, TransformSettings
 
 Table = dict[str, Any]
 
-COMPONENT_SECTIONS = ("variant", "data", "encoder", "predictor", "masker", "target_update", "objective")
+COMPONENT_SECTIONS = (
+    "variant",
+    "data",
+    "encoder",
+    "predictor",
+    "masker",
+    "target_update",
+    "objective",
+    "optimizer",
+)
 
 COMPONENT_TABLES = {
     "terms": "objective",
@@ -32,7 +43,6 @@ COMPONENT_TABLES = {
 
 ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
-    "optimizer": OptimizerSettings,
     "train": TrainSettings,
     "kernels": KernelSettings,
 }
@@ -41,6 +51,7 @@ DEFAULTS: Table = {
     "variant": {"name": "jepa"},
     "target_update": {"name": "ema"},
     "objective": {"name": "smooth_l1"},
+    "optimizer": {"name": "adamw"},
     "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
 }
 """What a recipe may leave out: each section, and in a section the name."""
@@ -72,9 +83,13 @@ class Recipe:
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
     transforms: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    init: Mapping[str, InitSettings] = field(default_factory=dict)
+    """By the part of the model that starts with these weights."""
     encoders: Mapping[str, ComponentSettings] = field(default_factory=dict)
     target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
     maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    evaluations: Mapping[str, bool] = field(default_factory=dict)
+    """False for each evaluation that sees the model and is left out; all others are made."""
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -86,7 +101,9 @@ class Recipe:
             removed = dict.fromkeys(self.removed_entries(section), REMOVED)
             if entries or removed or section in ALWAYS_WRITTEN:
                 table[section] = {**removed, **entries}
-        return table
+        if self.evaluations:
+            table["evaluations"] = dict(self.evaluations)
+        return table | ({"init": to_init_table(self.init)} if self.init else {})
 
     def removed_entries(self, section: str) -> list[str]:
         """The entries of a section that are there by default and that this recipe takes out."""

@@ -1,4 +1,4 @@
-"""The engine's own sections of a recipe: transform, optimizer, train, kernels."""
+"""The engine's own sections of a recipe: transform, train, kernels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ class TrainSettings(Settings):
     """The training loop."""
 
     steps: int | None = Field(None, ge=1)
-    """Optimizer steps of the whole run; goes before `epochs`."""
+    """Optimizer steps of the whole run; goes before `epochs` and `hours`."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the training images, where `steps` is not given."""
+    hours: float | None = Field(None, gt=0, le=100_000)
+    """Hours by the wall clock: the first steps are timed when the run starts, and `steps` is set once to what
+    fits into that time, but not to more than `epochs`. The run's recipe has both."""
     epoch_images: int | None = Field(None, ge=1)
     """Images of one epoch; by default as many as the training split has."""
     batch_size: int = Field(128, ge=1)
     """Images of one optimizer step."""
+    epoch_steps: int | None = Field(None, ge=1)
+    """Steps that an epoch has at least: `batch_size` is halved, down to 2, until it has them when the run
+    starts, for folders of few images. The run's recipe has the size that came of it."""
     micro_batch: int | None = Field(None, ge=1)
     """Images of one forward pass; the gradients of batch_size / micro_batch passes add up to one step.
     Pass m draws its samples and masks as rank m of as many would. By default the whole batch at once."""
@@ -62,45 +68,6 @@ class KernelSettings(Settings):
     attention: str = "auto"
     """Of attention, for every encoder and predictor whose own `attention` is `auto`: one of
     `jepa_kernels.ATTENTION_IMPLS` (xformers, flex, varlen, sdpa …), which then runs or says why it cannot."""
-
-
-DecayRate = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerSettings(Settings):
-    """AdamW (Loshchilov & Hutter 2019) and its schedules."""
-
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate; not scaled by the batch size."""
-    start_lr: float = Field(0.0, ge=0)
-    """Learning rate at the start of the warm-up."""
-    final_lr: float = Field(0.0, ge=0)
-    """Learning rate at the end of the cosine."""
-    warmup_steps: int | None = Field(None, ge=0)
-    """Steps of linear warm-up; goes before `warmup_epochs`."""
-    warmup_epochs: float = Field(0.0, ge=0)
-    """Epochs of linear warm-up."""
-    weight_decay: float = Field(0.04, ge=0)
-    """Weight decay at the start."""
-    final_weight_decay: float | None = Field(None, ge=0)
-    """Weight decay at the end of a cosine; by default it stays."""
-    betas: tuple[DecayRate, DecayRate] = (0.9, 0.999)
-    """Adam's decay rates of the two moments."""
-    eps: float = Field(1e-8, gt=0)
-    """Adam's ε."""
-    clip_grad: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; by default it is not clipped."""
-    clip: Literal["joint", "by_part"] = "joint"
-    """What `clip_grad` limits: the norm of the whole gradient, or of the encoder's, the predictor's and all
-    other parameters', each by itself (V-JEPA's released code)."""
-    clip_after_warmup: bool = False
-    """Whether the gradient is clipped from the end of the warm-up on only (V-JEPA)."""
-    clip_delay_steps: int = Field(0, ge=0)
-    """With `clip_after_warmup`, steps after the warm-up before the first that is clipped (V-JEPA's released
-    code: one epoch, for it clips where epoch > warmup)."""
-    schedule_scale: float = Field(1.0, ge=1)
-    """The cosines of learning rate and weight decay are made for so many times the steps of the run, which so
-    ends before they do (V-JEPA: 1.25)."""
 
 
 def _least_first(pair: tuple[float, float]) -> tuple[float, float]:

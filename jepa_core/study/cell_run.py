@@ -5,6 +5,7 @@ The outcome is a plain table (`cell.json` in the run's folder):
     identity, probing      hashes of the recipe, and of the split and probes it was scored with
     state                  done, collapsed (its features are, and it is scored), diverged (NaN), failed
     scores, shares         every score of eval.json by name, and the names of those that are shares of 1
+    lower_is_better        whether a lower value of the study's metric is better
     step, images, flops    what was trained, in steps, images and floating-point operations
     train_seconds, cpu_seconds, eval_seconds
     host, commit, device, finished, attempts, error, note
@@ -31,7 +32,15 @@ from jepa_core.runtime.stop_signals import Stopped
 from jepa_core.settings.recipe import Recipe
 from jepa_core.study.cell_folder import prepare_folder
 from jepa_core.study.ledger import Claim, Ended, Heartbeat, Ledger
-from jepa_core.study.metric import check_labels, failure_of, scores_of, shares_of, value_of
+from jepa_core.study.metric import (
+    EVALUATIONS,
+    check_labels,
+    failure_of,
+    is_lower_better,
+    scores_of,
+    shares_of,
+    value_of,
+)
 from jepa_core.study.plan import Cell, Study, digest
 
 DIVERGED = "the run has diverged"
@@ -180,6 +189,7 @@ def _outcome(
         "probing": probing_of(study, cell.recipe),
         "scores": scores,
         "shares": shares_of(table),
+        "lower_is_better": is_lower_better(table, study.settings.metric),
         "step": table["step"],
         "eval_seconds": round(time.monotonic() - started, 3),
         **_cost(cell.recipe, table["step"], ledger),
@@ -188,7 +198,7 @@ def _outcome(
 
 def _check_scored(table: Mapping[str, Any], metric: str) -> str:
     """Why the metric is missing where the features are not finite. Raises UserError for any other reason."""
-    if "." in metric:
+    if "." in metric and not metric.rpartition("/")[2].startswith(EVALUATIONS):
         check_labels(table)
     reason = failure_of(table, metric)
     if not reason:

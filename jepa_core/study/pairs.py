@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_core.errors import UserError, unknown
-from jepa_core.study.metric import scores_of, shares_of
+from jepa_core.study.metric import is_lower_better, scores_of, shares_of
 from jepa_core.study.statistics import Comparison, compare
 
 
@@ -54,7 +54,8 @@ def compare_folders(first: Path, second: Path, metric: str) -> PairedArms:
     arm_scores, peer_scores = (
         {key: scale * scores_of(table)[metric] for key, table in part.items()} for part in tables
     )
-    return PairedArms(metric, percent, compare(arm_scores, peer_scores))
+    maximise = not any(is_lower_better(table, metric) for table in every)
+    return PairedArms(metric, percent, compare(arm_scores, peer_scores, maximise))
 
 
 def _evaluations(arm: Path) -> dict[str, dict[str, Any]]:

@@ -102,6 +102,8 @@ class StudyResult:
     arms: Sequence[ArmResult]
     percent: bool
     """Whether the metric is a share, shown in percent."""
+    maximise: bool = True
+    """Whether greater is better."""
 
     @property
     def pairs(self) -> int:
@@ -119,6 +121,7 @@ class StudyResult:
             "metric": settings.metric,
             "split": settings.split,
             "unit": "percent" if self.percent else "",
+            "better": "higher" if self.maximise else "lower",
             "baseline": self.study.baseline,
             "seeds": list(settings.seeds),
             "equal": settings.budget.equal,
@@ -142,8 +145,9 @@ def summarise(study: Study, cells: Sequence[CellStatus]) -> StudyResult:
         key = (status.cell.dataset, status.cell.seed)
         scores[status.cell.arm][key] = scale * status.outcome["scores"][metric]
     by_seed = {name: seed_means(own, study.datasets) for name, own in scores.items()}
+    maximise = not any(status.outcome.get("lower_is_better") for status in scored)
     comparisons = {
-        arm.name: compare(by_seed[arm.name], by_seed[base.name])
+        arm.name: compare(by_seed[arm.name], by_seed[base.name], maximise)
         for arm in study.arms
         if (base := study.baseline_of(arm)) is not None
     }
@@ -151,7 +155,7 @@ def summarise(study: Study, cells: Sequence[CellStatus]) -> StudyResult:
         comparisons[name] = replace(comparisons[name], p_sign_flip=None)  # the best of many is partly luck
     corrected = holm({name: comparison.p_sign_flip for name, comparison in comparisons.items()})
     arms = [_arm(study, arm, cells, scores, comparisons, corrected) for arm in study.arms]
-    return StudyResult(study, cells, arms, percent)
+    return StudyResult(study, cells, arms, percent, maximise)
 
 
 def _arm(

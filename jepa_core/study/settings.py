@@ -98,7 +98,7 @@ class StudySettings(Settings):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field((0, 1, 2, 3, 4, 5), min_length=1)
     """Seeds of every arm; arms are compared seed by seed."""
     metric: str = "knn.top1"
-    """A score of eval.json: `PROBE.SCORE`, `rankme` or `feature_std`."""
+    """A score of eval.json: `PROBE.SCORE`, `rankme`, `feature_std` or `evaluations.NAME.SCORE`."""
     split: Literal["train", "val", "test"] = "val"
     """The split that the metric is of."""
     probes: tuple[str, ...] = ()

@@ -43,17 +43,21 @@ class Comparison:
     """Pearson's correlation of the pairs; None where one side does not vary."""
     won: int
     """Pairs in which the arm is better."""
+    maximise: bool = True
+    """Whether greater is better."""
 
     @property
     def verdict(self) -> str:
         """`better`, `worse`, or `cannot tell` where the interval holds 0 or is not known."""
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return "cannot tell"
-        return "better" if self.low > 0 else "worse"
+        return "better" if (self.low > 0) == self.maximise else "worse"
 
     def facts(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return asdict(self) | {"verdict": self.verdict}
+        facts = asdict(self) | {"verdict": self.verdict}
+        del facts["maximise"]
+        return facts
 
 
 def compare(arm: Mapping[Any, float], baseline: Mapping[Any, float], maximise: bool = True) -> Comparison:
@@ -66,7 +70,7 @@ def compare(arm: Mapping[Any, float], baseline: Mapping[Any, float], maximise: b
     p = sign_flip_p(differences)
     won = int((differences > 0).sum() if maximise else (differences < 0).sum())
     mean = float(differences.mean()) if len(keys) else None
-    return Comparison(len(keys), mean, low, high, p, p, correlation(first, second), won)
+    return Comparison(len(keys), mean, low, high, p, p, correlation(first, second), won, maximise)
 
 
 def t_interval(differences: Sequence[float] | np.ndarray) -> tuple[float | None, float | None]:

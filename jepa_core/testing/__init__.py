@@ -14,8 +14,10 @@ from jepa_core.testing.outcomes import Failed as Failed
 from jepa_core.testing.outcomes import Outcome as Outcome
 from jepa_core.testing.plugin import examine_plugin as examine_plugin
 from jepa_core.testing.suites import check_encoder as check_encoder
+from jepa_core.testing.suites import check_evaluation as check_evaluation
 from jepa_core.testing.suites import check_masker as check_masker
 from jepa_core.testing.suites import check_objective as check_objective
+from jepa_core.testing.suites import check_optimizer as check_optimizer
 from jepa_core.testing.suites import check_predictor as check_predictor
 from jepa_core.testing.suites import check_probe as check_probe
 from jepa_core.testing.suites import check_recipe as check_recipe
@@ -29,8 +31,10 @@ __all__ = [
     "Failed",
     "Outcome",
     "check_encoder",
+    "check_evaluation",
     "check_masker",
     "check_objective",
+    "check_optimizer",
     "check_predictor",
     "check_probe",
     "check_recipe",

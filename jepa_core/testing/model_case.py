@@ -13,13 +13,15 @@ from jepa_core.assembly import build_model, random_batch, sample_masks
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
 from jepa_core.objectives.prediction import SmoothL1
+from jepa_core.optimizers.adamw import AdamW
 from jepa_core.settings.base import SourceSettings, VariantSettings
 from jepa_core.settings.recipe import Recipe
-from jepa_core.settings.sections import OptimizerSettings, TrainSettings
+from jepa_core.settings.sections import TrainSettings
 from jepa_core.target_updates import Ema
 from jepa_core.testing.process_pair import PROCESSES
 from jepa_core.testing.small_parts import SmallEncoder, SmallMasker, SmallPredictor
 from jepa_core.testing.subject import Subject
+from jepa_core.training.parameter_groups import freeze_groups
 from jepa_core.training.step import TrainingStep
 from jepa_core.types.batch import Batch
 from jepa_core.types.mask_plan import MaskPlan
@@ -96,7 +98,13 @@ def _is_described(model: JEPA, recipe: Recipe) -> bool:
 
 def of_recipe(recipe: Recipe, batches: Batches | None = None) -> ModelCase:
     """The recipe's own model."""
-    return ModelCase(recipe, lambda seed: build_model(recipe, seed=seed), batches)
+
+    def build(seed: int) -> JEPA:
+        model = build_model(recipe, seed=seed)
+        freeze_groups(model, recipe.optimizer)
+        return model
+
+    return ModelCase(recipe, build, batches)
 
 
 def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
@@ -120,7 +128,7 @@ def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
         variant=subject.config,
         data=SourceSettings(name="none"),
         transform=None,  # type: ignore[arg-type]  # nothing is read
-        optimizer=OptimizerSettings(),
+        optimizer=AdamW.Config(name="adamw"),
         train=TrainSettings(steps=STEPS, batch_size=BATCH, device="cpu"),
         **configs,
     )

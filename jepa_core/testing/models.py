@@ -15,7 +15,8 @@ from jepa_core.jepa import JEPA
 from jepa_core.testing.distributed import two_processes
 from jepa_core.testing.model_case import BATCH, STEPS, ModelCase
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, require_same, untouched_randomness
-from jepa_core.training.optimizer import check_coverage, parameter_groups
+from jepa_core.training.optimizer import check_coverage
+from jepa_core.training.parameter_groups import parameter_groups
 
 
 def finite_loss(case: ModelCase) -> None:
@@ -60,7 +61,7 @@ def target_still(case: ModelCase) -> None:
     """Forward, backward and optimizer leave target encoders as they are; only `update_target` moves them."""
     model = case.build(0).train()
     before = [p.detach().clone() for p in _targets(model).parameters()]
-    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.1)
+    optimizer = torch.optim.AdamW(parameter_groups(model, case.recipe.optimizer), lr=0.1)
     model(*case.inputs(model)).loss.backward()
     optimizer.step()
     after = [p.detach() for p in _targets(model).parameters()]
@@ -70,7 +71,7 @@ def target_still(case: ModelCase) -> None:
 def in_the_optimizer(case: ModelCase) -> None:
     """Every parameter that the loss depends on is in exactly one group of the optimizer."""
     model, output = case.forward()
-    optimizer = torch.optim.AdamW(parameter_groups(model))
+    optimizer = torch.optim.AdamW(parameter_groups(model, case.recipe.optimizer))
     check_coverage(model, optimizer)
     optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
     names = {id(p): name for name, p in model.named_parameters()}

@@ -20,7 +20,13 @@ from jepa_core.testing import model_case, models
 from jepa_core.testing.outcomes import Outcome, outcomes
 from jepa_core.testing.recipes import RecipeCase
 from jepa_core.testing.subject import Subject
-from jepa_core.testing.suites import behaviour, examine_recipe, not_asked, settings_outcomes
+from jepa_core.testing.suites import (
+    behaviour,
+    examine_evaluation,
+    examine_recipe,
+    not_asked,
+    settings_outcomes,
+)
 
 
 def examine_plugin(name: str, *, read_data: bool = False) -> Iterator[Outcome]:
@@ -44,6 +50,9 @@ def examine_plugin(name: str, *, read_data: bool = False) -> Iterator[Outcome]:
                 yield not_asked(subject, "reads data: `jepa plugins check NAME --data`, or check_source")
             else:
                 yield from _examine(subject.kind, subject.name, partial(_behaviour, subject, selftest))
+    for evaluation, owner in plugins.registry().functions("evaluation")[1].items():
+        if owner == name:
+            yield from _examine_function(evaluation, selftest)
     for recipe in recipes:
         yield from _examine("recipe", recipe, partial(examine_recipe, recipe))
 
@@ -54,6 +63,14 @@ def _examine(kind: str, name: str, examine: Callable[[], list[Outcome]]) -> list
         return call_plugin(examine)
     except PluginError as error:
         return [Outcome(kind, name, "behaviour", "fails", str(error))]
+
+
+def _examine_function(evaluation: str, selftest: Recipe | None) -> list[Outcome]:
+    """The outcomes of an evaluation with the model of the plugin's recipe `selftest`."""
+    if selftest is None:
+        reason = "its plugin has no recipe called selftest, whose model it would get"
+        return [Outcome("evaluation", evaluation, "behaviour", "not asked", reason)]
+    return _examine("evaluation", evaluation, partial(examine_evaluation, evaluation, selftest))
 
 
 def _subject(catalogue: Catalogue, component: type, known: list[str], selftest: Recipe | None) -> Subject:

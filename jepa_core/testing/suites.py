@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from jepa_core.errors import unknown
+from jepa_core.evaluate.model_evaluations import Evaluate
 from jepa_core.plugins import KINDS
+from jepa_core.recipes.files import names
+from jepa_core.settings.recipe import Recipe
 from jepa_core.testing import (
     encoders,
+    evaluations,
     maskers,
     model_case,
     models,
     objectives,
+    optimizers,
     predictors,
     probes,
     recipes,
@@ -32,6 +37,7 @@ SUITES: dict[str, Suite] = {
     "masker": (maskers.MaskerCase, maskers.CHECKS),
     "target_update": (target_updates.TargetUpdateCase, target_updates.CHECKS),
     "objective": (objectives.ObjectiveCase, objectives.CHECKS),
+    "optimizer": (optimizers.OptimizerCase, optimizers.CHECKS),
     "data": (sources.SourceCase, sources.CHECKS),
     "probe": (probes.ProbeCase, probes.CHECKS),
     "variant": (model_case.of_variant, models.CHECKS),
@@ -136,6 +142,14 @@ def check_objective(component: type | str, **settings: Any) -> None:
     demand(examine("objective", component, **settings))
 
 
+def check_optimizer(component: type | str, **settings: Any) -> None:
+    """Raises Failed unless an optimizer keeps `jepa_core.optimizers.base.Optimizer`.
+
+    It lowers a loss, honours rate and weight decay of each group, and goes on from its state bit for bit.
+    """
+    demand(examine("optimizer", component, **settings))
+
+
 def check_variant(component: type | str, *, batches: Batches | None = None, **settings: Any) -> None:
     """Raises Failed unless a variant trains as the engine expects, among small parts.
 
@@ -146,6 +160,22 @@ def check_variant(component: type | str, *, batches: Batches | None = None, **se
     subject.config.check()
     demand(settings_outcomes(subject))
     demand(outcomes("variant", subject.name, models.CHECKS, model_case.of_variant(subject, batches)))
+
+
+def examine_evaluation(evaluation: Evaluate | str, recipe: Recipe) -> list[Outcome]:
+    """Every property of an evaluation that sees the model, with the model of this recipe."""
+    case = evaluations.EvaluationCase.of(evaluation, recipe)
+    return list(outcomes("evaluation", case.name, evaluations.CHECKS, case))
+
+
+def check_evaluation(evaluation: Evaluate | str, recipe: str | None = None) -> None:
+    """Raises Failed unless an evaluation (a function or a registered name) keeps its contract.
+
+    It gets the model of `recipe`, by default of an installed recipe called selftest, and random images with
+    captions, classes and vectors. Its tables must be whole, finite, repeatable, the run's own row first.
+    """
+    name = recipe or next(name for name in names() if name.endswith("/selftest"))
+    demand(examine_evaluation(evaluation, recipes.RecipeCase(name).recipe))
 
 
 def check_recipe(name: str, *overrides: str, batches: Batches | None = None) -> None:

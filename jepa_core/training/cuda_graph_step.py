@@ -10,8 +10,8 @@ What is unusual:
   not fit runs without a graph
 - the host reads nothing back. A step that is not finite is stopped on the device, where the optimizer sees
   `found_inf`; the host learns of it when a line is logged, or a checkpoint is made
-- learning rate, weight decay and gradient limit are device scalars. The decay is a product of its own before
-  AdamW, which keeps its as a plain number
+- learning rate and weight decay of each group, and the gradient's limit, are device scalars. The decay is a
+  product of its own before the optimizer, which keeps its as a plain number
 - the features that a graph hands on are copied to places that all graphs share: left where they are, they
   would take memory of their own in each graph, of which there is one for each combination of bucket sizes
 - the target update is no part of the graph: it is one launch, and plugins' updates may do anything
@@ -94,7 +94,7 @@ class CudaGraphStep(TrainingStep):
         recorder: Recorder | None = None,
     ) -> None:
         device = next(model.parameters()).device
-        self.scalars = {name: torch.zeros((), device=device) for name in ("lr", "decay", "limit")}
+        self.clip_limit = torch.zeros((), device=device)
         super().__init__(model, recipe, total_steps, warmup_steps, ranks)
         _check(recipe, model, self.ranks, recorder is not None or device.type == "cuda")
         self.recorder = recorder or CudaRecorder(device)
@@ -112,17 +112,18 @@ class CudaGraphStep(TrainingStep):
         self._slot = torch.zeros(1, dtype=torch.long, device=device)
         self._flags_read = 0
 
-    def make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW that reads its rate on the device, and leaves weight decay to `_clip_and_step`."""
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer, which reads its rates on the device, and leaves weight decay to `_clip_and_step`."""
         optimizer = super().make_optimizer()
-        self._decayed = optimizer.param_groups[0]["params"]
+        self.rates, self.decays = (
+            [torch.zeros((), device=self.device) for _ in optimizer.param_groups] for _ in range(2)
+        )
         self._on_device(optimizer)
         return optimizer
 
     def _on_device(self, optimizer: torch.optim.Optimizer) -> None:
-        for group in optimizer.param_groups:
-            on_gpu = self.device.type == "cuda"
-            group |= {"lr": self.scalars["lr"], "weight_decay": 0.0, "capturable": on_gpu}
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            group |= {"lr": rate, "weight_decay": 0.0, "capturable": self.device.type == "cuda"}
 
     def zero_gradients(self) -> None:
         """Sets the gradients and the sums of the losses to zero, where they are."""
@@ -194,9 +195,11 @@ class CudaGraphStep(TrainingStep):
             if not grads:
                 continue
             norms[name] = nn.utils.get_total_norm(grads)
-            torch._foreach_mul_(grads, (self.scalars["limit"] / (norms[name] + 1e-6)).clamp(max=1.0))
+            torch._foreach_mul_(grads, (self.clip_limit / (norms[name] + 1e-6)).clamp(max=1.0))
             finite = finite & norms[name].isfinite()
-        torch._foreach_mul_(self._decayed, 1 - self.scalars["lr"] * self.scalars["decay"] * finite)
+        for group, rate, decay in zip(self.optimizer.param_groups, self.rates, self.decays, strict=True):
+            if group["params"] and group["fixed_decay"] != 0:
+                torch._foreach_mul_(group["params"], 1 - rate * decay * finite)
         # how torch's own loss scaler tells a fused optimizer to leave this step out
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -205,11 +208,13 @@ class CudaGraphStep(TrainingStep):
         return norms
 
     def set_schedules(self) -> None:
-        """Learning rate, weight decay and limit of the coming step, on the device and in `logged`."""
-        self.logged = dict(zip(("lr", "weight_decay"), self.schedules(), strict=True))
-        values = (*self.logged.values(), self.limit())
-        for scalar, value in zip(self.scalars.values(), values, strict=True):
-            scalar.fill_(value)
+        """Learning rates, weight decays and limit of the coming step, on the device and in `logged`."""
+        lr, weight_decay = self.schedules()
+        self.logged = self.rates_to_log(lr, weight_decay)
+        for group, rate, decay in zip(self.optimizer.param_groups, self.rates, self.decays, strict=True):
+            rate.fill_(lr * group["lr_scale"])
+            decay.fill_(weight_decay if group["fixed_decay"] is None else group["fixed_decay"])
+        self.clip_limit.fill_(self.limit())
 
     def _measure_buckets(self, batch_size: int) -> PlanBuckets:
         """Buckets for the masks of this batch size, from draws all over the run."""
@@ -241,7 +246,7 @@ class CudaGraphStep(TrainingStep):
         self._read_flags()
         state = super().state_dict()
         groups = [
-            group | {"lr": self.logged.get("lr", 0.0), "capturable": False}
+            group | {"lr": self.logged.get("lr", 0.0) * group["lr_scale"], "capturable": False}
             for group in state["optimizer"]["param_groups"]
         ]
         return state | {"optimizer": state["optimizer"] | {"param_groups": groups}}
@@ -274,6 +279,11 @@ def _check(recipe: Recipe, model: JEPA, ranks: Ranks, usable: bool) -> None:
         raise UserError(
             f"train.cuda_graph measures masks before there are data, and the masker reads side.{side[0]}; "
             "set train.cuda_graph=false"
+        )
+    if not recipe.optimizer.capturable:
+        raise UserError(
+            f"optimizer {recipe.optimizer.name!r} does not say that it may be part of a CUDA graph "
+            "(capturable); set train.cuda_graph=false"
         )
     for name, term in model.objectives.items():
         if not term.config.capturable:

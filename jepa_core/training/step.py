@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jepa_core.assembly import build
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
 from jepa_core.runtime.devices import use_bf16
@@ -21,13 +22,10 @@ from jepa_core.runtime.distributed import Ranks
 from jepa_core.runtime.json_lines import is_count
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.schedules import between, warmup_cosine
-from jepa_core.settings.recipe import Recipe
-from jepa_core.training.optimizer import (
-    check_coverage,
-    clip_parts,
-    load_optimizer_state,
-    parameter_groups,
-)
+from jepa_core.settings.recipe import DEFAULTS, Recipe
+from jepa_core.training.optimizer import check_coverage, check_entries, clip_parts
+from jepa_core.training.optimizer_state import load_optimizer_state
+from jepa_core.training.parameter_groups import freeze_groups, parameter_groups
 from jepa_core.training.step_guard import StepGuard
 from jepa_core.types.batch import Batch
 from jepa_core.types.mask_plan import MaskPlan
@@ -46,6 +44,7 @@ class TrainingStep:
     ) -> None:
         self.model = model
         self.ranks = ranks or Ranks()
+        freeze_groups(model, recipe.optimizer)
         if recipe.train.compile:
             model.compile(dynamic=True)
         self.wrapped = self.ranks.wrap(model)
@@ -55,6 +54,7 @@ class TrainingStep:
         self.device = next(model.parameters()).device
         self.bf16 = use_bf16(recipe.train.precision, self.device)
         self.optimizer = self.make_optimizer()
+        check_entries(self.optimizer, self.settings.name)
         check_coverage(model, self.optimizer)
         self.clip_parts = clip_parts(model, self.settings.clip)
         self.done = 0
@@ -63,17 +63,14 @@ class TrainingStep:
         self.skip_reason: str | None = None
         """Why the last step was skipped; None where it was taken."""
         self.logged: dict[str, float | Tensor] = {}
-        """Learning rate, weight decay, momentum and gradient norm (before clipping) of the last step."""
+        """Learning rate, weight decay, momentum and gradient norm (before clipping) of the last step; also
+        `lr/GROUP` and `weight_decay/GROUP` of groups whose own differ."""
 
-    def make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW over the model's trainable parameters."""
-        return torch.optim.AdamW(
-            parameter_groups(self.model),
-            lr=self.settings.lr,
-            betas=self.settings.betas,
-            eps=self.settings.eps,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The recipe's optimizer over the model's trainable parameters."""
+        groups = parameter_groups(self.model, self.settings)
+        optimizer: torch.optim.Optimizer = build("optimizer", self.settings).make(groups)
+        return optimizer
 
     def __call__(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
         """Forward, backward, optimizer and target update on one batch."""
@@ -153,17 +150,25 @@ class TrainingStep:
         return {
             "step": self.done,
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_name": self.settings.name,
             "guard": self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave; rates, betas and eps stay those of this step's recipe.
 
-        Raises UserError for anything else, and for the state of another model's step.
+        Raises UserError for anything else, and for the state of another model's step or another optimizer.
+        States of old do not name theirs, which was the default.
         """
         if not is_count(state.get("step")):
             raise UserError(f"its step is {state.get('step')!r:.30}; expected a whole number")
-        load_optimizer_state(self.optimizer, state.get("optimizer"))
+        name = state.get("optimizer_name", DEFAULTS["optimizer"]["name"])
+        if name != self.settings.name:
+            own = self.settings.name
+            raise UserError(
+                f"its optimizer is {name!r:.40}; the recipe's is {own!r}, which cannot go on from it"
+            )
+        load_optimizer_state(self.optimizer, state.get("optimizer"), self.settings)
         self.guard.load_state_dict(state.get("guard", {}))
         self.done = state["step"]
 
@@ -200,9 +205,19 @@ class TrainingStep:
         """Puts learning rate and weight decay of the coming step into the optimizer and `logged`."""
         lr, decay = self.schedules()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-            group["weight_decay"] = decay if group["decay"] else 0.0
-        self.logged = {"lr": lr, "weight_decay": decay}
+            group["lr"] = lr * group["lr_scale"]
+            group["weight_decay"] = decay if group["fixed_decay"] is None else group["fixed_decay"]
+        self.logged = self.rates_to_log(lr, decay)
+
+    def rates_to_log(self, lr: float, decay: float) -> dict[str, float | Tensor]:
+        """Learning rate and weight decay of a step; beside them those of groups that have others."""
+        rates: dict[str, float | Tensor] = {"lr": lr, "weight_decay": decay}
+        for name, group in self.settings.groups.items():
+            if group.lr_scale != 1:
+                rates[f"lr/{name}"] = lr * group.lr_scale
+            if group.weight_decay is not None:
+                rates[f"weight_decay/{name}"] = group.weight_decay
+        return rates
 
     def schedules(self) -> tuple[float, float]:
         """Learning rate and weight decay of the coming step."""

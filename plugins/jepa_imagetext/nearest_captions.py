@@ -1,4 +1,4 @@
-"""The section `nearest captions` of a report: held-out pictures, each with the captions that it came closest to."""
+"""The section `nearest captions` of a report: held-out pictures, and the captions they came closest to."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def nearest_captions(recipe: Any, model: Any, source: Any) -> Section | None:
     )
     return Section(
         "Nearest captions",
-        f"Held-out pictures (val), each with the {GUESSES} captions of {len(unique):,} that it came closest to, the nearest "
-        f"first. Of these {len(shown)} pictures {right} have their own caption first.",
+        f"Held-out pictures (val), each with the {GUESSES} captions of {len(unique):,} that it came closest "
+        f"to, the nearest first. Of these {len(shown)} pictures {right} have their own caption first.",
         pictures=pictures,
         columns=6,
     )

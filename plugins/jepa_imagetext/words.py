@@ -1,10 +1,10 @@
 """The evaluation `words`: which word is it a picture of? Asked of seen and of unseen words, by names alone.
 
-The words are the classes of the source, each embedded as the mean over `variant.prompts`. Pictures of words that
-training saw are asked among all words; those of unseen words among all, and among the unseen ones. The rows
-beside `trained` and the random twin: `shuffled words` (the names permuted), and two controls that see no more
-than pixels: a ridge from the picture (averaged down to 16 × 16), or from its colour histogram, to the embedding of
-its caption by the run's own text tower, fitted on the training pictures.
+The words are the classes of the source, each embedded as the mean over `variant.prompts`. Pictures of words
+that training saw are asked among all words; those of unseen words among all, and among the unseen ones. The
+rows beside `trained` and the random twin: `shuffled words` (the names permuted), and two controls that see no
+more than pixels: a ridge from the picture (averaged down to 16 × 16), or from its colour histogram, to the
+embedding of its caption by the run's own text tower, fitted on the training pictures.
 
 Axes: n pictures, C words, E width of the shared space, K features.
 """

@@ -68,6 +68,8 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("masker", "multiblock3d", {"pairs": {"one": {"blocks": 3, "scale": 0.4, "time_scale": [0.2, 0.7]}}}),
     ("masker", "multiblock", {"sizes": "sample", "contexts": 2, "correlated": True}),
     ("objective", "l1", {"average": "pairs"}),
+    ("optimizer", "sgd", {"nesterov": True, "momentum": 0.5}),
+    ("optimizer", "muon", {"adjust": "original", "nesterov": False}),
     ("objective", "variance_covariance", {"on": "tokens"}),
     ("target_update", "ema", {"momentum": [1.0, 1.0], "shape": "cosine"}),
     ("variant", "jepa", {"target_layers": 2, "target_norm": "batch"}),

@@ -1,11 +1,13 @@
-"""What the transforms of named values have in common: their settings, and checks of numbers.
+"""What a transform of a named value must do, and what those here have in common: checks of numbers.
 
 Axes: L elements of a sequence, D width.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,12 +17,65 @@ from jepa_core.settings.base import ValueSettings
 from jepa_core.types.sample import Field
 
 
+@runtime_checkable
+class Transform(Protocol):
+    """`Transform(config, field)`: what is done to one named value of each sample before the model sees it."""
+
+    Config: ClassVar[type[ValueSettings]]
+    config: Any
+    """Its settings; `config.invalid` says what becomes of a value that it refuses."""
+    random: bool
+    """Whether it draws anything in training; if not, values in memory are transformed once."""
+    output: Field
+    """What comes out."""
+
+    def __call__(self, value: Any, train: bool) -> Tensor:
+        """The value as a tensor of the shape in `output`, its first axis being of any length where that is.
+
+        With `train` it may draw from torch's global randomness. Raises `InvalidValue`, which
+        says what came and what was expected, for a value that cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class FittedTransform(Protocol):
+    """What a `Transform` adds that learns something from the training split: a vocabulary, a mean.
+
+    What it learned is kept in the run's folder, and its hash in each checkpoint.
+    """
+
+    def fit(self, values: Iterable[Any]) -> None:
+        """Learns from the values of training samples, 20,000 at most, evenly spaced.
+
+        Raises UserError where they do not suffice.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned, as plain values that JSON can hold."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` gave. Raises UserError for anything else."""
+        ...
+
+
+@runtime_checkable
+class ViewTransform(Protocol):
+    """What a `Transform` adds that makes views of the shape that an encoder asks for."""
+
+    def set_view_shape(self, shape: Sequence[int]) -> None:
+        """Takes the shape of the encoder's views without B; `output` says it from then on."""
+        ...
+
+
 class InvalidValue(ValueError):
     """A value that a transform cannot use. The text says what came and what was expected."""
 
 
-class ValueTransform:
-    """Base of the transforms here: `Transform(config, field)`, see `protocols.Transform`."""
+class ValueTransform(ABC):
+    """Base of the transforms here: `Transform(config, field)`, see `Transform`."""
 
     class Config(ValueSettings):
         pass
@@ -37,8 +92,9 @@ class ValueTransform:
             )
         self.config, self.field, self.output = config, field, field
 
+    @abstractmethod
     def __call__(self, value: Any, train: bool) -> Tensor:
-        raise NotImplementedError
+        """The value as a tensor; see `Transform`."""
 
 
 def as_numbers(value: Any, field: Field) -> Tensor:

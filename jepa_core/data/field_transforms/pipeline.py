@@ -15,19 +15,17 @@ from torch import Tensor
 
 from jepa_core import plugins
 from jepa_core.data.crops import Crops, crops
-from jepa_core.data.field_transforms.base import InvalidValue
-from jepa_core.data.images import CorruptSample
-from jepa_core.data.named_samples import draw_windows, first_view, read_named, source_fields, where
-from jepa_core.errors import UserError, unknown
-from jepa_core.protocols import (
-    ColumnSamples,
+from jepa_core.data.field_transforms.base import (
     FittedTransform,
-    Recording,
-    Samples,
-    Source,
+    InvalidValue,
     Transform,
     ViewTransform,
 )
+from jepa_core.data.images import CorruptSample
+from jepa_core.data.named_samples import draw_windows, first_view, read_named, source_fields, where
+from jepa_core.data.samples import ColumnSamples
+from jepa_core.errors import UserError, unknown
+from jepa_core.protocols import Recording, Samples, Source
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.sections import TransformSettings

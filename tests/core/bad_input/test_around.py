@@ -164,7 +164,7 @@ def test_labels_that_a_probe_needs_and_the_images_lack(
     assert said.code == 2
     assert said.err.splitlines()[-1] == (
         "error: probe knn: the images of this run have no labels, so there is nothing to fit; "
-        "leave --probe out for RankMe and spread alone"
+        "leave --probes out for RankMe and spread alone"
     )
     assert jepa("eval", tmp_path / "run").code == 0
 

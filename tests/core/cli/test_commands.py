@@ -13,6 +13,7 @@ import pytest
 
 import jepa_core
 from jepa_core import UserError, hookimpl, observers, plugins
+from jepa_core.protocols import ReadsKinds
 from jepa_core.runs.metrics_file import read_metrics
 
 PATTERNS = {
@@ -73,8 +74,11 @@ def done(jepa, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def of_images(kind: str) -> list[str]:
-    """Those registered; those for clips alone are trained on clips, in tests/plugins/test_vjepa_run.py."""
-    return [name for name in registered(kind) if not name.startswith(("vjepa_", "causal", "tube"))]
+    """Those registered; those for clips alone are trained on clips, in tests/plugins/test_vjepa_run.py, and
+    those for texts and vectors in tests/core/nn."""
+    classes = plugins.registry().catalogue(kind).classes
+    of_clips = ("vjepa_", "causal", "tube")
+    return [n for n in registered(kind) if not (n.startswith(of_clips) or isinstance(classes[n], ReadsKinds))]
 
 
 @pytest.mark.parametrize("name", of_images("masker"))

@@ -180,7 +180,7 @@ def test_probes_roles_plugins_and_keys(tab: Tab) -> None:
     assert "safetensors" in tab("export", "--to", "")
     shown = set(tab("plugins", "show", ""))
     assert {"core", "ijepa", "multiblock", "knn", "timm"} <= shown
-    assert not {"train", "optimizer"} & shown, "sections of the engine are no components"
+    assert not {"train", "kernels"} & shown, "sections of the engine are no components"
     assert "train.steps=" in tab("train", "ijepa/demo", "train.")
     assert "train.name=" not in tab("train", "ijepa/demo", "train.")
     assert tab("train", "--resume", "auto", "--allow-change", "train.st") == ["train.steps"]

@@ -129,6 +129,22 @@ def test_a_swap_keeps_what_the_new_component_carries_and_drops_the_rest(
     assert same.model_dump() == {"name": "old", "image_size": 32, "own": 5}
 
 
+def test_another_optimizer_keeps_what_all_have(
+    tiny_recipe: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the recipe names none, and in a recipe that extends one that names none."""
+    own = "optimizer = { betas = [0.8, 0.9], lr = 0.5, layer_decay = 0.7, groups.a.match = 'predictor' }"
+    base = write(f'extends = "{tiny_recipe}"\n{own}', "base")
+    swapped = load_recipe(base, "optimizer=sgd").optimizer
+    assert (swapped.name, swapped.lr, swapped.layer_decay, list(swapped.groups)) == ("sgd", 0.5, 0.7, ["a"])
+    assert "optimizer adamw → sgd without betas = [0.8, 0.9]" in caplog.text
+    child = write('extends = "base.toml"\n[optimizer]\nname = "sgd"\nmomentum = 0.5', "child")
+    assert load_recipe(child).optimizer == swapped.model_copy(update={"momentum": 0.5})
+    assert load_recipe(base).optimizer.name == "adamw"
+    short = write(f'extends = "{tiny_recipe}"\noptimizer = "sgd"', "short")
+    assert load_recipe(short).optimizer.lr == load_recipe(tiny_recipe).optimizer.lr
+
+
 def test_extends_runs_down_a_chain_and_keeps_the_name_asked_for(tiny_recipe: Path, write: Write) -> None:
     write(f'extends = "{tiny_recipe}"\n[train]\nsteps = 8\nbatch_size = 4\n', "middle")
     top = write('extends = "middle.toml"\n[train]\nsteps = 9\n[masker]\nname = "random"\n', "top")

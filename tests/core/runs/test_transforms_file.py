@@ -14,6 +14,8 @@ from jepa_core.runs.metrics_file import METRICS, read_metrics
 from jepa_core.runs.transforms_file import TRANSFORMS
 from tests.core.data.named_worlds import PairsSource
 
+SETTINGS = ("data.name=pairs", "predictor.condition=ignore", "probes.knn=false", "probes.linear=false")
+
 
 class Offers:
     """A plugin with the source of pairs."""
@@ -34,14 +36,7 @@ def _plugin() -> Iterator[None]:
 
 @pytest.fixture
 def recipe(tiny_recipe: Path) -> Recipe:
-    settings = (
-        "data.name=pairs",
-        "predictor.condition=ignore",
-        "train.checkpoint_every=2",
-        "probes.knn=false",
-        "probes.linear=false",
-    )
-    return load_recipe(tiny_recipe, *settings)
+    return load_recipe(tiny_recipe, *SETTINGS, "train.checkpoint_every=2")
 
 
 def losses(folder: Path) -> list[float]:
@@ -64,7 +59,7 @@ def test_a_run_keeps_its_vocabulary_and_goes_on_bit_for_bit(recipe: Recipe, tmp_
     folder = stopped_at(recipe, tmp_path / "run", 4)
     whole = losses(folder)
     vocabulary = (folder / TRANSFORMS).read_text(encoding="utf-8")
-    assert list(json.loads(vocabulary)) == ["views.caption"]
+    assert list(json.loads(vocabulary)["learned"]) == ["views.caption"]
     train(recipe, folder, resume=True)
     assert losses(folder) == whole
     assert (folder / TRANSFORMS).read_text(encoding="utf-8") == vocabulary
@@ -79,7 +74,7 @@ def test_a_lost_vocabulary_is_fitted_again_where_that_gives_the_same(recipe: Rec
 def test_another_vocabulary_than_the_run_s_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     folder = stopped_at(recipe, tmp_path / "run", 4)
     state = json.loads((folder / TRANSFORMS).read_text(encoding="utf-8"))
-    vocabulary = state["views.caption"]["model"]["vocab"]
+    vocabulary = state["learned"]["views.caption"]["model"]["vocab"]
     first, second = list(vocabulary)[:2]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (folder / TRANSFORMS).write_text(json.dumps(state), encoding="utf-8")
@@ -94,8 +89,16 @@ def test_another_vocabulary_than_the_run_s_is_one_line(recipe: Recipe, tmp_path:
     [
         ("{", "transforms.json' is damaged"),
         ("[]", "transforms.json' is damaged"),
-        ("{}", "is not of this recipe's transforms: it says nothing of views.caption"),
-        ('{"views.caption": {}}', "is not of this recipe's transforms: views.caption: it is no tokenizer"),
+        ("{}", "transforms.json' is damaged (it has no entry 'fields')"),
+        ('{"fields": {}, "learned": []}', "its entry 'learned' is no table"),
+        (
+            '{"fields": {}, "learned": {}}',
+            "is not of this recipe's transforms: it says nothing of views.caption",
+        ),
+        (
+            '{"fields": {}, "learned": {"views.caption": {}}}',
+            "is not of this recipe's transforms: views.caption: it is no tokenizer",
+        ),
     ],
 )
 def test_a_damaged_file_is_one_line(recipe: Recipe, tmp_path: Path, content: str, what: str) -> None:
@@ -109,13 +112,7 @@ def test_a_damaged_file_is_one_line(recipe: Recipe, tmp_path: Path, content: str
 
 def test_values_in_memory_learn_the_same(recipe: Recipe, tiny_recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "one")
-    in_memory = load_recipe(
-        tiny_recipe,
-        "data.name=pairs",
-        "predictor.condition=ignore",
-        "data.in_memory=true",
-        "probes.knn=false",
-    )
+    in_memory = load_recipe(tiny_recipe, *SETTINGS, "data.in_memory=true")
     train(in_memory, tmp_path / "other")
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "other"), rel=1e-4)
 

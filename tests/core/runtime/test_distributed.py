@@ -74,6 +74,18 @@ def test_two_processes_learn_what_one_does_and_hand_over_to_it(asked: list[str],
 
 
 @pytest.mark.slow
+def test_two_processes_have_the_groups_and_the_optimizer_of_one(asked: list[str], tmp_path: Path) -> None:
+    """A frozen group takes no gradient, for which the processes would otherwise wait."""
+    groups = ["optimizer.groups.f={match='encoder.patch_embed', frozen=true}", "optimizer.layer_decay=0.8"]
+    words = [*asked, "train.steps=4", "train.checkpoint_every=0", "optimizer.name=muon", *groups]
+    train(load_recipe(*words), tmp_path / "one")
+    done = two("-c", COMMAND, "train", *words, "--run", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    theirs, ours = (logged(tmp_path / run, "loss") for run in ("two", "one"))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(asked: list[str], tmp_path: Path) -> None:
     script = tmp_path / "stops.py"
     script.write_text(STOPS, encoding="utf-8")

@@ -19,7 +19,7 @@ from tests.fresh_environment import ROOT, FreshEnvironment, build_wheel
 
 EXPECTED = "expected lower-case letters, digits and underscores between them, a letter first"
 FULL = "and not an empty folder; choose another with --folder"
-KINDS = "known: masker, objective, variant"
+KINDS = "known: evaluation, masker, objective, variant"
 
 
 def put(jepa, folder: Path, name: str, kind: str) -> Path:
@@ -197,4 +197,4 @@ def test_new_plugins_install_train_and_pass_their_own_tests(
         assert "\nplugin new_" in (said := fresh.jepa("plugins", "check", f"new_{kind}"))
         assert said.rstrip().endswith("properties hold, 0 fail")
     tests = ["-q", "-p", "no:cacheprovider", *(str(place / "tests") for place in places.values())]
-    assert "9 passed" in fresh.python(f"import pytest; raise SystemExit(pytest.main({tests!r}))")
+    assert "12 passed" in fresh.python(f"import pytest; raise SystemExit(pytest.main({tests!r}))")

@@ -468,7 +468,8 @@ def test_a_broken_property_is_named(kind: str, prop: str) -> None:
 def test_every_property_of_every_suite_is_broken_once() -> None:
     asked = {(kind, p.__name__.replace("_", " ")) for kind in SOUND for p in suites.SUITES[kind][1]}
     assert asked | {("masker", "documented"), ("masker", "strict")} == set(BROKEN)
-    assert set(suites.SUITES) - set(SOUND) == {"data", "probe"}, "in tests/core/testing/test_data_checks.py"
+    elsewhere = {"data", "probe", "optimizer"}
+    assert set(suites.SUITES) - set(SOUND) == elsewhere, "test_data_checks.py, test_optimizer_checks.py"
 
 
 @pytest.mark.parametrize(

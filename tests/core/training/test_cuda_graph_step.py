@@ -83,8 +83,15 @@ def weights(step: TrainingStep) -> dict[str, Tensor]:
         (("optimizer.clip_grad=0.1", "optimizer.clip_after_warmup=true"), 2),
         (("optimizer.clip_grad=0.05", "optimizer.clip=by_part", "optimizer.clip_after_warmup=true"), 1),
         (("masker.name=random", "objective.name=mse", "optimizer.weight_decay=0.4"), 1),
+        (
+            (
+                "optimizer.layer_decay=0.7",
+                "optimizer.groups.p={match='predictor', lr_scale=0.3, weight_decay=0.5}",
+            ),
+            1,
+        ),
     ],
-    ids=["clip", "shared-pairs", "tokens", "cosine", "micro", "by part", "random"],
+    ids=["clip", "shared-pairs", "tokens", "cosine", "micro", "by part", "random", "groups"],
 )
 def test_it_learns_what_the_plain_step_learns(
     tiny_recipe: Path, overrides: tuple[str, ...], micros: int
@@ -219,6 +226,7 @@ def test_a_checkpoint_of_one_is_gone_on_from_by_the_other(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (("optimizer.name=sgd",), "optimizer 'sgd' does not say that it may be part of a CUDA graph (captur"),
         (("train.spike_guard=3.0",), "train.spike_guard judges each loss before the step is taken"),
         (("terms.s.name=sigreg", "terms.s.on=context"), "the term 's' (sigreg) does not say that it may"),
     ],

@@ -21,7 +21,8 @@ from jepa_core import (
     training_step,
 )
 from jepa_core.recipes.duration import steps_of
-from jepa_core.training.optimizer import check_coverage, clip_parts, parameter_groups
+from jepa_core.training.optimizer import check_coverage, clip_parts
+from jepa_core.training.parameter_groups import parameter_groups
 from jepa_core.training.step import TrainingStep
 
 
@@ -51,9 +52,11 @@ def gradients(model: JEPA) -> dict[str, Tensor]:
 
 
 def test_biases_and_vectors_do_not_decay_and_everything_else_does(tiny_recipe: Path) -> None:
-    model = training(tiny_recipe).model
+    step = training(tiny_recipe)
+    model = step.model
     names = {id(p): name for name, p in model.named_parameters()}
-    decayed, spared = ({names[id(p)] for p in group["params"]} for group in parameter_groups(model))
+    groups = parameter_groups(model, step.settings)
+    decayed, spared = ({names[id(p)] for p in group["params"]} for group in groups)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert decayed | spared == trainable
     assert not decayed & spared

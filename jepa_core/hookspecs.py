@@ -44,7 +44,11 @@ def jepa_predictors() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 @hookspec
 def jepa_maskers() -> Mapping[str, type]:  # type: ignore[empty-body]
-    """Maskers, `{name: class}`: a grid and a generator to a `MaskPlan` (`protocols.Masker`)."""
+    """Maskers, `{name: class}`: a grid and a generator to a `MaskPlan` (`protocols.Masker`).
+
+    `[maskers.NAME]` draws the plan of the view NAME, `plan.of("NAME")`, from a random stream of its own, for
+    variants that say `plans_of_views`. One whose masks follow the samples is a `protocols.SideMasker`.
+    """
 
 
 @hookspec
@@ -95,7 +99,11 @@ def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empt
 
 @hookspec
 def jepa_variants() -> Mapping[str, type]:  # type: ignore[empty-body]
-    """Subclasses of `jepa_core.JEPA` that change the flow, `{name: class}`."""
+    """Subclasses of `jepa_core.JEPA` that change the flow, `{name: class}`.
+
+    Their settings derive from `JEPA.Config`, and say what else they use: `named_encoders` (`[encoders.NAME]`,
+    in `self.encoders`), `plans_of_views` (`[maskers.NAME]`), `several_views` (`[transform.views.NAME]`).
+    """
 
 
 @hookspec

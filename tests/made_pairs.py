@@ -111,7 +111,7 @@ class Pairs(JEPA):
             target = self.encoder_of("pose")(pose).mean()
         visible = self.encoders["pose"](pose, keep).mean()
         guess = self.to_pose(torch.cat([step.contexts[0].mean(), visible], 1))
-        at = IndexSet.full(len(pose), 1, pose.device)
+        at = IndexSet.full(batch.batch_size, 1, guess.device)
         group = Group((Tokens(guess, at, (1,)),), (Tokens(target, at, (1,)),))
         return replace(step, groups={"pose": group})
 
@@ -187,6 +187,29 @@ class PairSource:
         return PairSamples()
 
 
+class WordSamples(PairSamples):
+    """The same pictures with one to four words in place of the pose."""
+
+    def __getitem__(self, index: int) -> Sample:
+        image = super().__getitem__(index).views["image"]
+        return Sample({"image": image, "pose": "word " * (1 + index % 4)}, label=index % 2)
+
+
+class WordSource(PairSource):
+    """Pictures with words."""
+
+    class Config(SourceSettings):
+        """Settings of the source."""
+
+    def fields(self) -> Mapping[str, Field]:
+        """An image, a text."""
+        return {"views.image": Field("image"), "views.pose": Field("text")}
+
+    def split(self, name: str) -> WordSamples:
+        """The same samples for every split."""
+        return WordSamples()
+
+
 class Plugin:
     """The hooks."""
 
@@ -204,7 +227,7 @@ class Plugin:
 
     @hookimpl
     def jepa_data(self) -> Mapping[str, type]:
-        return {"pairs": PairSource}
+        return {"pairs": PairSource, "words": WordSource}
 
 
 @contextmanager

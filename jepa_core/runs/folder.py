@@ -21,7 +21,6 @@ from pathlib import Path
 from jepa_core.errors import UserError
 from jepa_core.recipes.load import load_recipe
 from jepa_core.runs.events_file import EVENTS
-from jepa_core.runs.fields_file import FIELDS
 from jepa_core.runs.input_log import CORRUPT_FILES
 from jepa_core.runs.labels import LABELS
 from jepa_core.runs.metrics_file import METRICS
@@ -32,7 +31,7 @@ RECIPE = "recipe.toml"
 
 OWN_FILES = (
     *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
-    *("predictions.npz", "report.html", FIELDS, "transforms.json"),
+    *("predictions.npz", "report.html", "fields.json", "transforms.json"),
 )
 
 OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")

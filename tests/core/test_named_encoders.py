@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_core import JEPA, Batch, Field, UserError, build_model, load_recipe, sample_masks, train
+from jepa_core import JEPA, Batch, Field, Packed, UserError, build_model, load_recipe, sample_masks, train
 from jepa_core.assembly import random_batch
 from jepa_core.evaluate.run import evaluate_run
 from jepa_core.formats.exporting import export_run
@@ -104,16 +104,21 @@ def test_features_of_every_role(model: JEPA, recipe_file: Path) -> None:
         model.features(batch.views["pose"], "pos")
 
 
-def test_features_of_every_token_of_ragged_views_are_refused_in_a_line(model: JEPA) -> None:
-    encode = model.encoder_of("pose").forward
-    ragged = sample_masks(model, 4).contexts[0]
-    ragged = replace(ragged, index=ragged.index % NUMBERS)
-    assert ragged.uniform is None
-    model.encoder_of("pose").forward = lambda view: encode(view, ragged)
-    view = torch.randn(4, NUMBERS)
-    assert model.features(view, "pose").shape == (4, 24)
+def test_texts_of_any_length_are_a_view_like_another(recipe_file: Path, tmp_path: Path) -> None:
+    encoder = [f"encoders.pose.{setting}" for setting in ("width=24", "depth=1", "heads=2")]
+    overrides = ("data.name=words", "encoders.pose.name=text_transformer", "maskers.pose=false", *encoder)
+    words = ("transforms.pose.name=tokenize", "transforms.pose.vocabulary=300", "train.steps=2")
+    quiet(recipe_file, tmp_path / "run", *overrides, *words)
+    recipe, model, _ = open_model(tmp_path / "run")
+    assert model.fields["views.pose"] == Field("ids", (None,), vocabulary=300)
+    texts = random_batch(recipe, model, 4, torch.Generator().manual_seed(0)).views["pose"]
+    assert isinstance(texts, Packed)
+    assert model.features(texts, "pose").shape == (4, 24)
     with pytest.raises(UserError, match=r"the pose encoder's have \d+ to \d+ tokens; take their mean"):
-        model.features(view, "pose", pool=None)
+        model.features(texts, "pose", pool=None)
+    made = import_run(str(export_run(tmp_path / "run", "safetensors", role="pose").path), tmp_path / "alone")
+    _, alone, _ = open_model(made.folder)
+    assert torch.equal(alone.features(texts), model.features(texts, "pose"))
 
 
 @pytest.mark.slow

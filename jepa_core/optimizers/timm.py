@@ -57,7 +57,7 @@ class TimmOptimizer:
                 opt=config.name.removeprefix(PREFIX),
                 lr=config.lr,
                 weight_decay=config.weight_decay,
-                **values,  # type: ignore[arg-type]
+                **values,
             )
         except Exception as error:  # optimizers of timm take arguments of any type, and fail in any way
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -70,7 +70,7 @@ def arguments_of(name: str) -> dict[str, Any]:
     Raises UserError for one that timm lacks, and for those that want another library or second derivatives.
     """
     own = name.removeprefix(PREFIX)
-    known = timm.optim.list_optimizers()
+    known = [str(each) for each in timm.optim.list_optimizers()]
     if own not in known:
         raise UserError(f"optimizer {name!r}: timm has no optimizer {own!r}.{suggest_name(own, known)}")
     info = timm.optim.get_optimizer_info(own)

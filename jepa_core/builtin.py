@@ -16,9 +16,17 @@ def jepa_variants() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_encoders() -> Mapping[str, type]:
+    from jepa_core.nn.bag_of_words import BagOfWords
+    from jepa_core.nn.text_transformer import TextTransformer
     from jepa_core.nn.timm_vit import TimmVit
+    from jepa_core.nn.vector_mlp import VectorMlp
 
-    return {"timm_vit": TimmVit}
+    return {
+        "timm_vit": TimmVit,
+        "text_transformer": TextTransformer,
+        "bag_of_words": BagOfWords,
+        "vector_mlp": VectorMlp,
+    }
 
 
 @hookimpl
@@ -44,6 +52,7 @@ def jepa_target_updates() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_objectives() -> Mapping[str, type]:
+    from jepa_core.objectives.infonce import InfoNCE
     from jepa_core.objectives.prediction import L1, MSE, Cosine, SmoothL1
     from jepa_core.objectives.sigreg import SIGReg
     from jepa_core.objectives.variance_covariance import VarianceCovariance
@@ -57,6 +66,7 @@ def jepa_objectives() -> Mapping[str, type]:
         "variance_covariance": VarianceCovariance,
         "sigreg": SIGReg,
         "vicreg": VICReg,
+        "infonce": InfoNCE,
     }
 
 
@@ -76,6 +86,7 @@ def jepa_data() -> Mapping[str, type]:
     from jepa_core.data.sources.cifar10 import Cifar10Source
     from jepa_core.data.sources.folder import FolderSource
     from jepa_core.data.sources.huggingface import HuggingFaceSource
+    from jepa_core.data.sources.mix import MixSource
     from jepa_core.data.sources.npz import NpzSource
     from jepa_core.data.sources.torchvision import TorchvisionSource
     from jepa_core.data.sources.webdataset import WebDatasetSource
@@ -84,9 +95,26 @@ def jepa_data() -> Mapping[str, type]:
         "cifar10": Cifar10Source,
         "folder": FolderSource,
         "huggingface": HuggingFaceSource,
+        "mix": MixSource,
         "npz": NpzSource,
         "torchvision": TorchvisionSource,
         "webdataset": WebDatasetSource,
+    }
+
+
+@hookimpl
+def jepa_transforms() -> Mapping[str, type]:
+    from jepa_core.data.field_transforms.crop import Crop
+    from jepa_core.data.field_transforms.log_mel import LogMel
+    from jepa_core.data.field_transforms.numbers import Normalise, NoTransform
+    from jepa_core.data.field_transforms.tokenize import Tokenize
+
+    return {
+        "crop": Crop,
+        "none": NoTransform,
+        "normalise": Normalise,
+        "tokenize": Tokenize,
+        "log_mel": LogMel,
     }
 
 

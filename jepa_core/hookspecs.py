@@ -68,6 +68,11 @@ def jepa_data() -> Mapping[str, type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def jepa_transforms() -> Mapping[str, type]:  # type: ignore[empty-body]
+    """What is done to a named value of a sample, `{name: class}` (`data.field_transforms.base.Transform`)."""
+
+
+@hookspec
 def jepa_probes() -> Mapping[str, type]:  # type: ignore[empty-body]
     """Evaluations of frozen features, `{name: class}` (`protocols.Probe`)."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -22,11 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError, unknown
+from jepa_core.maskers.step_masks import ViewMasks
 from jepa_core.protocols import Encoder, Masker, Predictor, TargetUpdate
-from jepa_core.settings.base import ComponentSettings
+from jepa_core.settings.base import VariantSettings
+from jepa_core.settings.roles import Role, check_role, encoder_name, is_online, roles_of
 from jepa_core.types.batch import Batch
 from jepa_core.types.index_set import Grid
 from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.sample import Fields
 from jepa_core.types.step import Step
 from jepa_core.types.tokens import Tokens
 
@@ -66,7 +69,9 @@ class JEPA(nn.Module):
     """Encoder, target encoder, predictor, masker and objectives, joined by stages.
 
     `encoder`, `predictor` and `target_encoder` are torch modules (`target_encoder` is None where the
-    online encoder is its own target); `masker` and `target_update` are plain objects.
+    online encoder is its own target); `masker` and `target_update` are plain objects. `encoders` are further
+    encoders by the name of the view that each reads, for variants that declare them; `target_encoders` those
+    of them that have one; `maskers` draw the plans of further views, `plan.of(NAME)`.
     """
 
     # protocols.Encoder and Predictor that are modules too, which no one type can say
@@ -74,11 +79,14 @@ class JEPA(nn.Module):
     predictor: Any
     target_encoder: Any
     objectives: Any
+    encoders: Any
+    target_encoders: Any
+    transforms: Any
+    """Of its run (`data.field_transforms.pipeline.FieldTransforms`); None where samples are images alone."""
+    fields: Fields
+    """What each value of a sample is, after transforms, by its place; empty where nobody said."""
 
-    class Config(ComponentSettings):
-        several_views: ClassVar[bool] = False
-        """Whether it trains on the groups of `transform.views`, each [B, V, C, H, W], instead of one view."""
-
+    class Config(VariantSettings):
         target_norm: Literal["layer", "batch", "position", "none"] = "layer"
         """What is done to the target features: `layer` norm over the width without affine (I-JEPA);
         `batch`: each feature to mean 0 and std 1 over all tokens of the batch, so that no feature is
@@ -99,6 +107,9 @@ class JEPA(nn.Module):
         target_update: TargetUpdate,
         objectives: Mapping[str, nn.Module],
         total_steps: int = 1,
+        encoders: Mapping[str, Encoder] | None = None,
+        target_updates: Mapping[str, TargetUpdate] | None = None,
+        maskers: Mapping[str, ViewMasks] | None = None,
     ) -> None:
         super().__init__()
         if config.target_layers > encoder.depth:
@@ -113,7 +124,22 @@ class JEPA(nn.Module):
         self.target_update = target_update
         self.objectives = nn.ModuleDict(dict(objectives))
         self.target_encoder = target_update.make_target(self.encoder)
+        self.encoders = nn.ModuleDict(dict(encoders or {}))  # type: ignore[arg-type]  # modules too
+        self.target_updates = dict(target_updates or {})
+        made = {name: own.make_target(self.encoders[name]) for name, own in self.target_updates.items()}
+        self.target_encoders = nn.ModuleDict({k: target for k, target in made.items() if target is not None})
+        self.maskers = dict(maskers or {})
+        self.fields, self.transforms = {}, None
         self.total_steps = total_steps
+        self.frozen_parts: tuple[str, ...] = ()
+        """Modules that training leaves as they are, by path; `build_model` freezes them."""
+
+    def train(self, mode: bool = True) -> JEPA:
+        """Training or evaluation mode; parts that are frozen are in evaluation mode in either."""
+        super().train(mode)
+        for part in self.frozen_parts:
+            self.get_submodule(part).eval()
+        return self
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None = None) -> Output:
         """Loss and features of one batch; a plain tensor is taken as images [B, C, H, W].
@@ -194,38 +220,66 @@ class JEPA(nn.Module):
         }
 
     def update_target(self, step: int, total_steps: int | None = None) -> dict[str, float]:
-        """Moves the target encoder after optimizer step `step` (0-based) of `total_steps`, by default the
-        model's own; returns what to log."""
-        if self.target_encoder is None:
-            return {}
+        """Moves the target encoders after optimizer step `step` (0-based) of `total_steps`, by default the
+        model's own; returns what to log, `momentum` of the main one and `momentum/NAME` of a named one."""
         total = self.total_steps if total_steps is None else total_steps
-        return self.target_update.update(self.target_encoder, self.encoder, step, total)
+        logged: dict[str, float] = {}
+        if self.target_encoder is not None:
+            logged |= self.target_update.update(self.target_encoder, self.encoder, step, total)
+        for name, target in self.target_encoders.items():
+            values = self.target_updates[name].update(target, self.encoders[name], step, total)
+            logged |= {f"{key}/{name}": value for key, value in values.items()}
+        return logged
+
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of its encoders: `target`, `context`, and NAME and NAME/context of each named one."""
+        return roles_of(self.encoders)
+
+    def encoder_of(self, role: Role) -> Any:
+        """The encoder of a role (`protocols.Encoder`): the online one where it has no target encoder.
+
+        Raises UserError for an unknown role.
+        """
+        check_role(role, self.encoders)
+        name = encoder_name(role)
+        if not name:
+            return self.encoder if is_online(role) or self.target_encoder is None else self.target_encoder
+        has_target = name in self.target_encoders and not is_online(role)
+        return self.target_encoders[name] if has_target else self.encoders[name]
 
     @torch.no_grad()
     def features(
         self,
-        images: Tensor,
-        role: Literal["target", "context"] = "target",
+        view: Any,
+        role: Role = "target",
         pool: Literal["mean"] | None = "mean",
     ) -> Tensor:
-        """Features of whole images [B, C, H, W]: [B, D] averaged over tokens, or [B, N, D] with `pool=None`.
+        """Features of whole views [B, C, H, W], or of what else the encoder of `role` reads: [B, D] averaged
+        over tokens, or [B, N, D] with `pool=None`.
 
-        `role` picks the encoder; the target encoder is the one the I-JEPA paper evaluates (App. A.1).
+        The target encoder is the one the I-JEPA paper evaluates (App. A.1). Raises UserError for an unknown
+        role or pooling, and for tokens of ragged views that are not pooled.
         """
-        if role not in ("target", "context"):
-            raise unknown("role", role, ("target", "context"))
         if pool not in ("mean", None):
             raise unknown("pool", str(pool), ("mean", "None"))
-        encoder = self.encoder
-        if role == "target" and self.target_encoder is not None:
-            encoder = self.target_encoder
-        tokens: Tokens = encoder(images)
+        tokens: Tokens = self.encoder_of(role)(view)
+        if pool is None and tokens.at.uniform is None:
+            lengths = tokens.at.lengths
+            raise UserError(
+                f"features of every token need views of one length; the {role} encoder's have "
+                f"{lengths.min()} to {lengths.max()} tokens; take their mean (pool='mean')"
+            )
         return tokens.mean() if pool == "mean" else tokens.dense()
 
-    def grid(self) -> Grid:
-        """The token grid of a view of the size in the encoder's settings."""
-        grid: Grid = self.encoder.grid(self.encoder.view_shape())
+    def grid(self, role: Role = "context") -> Grid:
+        """The token grid of a view of the size in the settings of a role's encoder."""
+        encoder = self.encoder_of(role)
+        grid: Grid = encoder.grid(encoder.view_shape())
         return grid
+
+    def view_of(self, role: Role) -> str | None:
+        """The name of the view that a role's encoder reads; None for the first one of a batch."""
+        return encoder_name(role) or None
 
     def _check_plan(self, plan: MaskPlan | None, batch_size: int) -> MaskPlan:
         if plan is None:
@@ -233,8 +287,7 @@ class JEPA(nn.Module):
                 "a mask plan is needed: model(batch, plan). "
                 "jepa_core.sample_masks(model, batch_size, seed, step) draws one"
             )
-        if plan.batch_size not in (None, batch_size):
-            raise ValueError(f"the plan masks {plan.batch_size} samples; the batch has {batch_size}")
+        plan.check_batch(batch_size)
         return plan
 
 

@@ -30,7 +30,7 @@ from jepa_core.errors import UserError, printable, unknown
 from jepa_core.runtime.entry_points import distribution_of, entry_points, load
 from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
-from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
+from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
 from jepa_core.settings.optimizer import OptimizerSettings
 
 GROUP = "jepa"
@@ -49,6 +49,7 @@ KINDS: Mapping[str, str] = {
     "objective": "jepa_objectives",
     "optimizer": "jepa_optimizers",
     "data": "jepa_data",
+    "transform": "jepa_transforms",
     "probe": "jepa_probes",
     "variant": "jepa_variants",
     "format": "jepa_formats",
@@ -60,6 +61,7 @@ SETTINGS: Mapping[str, type[ComponentSettings]] = {
     "objective": ObjectiveSettings,
     "optimizer": OptimizerSettings,
     "data": SourceSettings,
+    "transform": ValueSettings,
 }
 """The base class of each kind's `Config`: it holds the settings that the engine itself reads."""
 

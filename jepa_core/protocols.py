@@ -1,24 +1,30 @@
 """What each kind of component must do. Plain typed Python: no hook is called during a step.
 
 A component is a class with a nested `Config` (settings), built once while a run is assembled. The
-constructor's arguments are the same for every member of a kind and are given below.
+constructor's arguments are the same for every member of a kind and are given below. Encoders, predictors,
+maskers, target updates, objectives and variants whose constructor has a parameter `fields` are also given
+what the source's values are, `{"views.image": Field, "condition.actions": Field, …}`, after transforms.
 
 Axes: B samples, S packed tokens, N tokens of the grid, D width, C channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings
 from jepa_core.settings.recipe import Recipe
+from jepa_core.settings.roles import ROLES as ROLES
+from jepa_core.settings.roles import Role as Role
+from jepa_core.types.feature_map import FeatureMap as FeatureMap
+from jepa_core.types.feature_map import FeatureModel as FeatureModel
 from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.sample import Fields, Kind, Sample
 from jepa_core.types.step import Step
 from jepa_core.types.tokens import Tokens
 
@@ -28,7 +34,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """`Encoder(config)`, a torch module: one input view to features of the tokens that are kept."""
+    """`Encoder(config)`, a torch module: one input view to features of the tokens that are kept.
+
+    One whose constructor has a parameter `field` is given the `Field` of its view.
+    """
 
     Config: ClassVar[type[ComponentSettings]]
     width: int
@@ -55,6 +64,15 @@ class Encoder(Protocol):
         `layers` asks for the outputs of these blocks as well, in `Tokens.layers`, without the norm.
         """
         ...
+
+
+@runtime_checkable
+class ReadsKinds(Protocol):
+    """What an `Encoder` adds that reads other views than images and clips; it is built as
+    `Encoder(config, field)`, with the description of its view."""
+
+    kinds: ClassVar[tuple[Kind, ...]]
+    """The kinds of views that it reads, such as `("ids",)`."""
 
 
 @runtime_checkable
@@ -86,6 +104,14 @@ class Masker(Protocol):
         `progress` is the share of training that is done, 0 to 1, for curricula.
         """
         ...
+
+
+@runtime_checkable
+class SideMasker(Protocol):
+    """What a `Masker` adds whose masks follow the samples: it is called with `side={name: value}` as well."""
+
+    side: tuple[str, ...]
+    """The names of `Batch.side` that it reads, each a value for the whole batch, first axis B."""
 
 
 @runtime_checkable
@@ -125,9 +151,11 @@ class Recording(Protocol):
         """
         ...
 
-    def window(self, start: int, frames: int) -> Tensor:
+    def window(self, start: int, frames: int) -> Tensor | Sample:
         """The window that begins at `start`, one of `starts(frames)`: uint8 [T, C, h, w].
 
+        Or a `Sample` whose first view they are, with what belongs to this window beside it: actions, states,
+        sound. Its values replace those of the recording's own sample.
         Raises `jepa_core.data.CorruptSample` where it cannot be read.
         """
         ...
@@ -143,9 +171,9 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]:
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int] | Sample:
         """An image (PIL, or uint8 tensor [C, H, W]), or frames (uint8 [T, C, H, W], or a `Recording` of
-        them), and its label (-1: none).
+        them), and its label (-1: none); or a `Sample`, whose values the source describes (`DescribesFields`).
 
         Raises `jepa_core.data.CorruptSample` for one that cannot be read.
         """
@@ -162,6 +190,20 @@ class Source(Protocol):
         """The split `train`, `val` (held out from training, to choose settings on) or `test` (final scores).
 
         Raises UserError in one line where the data are missing, empty or unreadable.
+        """
+        ...
+
+
+@runtime_checkable
+class DescribesFields(Protocol):
+    """What a `Source` adds whose samples are more than an image or a clip and a class."""
+
+    def fields(self) -> Fields | None:
+        """What each named value is, by its place: `{"views.image": Field("image"), "views.caption": …}`.
+
+        None, where these settings give an image or a clip and a class alone. The first view is the main
+        encoder's. Asked for before `split`; reads no more than a header. Raises
+        UserError where that is missing.
         """
         ...
 
@@ -195,43 +237,6 @@ class TokenProbe(Protocol):
     ) -> Mapping[str, float]:
         """Scores by name, such as `{"top1": .42}`, from (features [n, N, D], labels [n]) of both splits."""
         ...
-
-
-Role = Literal["target", "context"]
-"""Which of a model's two encoders."""
-ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class FeatureModel(Protocol):
-    """A model as evaluation uses it."""
-
-    def features(
-        self, images: Tensor, role: Role = "target", pool: Literal["mean"] | None = "mean"
-    ) -> Tensor:
-        """[B, D] of views [B, ...]; [B, N, D] with `pool=None`."""
-        ...
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """A function from views [B, C, H, W], or of another rank, to features, with its name and description."""
-
-    name: str
-    """Short, unique in a table: `trained`."""
-    description: str
-    """Which network, which role, which pooling: `target encoder, mean over tokens`."""
-    encode: Callable[[Tensor], Tensor]
-    """Gives [B, D], or the features of every token [B, N, D]."""
-    module: nn.Module | None = None
-    """Is in evaluation mode while features are computed, and afterwards in the mode it was in."""
-    pool: Literal["mean", "flatten"] = "mean"
-    """How the features of all tokens become one vector, for probes that take one."""
-
-    def pool_tokens(self, values: Tensor) -> Tensor:
-        """[n, D] unchanged; [n, N, D] as the mean over tokens, or flattened to [n, N·D]."""
-        if values.dim() == 2:
-            return values
-        return values.mean(1) if self.pool == "mean" else values.flatten(1)
 
 
 @runtime_checkable

@@ -64,11 +64,11 @@ def train(
     keep_freed_blocks()  # before the data are loaded; `make_step` comes after
     warn_of_spinning_threads()
     with init_distributed(recipe.train.device) as ranks:
-        parts, folder = micro_batches(recipe, ranks), ranks.broadcast(Path(run_dir))
+        folder = ranks.broadcast(Path(run_dir))
         with lock_folder(folder, ranks) as lock:
             resuming = ranks.broadcast((folder / RECIPE).is_file()) if resume == "auto" else resume
             run = start_or_resume(recipe, folder, resuming, overwrite, allow_change, ranks)
-            batches = draw_first(training_batches(run, parts))
+            batches = draw_first(training_batches(run, micro_batches(run.recipe, ranks)))
             if not resuming:
                 ranks.run_on_main(lambda: make_folder(run))
             with (

@@ -44,13 +44,12 @@ ORDER = """
     data/
     assembly
     training/
-    runs/
+    runs/  formats/
     evaluate/
     plots/
     report/
     observers/
     trainer
-    formats/
     bench/  doctor/  scaffold/  study/  testing/
     builtin
     __init__

@@ -74,7 +74,7 @@ class Inputs:
 
     def draw(self) -> tuple[Batch, MaskPlan]:
         """The next batch and its masks, moved to the device."""
-        plan = sample_masks(self.model, self.size, self.seed, self.drawn)
+        plan = sample_masks(self.model, self.size, self.seed, self.drawn, side=self.host.side)
         self.drawn += 1
         images = self.host.to(self.device, non_blocking=True)
         return images, plan.to(self.device, non_blocking=True)

@@ -62,7 +62,8 @@ RunFolder = Annotated[Path, typer.Argument(help="A run's folder", autocompletion
 Role = Annotated[
     str,
     typer.Option(
-        help="target or context: which encoder", autocompletion=complete.one_of("target", "context")
+        help="Which encoder: target, context, or of [encoders.text] text and text/context",
+        autocompletion=complete.one_of("target", "context"),
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON")]

@@ -48,9 +48,11 @@ def import_weights(
     )
     if as_json:
         facts = {"run": str(made.folder), "format": made.format, "encoder": made.recipe.encoder.name}
-        print_json({**facts, "preprocessing": asdict(made.preprocessing), "notes": list(made.notes)})
+        images = None if made.preprocessing is None else asdict(made.preprocessing)
+        print_json({**facts, "preprocessing": images, "notes": list(made.notes)})
         return
-    say(f"read as {made.format}: encoder {made.recipe.encoder.name}; {made.preprocessing.words()}")
+    words = "" if made.preprocessing is None else f"; {made.preprocessing.words()}"
+    say(f"read as {made.format}: encoder {made.recipe.encoder.name}{words}")
     for note in made.notes:
         say(f"note: {note}")
     say(f"the run is in {made.folder}; next: jepa eval {made.folder}")
@@ -79,10 +81,12 @@ def export_run(
     written = export(run, to, to_path, role=role, overwrite=overwrite)
     if as_json:
         facts = {"path": str(written.path), "parts": list(written.parts), "step": written.step}
-        print_json({**facts, "preprocessing": asdict(written.preprocessing)})
+        images = None if written.preprocessing is None else asdict(written.preprocessing)
+        print_json({**facts, "preprocessing": images})
         return
     say(f"wrote {written.path}: {', '.join(written.parts)} of step {written.step:,}")
-    say(f"images: {written.preprocessing.words()}")
+    if written.preprocessing is not None:
+        say(f"images: {written.preprocessing.words()}")
 
 
 def fail_fast_without_network() -> None:

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from jepa_core.cli import completion as complete
 from jepa_core.cli.console import AsJson, Overrides, log_lines, out, print_json, warn
+from jepa_core.cli.exchange import fail_fast_without_network
 from jepa_core.errors import UserError
 from jepa_core.hookspecs import hookimpl
 
@@ -92,6 +93,8 @@ def _train(
     from jepa_core.runtime.distributed import is_main
     from jepa_core.runtime.stop_signals import REQUEUE, Stopped
 
+    if any(settings.source is not None for settings in recipe.init.values()):
+        fail_fast_without_network()
     watch = [RunStart(labels), *observers.standard()]
     try:
         finished = loop.train(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jepa_core.data.eval_batches import EvalLoader as EvalLoader
     from jepa_core.data.eval_batches import eval_loader as eval_loader
+    from jepa_core.data.field_transforms.base import InvalidValue as InvalidValue
+    from jepa_core.data.field_transforms.base import ValueTransform as ValueTransform
     from jepa_core.data.images import CorruptSample as CorruptSample
     from jepa_core.data.images import read_image as read_image
     from jepa_core.data.images import to_rgb as to_rgb
@@ -44,6 +46,8 @@ _HOMES = {
     "HeldOutSettings": "data.splits",
     "HuggingFaceSource": "data.sources.huggingface",
     "StepBatch": "data.step_dataset",
+    "InvalidValue": "data.field_transforms.base",
+    "ValueTransform": "data.field_transforms.base",
     "NpzSource": "data.sources.npz",
     "SourceSettings": "settings.base",
     "SplitSource": "data.splits",

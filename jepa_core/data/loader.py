@@ -7,13 +7,15 @@ batch, and resuming replays nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from jepa_core.data.field_reader import field_reader
+from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.readers import check_corrupt, reader
 from jepa_core.data.step_dataset import EpochOrder, StepBatch, StepDataset
 from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
-from jepa_core.maskers.step_masks import StepMasks
+from jepa_core.maskers.step_masks import StepMasks, ViewMasks
 from jepa_core.protocols import Masker, Samples
 from jepa_core.settings.sections import TransformSettings
 from jepa_core.types.index_set import Grid
@@ -66,9 +68,11 @@ def make_loader(
     workers: int = 0,
     masker: Masker | None = None,
     grid: Grid | None = None,
+    view_masks: Mapping[str, ViewMasks] | None = None,
     total_steps: int | None = None,
     max_corrupt: float = 0.1,
     pin_memory: bool = False,
+    fields: FieldTransforms | None = None,
 ) -> StepLoader:
     """Training batches for these steps: `StepBatch` with views float32 [batch_size, *view_shape] and masks.
 
@@ -82,20 +86,27 @@ def make_loader(
             and sees the same images and masks.
         workers: processes that read; they change no batch.
         masker, grid, total_steps: draw each step's masks with the batch, `progress` being step / total_steps.
+        view_masks: draw those of further views, by their names.
         max_corrupt: share of unreadable samples that is put up with, judged from 100 samples on.
+        fields: the transforms of samples with several named values; without them, or where there is but one
+            view, the samples are images or clips with a class, and `transform_settings` say what is done.
 
     Raises UserError where there are fewer samples than one batch on each rank takes; while iterating,
     where too many samples are corrupt.
     """
-    order = EpochOrder(len(samples), batch_size, seed, world)
+    order = EpochOrder(len(samples), batch_size, seed, world, samples)
     if order.steps_per_epoch == 0:
         each = f" on each of {world} ranks" if world > 1 else ""
         raise UserError(
             f"{len(samples)} samples do not fill one batch of {batch_size}{each}; lower train.batch_size"
         )
-    read = reader(samples, transform_settings, view_shape, max_corrupt)
+    if fields is None or fields.plain:
+        read = reader(samples, transform_settings, view_shape, max_corrupt)
+    else:
+        read = field_reader(samples, fields, max_corrupt)
     masks = None
     if masker is not None:
         assert grid is not None, "a masker needs the grid it draws on"
-        masks = StepMasks(masker, grid, total_steps if total_steps is not None else steps.stop, seed)
+        total = total_steps if total_steps is not None else steps.stop
+        masks = StepMasks(masker, grid, total, seed, view_masks or {})
     return StepLoader(StepDataset(order, read, masks), steps, ranks, workers, pin_memory, max_corrupt)

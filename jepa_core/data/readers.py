@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -33,13 +34,17 @@ MIN_SEEN = 100
 @dataclass(frozen=True, eq=False)
 class ReadResult:
     """Views by name (see `Crops`), labels int64 [B], the corrupt samples that were left out, for each unusual
-    image in which way (see `images.UNUSUAL`), and where the samples stand in the split, int64 [B]."""
+    image in which way (see `images.UNUSUAL`), where the samples stand in the split, int64 [B], and the other
+    named values of samples that have some (see `types.batch.Batch`)."""
 
-    views: Mapping[str, Tensor]
+    views: Mapping[str, Any]
     labels: Tensor
     skipped: tuple[Skipped, ...] = ()
     unusual: tuple[str, ...] = ()
     positions: Tensor | None = None
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    side: Mapping[str, Any] = field(default_factory=dict)
+    targets: Mapping[str, Any] = field(default_factory=dict)
 
 
 Reader = Callable[[Iterator[int], int, torch.Generator], ReadResult]

@@ -11,18 +11,19 @@ from __future__ import annotations
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Generator, Tensor
 
 from jepa_core.data.images import MAX_PIXELS, read_image, to_rgb
 from jepa_core.data.packed_names import PackedNames
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording, Samples
+from jepa_core.types.sample import Sample
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -33,6 +34,30 @@ class InMemory(Protocol):
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """uint8 [n, 3, h, w] and int64 [n]."""
+        ...
+
+
+@runtime_checkable
+class OrderedSamples(Protocol):
+    """What a `Samples` adds that decides in which order training sees it, such as a mix of sources."""
+
+    def epoch_order(self, generator: Generator, together: int) -> Tensor:
+        """int64 [n]: positions of the samples of one epoch, drawn from `generator` and from nothing else.
+
+        `together` samples in a row are one step of all processes. n is the same in every epoch.
+        """
+        ...
+
+
+@runtime_checkable
+class ColumnSamples(Protocol):
+    """What a `Samples` adds whose values are held in memory: loaders take them a batch at a time."""
+
+    def columns(self) -> Mapping[str, Tensor | Sequence[Any]]:
+        """All values by their places: tensors with n rows (images uint8 [n, 3, h, w]) or n entries (texts).
+
+        `label` int64 [n] where there are classes. Must agree with `samples[i]`.
+        """
         ...
 
 
@@ -48,7 +73,7 @@ class BaseSamples(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]: ...
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int] | Sample: ...
 
     def keys(self) -> Sequence[str]:
         """A name for each sample; those of a held-out split are chosen by it."""
@@ -76,7 +101,7 @@ class Selection(BaseSamples):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int]:
+    def __getitem__(self, index: int) -> tuple[Image | Tensor | Recording, int] | Sample:
         return self.whole[int(self.index[index])]
 
     def keys(self) -> Sequence[str]:
@@ -170,14 +195,17 @@ class ArraySamples(BaseSamples):
 def read_sample(
     samples: Samples, index: int, view_shape: Sequence[int]
 ) -> tuple[Image | Tensor | Recording, int]:
-    """A sample as `protocols.Samples` describes it, and its class; a Pillow image as RGB.
+    """A sample as `protocols.Samples` describes it, of several views the first, and its class; a Pillow image
+    as RGB.
 
     Raises CorruptSample as the source does, and UserError, naming the source and the index, for what is no
     (image, label), an image of another type or shape, clips where `view_shape` is an image's (3, H, W), and
     a label that is no class.
     """
-    sample = samples[index]
+    sample: Any = samples[index]
     where = f"sample {index} of {source_of(samples)}"
+    if isinstance(sample, Sample):
+        sample = (next(iter(sample.views.values()), None), sample.label)
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         length = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
         raise UserError(f"{where} is a {type(sample).__name__}{length}; expected (image, label)")

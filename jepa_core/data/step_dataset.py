@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 
 from jepa_core.data.images import Skipped
 from jepa_core.data.readers import Reader
-from jepa_core.data.samples import Indices
+from jepa_core.data.samples import Indices, OrderedSamples
 from jepa_core.data.workers import one_thread
+from jepa_core.errors import UserError
 from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.runtime.seeding import step_generator
 from jepa_core.types.batch import Batch, Device
@@ -57,6 +58,8 @@ class EpochOrder:
     batch_size: int
     seed: int
     world: int = 1
+    source: object = None
+    """What may have an order of its own (`samples.OrderedSamples`)."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,8 +67,18 @@ class EpochOrder:
         return self.samples // self.world // self.batch_size
 
     def epoch(self, number: int) -> Indices:
-        """int64 [samples]: the permutation of all samples in this epoch."""
-        return torch.randperm(self.samples, generator=step_generator(self.seed, 0, number, "order")).numpy()
+        """int64 [samples]: the permutation of all samples in this epoch, or the order that they want."""
+        generator = step_generator(self.seed, 0, number, "order")
+        if not isinstance(self.source, OrderedSamples):
+            return torch.randperm(self.samples, generator=generator).numpy()
+        order = self.source.epoch_order(generator, self.batch_size * self.world)
+        if order.shape != (self.samples,) or order.dtype != torch.int64:
+            kind = str(order.dtype).removeprefix("torch.")
+            raise UserError(
+                f"epoch_order of {type(self.source).__name__} gave {kind} {list(order.shape)}; expected "
+                f"int64 [{self.samples}]"
+            )
+        return order.numpy()
 
 
 class StepDataset(Dataset[StepBatch]):
@@ -80,8 +93,10 @@ class StepDataset(Dataset[StepBatch]):
         generator = step_generator(self.order.seed, rank, step, "transform")
         with one_thread():
             result = self.read(self._indices(step, rank), self.order.batch_size, generator)
-        plan = self.masks(step, rank, self.order.batch_size) if self.masks else None
-        batch = Batch(result.views, labels=result.labels, step=step)
+        batch = Batch(
+            result.views, result.condition or None, result.side, result.labels, step, result.targets
+        )
+        plan = self.masks(step, rank, self.order.batch_size, batch.side) if self.masks else None
         return StepBatch(step, batch, plan, result.skipped, result.unusual)
 
     def _indices(self, step: int, rank: int) -> Iterator[int]:

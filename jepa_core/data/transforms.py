@@ -21,6 +21,7 @@ from jepa_core.data import colour_jitter as colours
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording
 from jepa_core.settings.sections import TransformSettings
+from jepa_core.types.sample import Sample
 
 VIEWS = {3: "image", 4: "video"}
 """Names of the views (3, H, W) and (3, T, H, W), by their rank."""
@@ -77,7 +78,8 @@ class Window(nn.Module):
             return self._check_frames(sample)
         starts = sample.starts(self.frames or 1)
         place = int(torch.randint(len(starts), ())) if self.random else len(starts) // 2
-        frames = sample.window(starts[place], self.frames or 1)
+        window = sample.window(starts[place], self.frames or 1)
+        frames = next(iter(window.views.values())) if isinstance(window, Sample) else window
         return frames if self.frames else frames[0]
 
     def _check_frames(self, sample: Any) -> Any:

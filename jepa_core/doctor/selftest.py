@@ -96,8 +96,9 @@ def train(step: TrainingStep, recipe: Recipe) -> list[float]:
     size = recipe.train.batch_size
     losses = []
     for number in range(STEPS):
-        images = random_batch(recipe, step.model, size, generator)
-        losses.append(float(step(images, sample_masks(step.model, size, recipe.seed, number)).loss))
+        batch = random_batch(recipe, step.model, size, generator)
+        plan = sample_masks(step.model, size, recipe.seed, number, side=batch.side)
+        losses.append(float(step(batch, plan).loss))
     return losses
 
 

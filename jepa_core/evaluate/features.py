@@ -39,7 +39,7 @@ class Features:
 
 
 def model_features(model: FeatureModel, name: str, role: Role = "target", tokens: bool = False) -> FeatureMap:
-    """Features of `model`'s target or context (online) encoder: mean-pooled, or with `tokens` of every token.
+    """Features of a role's encoder of `model`: mean-pooled, or with `tokens` of every token.
 
     The I-JEPA paper (arXiv 2301.08243, App. A.1) evaluates the average-pooled target encoder.
     """

@@ -14,7 +14,7 @@ Axes: S packed tokens, H heads, E dimensions of a head, B samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,7 +100,10 @@ def expected_cost(model: JEPA, recipe: Recipe, draws: int = DRAWS) -> StepCost:
     )
     total = model.total_steps
     steps = [number * total // draws if total >= draws else number for number in range(draws)]
-    plans = [sample_masks(model, size, SEED, step) for step in steps]
+    side: Mapping[str, Any] = {}
+    if batch.side:  # masks that follow it are drawn for the whole micro-batch
+        side = random_batch(recipe, model, size, torch.Generator().manual_seed(SEED)).side
+    plans = [sample_masks(model, size, SEED, step, side=side) for step in steps]
     if plans[0].empty:
         return StepCost(_flops_per_image(model, batch, plans[0]), 0.0, 0.0, 0.0, 1)
     flops = _flops_of_all(model, batch, plans)
@@ -277,9 +280,11 @@ def _attention_by_lengths(counter: ProductCounter) -> Iterator[None]:
 
 
 def _first_samples(plan: MaskPlan, count: int) -> MaskPlan:
-    """The plan of a batch's first `count` samples."""
+    """The plan of a batch's first `count` samples; a further view may have several crops of each."""
+    samples = plan.batch_size or 1
 
     def cut(tokens: IndexSet) -> IndexSet:
-        return IndexSet.from_lengths(tokens.index[: int(tokens.offsets[count])], tokens.lengths[:count])
+        own = count * (tokens.batch_size // samples)
+        return IndexSet.from_lengths(tokens.index[: int(tokens.offsets[own])], tokens.lengths[:own])
 
     return plan.map(cut)

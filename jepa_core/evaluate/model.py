@@ -11,23 +11,28 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jepa_core.evaluate.features import Features, model_features, raw_pixels
 from jepa_core.evaluate.predictions import Predictions
+from jepa_core.evaluate.retrieval import IMAGES, retrieval_scores
 from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
 from jepa_core.evaluate.samples import SplitLoader, choose_samples
 from jepa_core.evaluate.scoring import Probes, ScoredRow, make_table, score_row, split_features
 from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
+from jepa_core.jepa import JEPA
 from jepa_core.protocols import FeatureMap, Role, Samples, Source, Tasks, TokenProbe
 from jepa_core.runtime.progress import NoProgress, Progress
+from jepa_core.settings.roles import encoder_name
 from jepa_core.settings.sections import TransformSettings
 
-TRAINED, TWIN = "trained", "random twin"
+TRAINED, INITIAL, TWIN = "trained", "initial weights", "random twin"
 
 log = logging.getLogger("jepa.evaluate")
 
@@ -78,7 +83,8 @@ def evaluate_models(models: Sequence[ModelPair], setup: Setup) -> list[Evaluatio
 
     Raises UserError as `evaluate_model` does.
     """
-    shape = models[0].model.encoder.view_shape()
+    model, view = models[0].model, encoder_name(setup.role)
+    shape = (model.encoder_of(setup.role) if view else model.encoder).view_shape()
     by_task = [
         TaskEvaluation(models, setup, shape, task, *samples).run()
         for task, samples in _samples_by_task(setup.source, setup.split, shape).items()
@@ -112,19 +118,31 @@ class TaskEvaluation:
         self.pixels = raw_pixels(shape)
         self.features: dict[int, tuple[Features, Features]] = {}
         """(training, held-out) features of a map, by its identity."""
+        self._views: Tensor | None = None
 
-    def _loader(self, samples: Samples, limit: int | None) -> SplitLoader:
+    def _loader(self, samples: Samples, limit: int | None, drawn: bool = True) -> SplitLoader:
         setup = self.setup
         at_once = max(1, setup.batch_size // math.prod(self.shape[1:-2]))
-        index = choose_samples(len(samples), limit, setup.images)
+        index = choose_samples(len(samples), limit, setup.images if drawn else None)
         return SplitLoader(
-            samples, setup.transforms, self.shape, at_once, setup.workers, index, setup.max_corrupt
+            samples,
+            setup.transforms,
+            self.shape,
+            at_once,
+            setup.workers,
+            index,
+            setup.max_corrupt,
+            encoder_name(setup.role),
         )
 
     def run(self) -> list[tuple[EvalResult, Predictions]]:
         """The table and the guesses of each model."""
         role, tokens, source = self.setup.role, self.tokens, self.setup.source
         trained = [model_features(pair.model, TRAINED, role, tokens) for pair in self.models]
+        initial = [
+            [model_features(pair.initial, INITIAL, role, tokens)] if pair.initial is not None else []
+            for pair in self.models
+        ]
         controls = [
             list(source.controls(pair.model, role, tokens)) if isinstance(source, Tasks) else []
             for pair in self.models
@@ -136,7 +154,8 @@ class TaskEvaluation:
         }
         cached = {key: self._read_row(key) for key in (*twins, self._pixels_key())}
         missing = [twin for key, twin in twins.items() if cached[key] is None]
-        self._extract([*trained, self.pixels, *chain.from_iterable(controls), *missing])
+        own = chain.from_iterable((*initial, *controls))
+        self._extract([*trained, self.pixels, *own, *missing])
         data = data_hash(*self.features[id(self.pixels)])
         trained_rows = [self._score(feature_map) for feature_map in trained]
         shared = {
@@ -145,8 +164,8 @@ class TaskEvaluation:
         }
         pixels = shared[self._pixels_key()]
         return [
-            self._table([row, shared[key], pixels, *map(self._score, further)])
-            for row, key, further in zip(trained_rows, keys, controls, strict=True)
+            self._table([row, *map(self._score, before), shared[key], pixels, *map(self._score, further)])
+            for row, before, key, further in zip(trained_rows, initial, keys, controls, strict=True)
         ]
 
     def _extract(self, maps: Sequence[FeatureMap]) -> None:
@@ -169,7 +188,18 @@ class TaskEvaluation:
     def _score(self, feature_map: FeatureMap) -> ScoredRow:
         self.setup.progress.begin(f"probes on {feature_map.name}", None)
         fit, judge = self.features[id(feature_map)]
-        return score_row(feature_map, fit, judge, self.probes, len(self.classes), self.setup.device)
+        scored = score_row(feature_map, fit, judge, self.probes, len(self.classes), self.setup.device)
+        if self.classes or not isinstance(feature_map.module, JEPA):
+            return scored
+        predictions = retrieval_scores(feature_map.module, self._few_views(), self.setup.device)
+        return replace(scored, row=scored.row.model_copy(update={"predictions": predictions}))
+
+    def _few_views(self) -> Tensor:
+        """Some held-out views [n, ...], evenly spaced, to be predicted; read once."""
+        if self._views is None:
+            few = self._loader(self.held_out.samples, IMAGES, drawn=False)
+            self._views = torch.cat([views for views, _ in few])
+        return self._views
 
     def _shared_row(self, key: str, feature_map: FeatureMap, entry: CachedRow | None, data: str) -> ScoredRow:
         """A row that other runs have as well: that of the cache if it was made from these data."""
@@ -202,6 +232,7 @@ class TaskEvaluation:
             "split": setup.split,
             "drawn": [setup.images, *setup.limits],
             "tokens": self.tokens,
+            **({} if self.classes else {"predictions": IMAGES}),
         }
 
     def _loaders(self) -> dict[str, SplitLoader]:
@@ -215,8 +246,12 @@ class TaskEvaluation:
         if self.setup.cache is None and len(self.models) == 1:
             return TWIN
         twin, on_target = pair.twin, self.setup.role == "target"
-        has_target = on_target and twin.target_encoder is not None
-        facts = weights_key(twin.target_encoder if has_target else twin.encoder)
+        encoder = twin.encoder
+        if encoder_name(self.setup.role):
+            encoder = twin.encoder_of(self.setup.role)
+        elif on_target and twin.target_encoder is not None:
+            encoder = twin.target_encoder
+        facts = weights_key(encoder)
         how = type(twin).features
         return json.dumps([self.setup.role, f"{how.__module__}.{how.__qualname__}", facts, pair.settings])
 

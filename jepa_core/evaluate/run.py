@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from jepa_core.assembly import build, build_model
+from jepa_core.assembly import build, build_encoder, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
 from jepa_core.evaluate.evaluations import (
@@ -28,13 +28,14 @@ from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
 from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.jepa import JEPA
-from jepa_core.protocols import ROLES, Role
+from jepa_core.protocols import Role
 from jepa_core.runs.folder import read_run_recipe
-from jepa_core.runs.load import open_model
+from jepa_core.runs.load import fields_of_run, open_initial_model, open_model
 from jepa_core.runtime.devices import usable_device, use_bf16
 from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.recipe import Recipe
+from jepa_core.settings.roles import check_role, encoder_name
 
 OVERRIDDEN = ("data", "probes", "transform", "train")
 """Sections that an evaluation may override; others would make another model."""
@@ -99,19 +100,18 @@ def evaluate_runs(
     of the run's name in it. Raises UserError as `evaluate_run` does.
     """
     check_split(split)
-    if role not in ROLES:
-        raise unknown("role", role, ROLES)
     if images is not None and images < 2:
         raise UserError(f"an evaluation takes 2 images or more; got {images}")
     _check_overrides(overrides)
     choice = Choice(probes, split, role, images, overrides, cache)
     recipes = [read_run_recipe(folder, *overrides) for folder in folders]
     for recipe in recipes:
+        check_role(role, recipe.encoders)
         _chosen_probes(recipe, choice)
     files = _files(folders, out)
     for folder, file in zip(folders, files, strict=True):
         check_writable(file) if out else check_run_writable(folder)
-    groups = [_group_key(recipe, choice) for recipe in recipes]
+    groups = [_group_key(*run, choice) for run in zip(folders, recipes, strict=True)]
     order = sorted(range(len(folders)), key=lambda number: groups[number])
     results: dict[int, EvalResult] = {}
     for _, group in groupby(order, key=lambda number: groups[number]):
@@ -133,8 +133,11 @@ def _evaluate_together(
     models, steps = [], []
     for folder, run_recipe in runs:
         _, model, step = open_model(folder)
-        twin = build_model(run_recipe)
-        models.append(ModelPair(model.to(device), twin.to(device), _feature_settings(run_recipe, model)))
+        twin = build_model(run_recipe, model.fields)
+        twin.transforms = model.transforms
+        initial = open_initial_model(folder, run_recipe)
+        settings = _feature_settings(run_recipe, model, choice.role)
+        models.append(ModelPair(model.to(device), twin.to(device), initial, settings))
         steps.append(step)
     chosen = _chosen_probes(recipe, choice)
     setup = Setup(
@@ -167,9 +170,14 @@ def _evaluate_together(
     ]
 
 
-def _feature_settings(recipe: Recipe, model: JEPA) -> dict[str, object]:
+def _encoder_settings(recipe: Recipe, role: Role) -> ComponentSettings:
+    name = encoder_name(role)
+    return recipe.encoders[name] if name else recipe.encoder
+
+
+def _feature_settings(recipe: Recipe, model: JEPA, role: Role) -> dict[str, object]:
     """What a twin's features depend on besides its weights: a plugin's own way of taking them as well."""
-    settings: dict[str, object] = {"encoder": recipe.encoder.model_dump(mode="json")}
+    settings: dict[str, object] = {"encoder": _encoder_settings(recipe, role).model_dump(mode="json")}
     if type(model).features is not JEPA.features:
         settings["variant"] = recipe.variant.model_dump(mode="json")
     return settings
@@ -190,14 +198,16 @@ def _cache_key(recipe: Recipe, choice: Choice, device: torch.device) -> Key:
     }
 
 
-def _group_key(recipe: Recipe, choice: Choice) -> str:
+def _group_key(folder: Path, recipe: Recipe, choice: Choice) -> str:
     """Equal for runs that can be evaluated in one pass over the data."""
+    settings, fields = _encoder_settings(recipe, choice.role), fields_of_run(folder, recipe)
+    encoder = build_encoder(encoder_name(choice.role), settings, fields)
     facts: list[Any] = [
         recipe.data.model_dump(mode="json"),
         recipe.transform.model_dump(mode="json"),
         {name: settings.model_dump(mode="json") for name, settings in _chosen_probes(recipe, choice).items()},
         [recipe.train.device, recipe.train.precision],
-        build("encoder", recipe.encoder).view_shape(),
+        [encoder_name(choice.role), *encoder.view_shape()],
     ]
     return json.dumps(facts, sort_keys=True)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.data.eval_batches import EvalBatches, EvalLoader, space_evenly
-from jepa_core.data.samples import InMemory
+from jepa_core.data.samples import InMemory, source_of
 from jepa_core.errors import UserError
 from jepa_core.protocols import Samples
 from jepa_core.settings.sections import TransformSettings
@@ -35,6 +35,8 @@ class Named(Protocol):
 class SplitLoader:
     """Batches (views [B, ...], labels int64 [B]) of some samples of a split, in order.
 
+    `view` names the view, "" the first one. Raises UserError where there is no sample, and for another view.
+
     After a pass `positions` int64 [n] and `labels` int64 [n] are those of the samples that could be read.
     """
 
@@ -47,9 +49,15 @@ class SplitLoader:
         workers: int,
         index: Tensor,
         max_corrupt: float = 0.1,
+        view: str = "",
     ) -> None:
         if not len(index):
             raise UserError("there are no samples to evaluate on")
+        if view:
+            raise UserError(
+                f"probe tables read the first view of the samples of {source_of(samples)}, and the encoder "
+                f"{view!r} reads the view {view!r}; its role is for exports and features"
+            )
         self.samples = samples
         batches = EvalBatches(samples, transforms, view_shape, batch_size, index)
         self.loader = EvalLoader(batches, workers, max_corrupt)

@@ -51,6 +51,8 @@ class ModelPair:
 
     model: Any
     twin: Any
+    initial: Any = None
+    """The model as its training began, with weights of elsewhere; None where it is the twin."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What features depend on besides the weights; plain values."""
 

@@ -41,6 +41,9 @@ class Row(BaseModel):
     under the same name with `_se`, and more. `chance` is the probe's own chance level."""
     rankme: Score
     feature_std: Score
+    predictions: dict[str, Score] = {}
+    """Of samples without labels: `retrieval`, the share of predictions nearest to their own sample's target,
+    and its `chance` level. Empty for what predicts nothing."""
     failures: dict[str, str] = {}
     """Why scores are NaN: the reason by probe; by `features` for RankMe and spread."""
 
@@ -148,7 +151,8 @@ class EvalResult(BaseModel):
         task = f"Task {self.task}. " if self.task else ""
         probes = list(self.rows[0].scores)
         if not probes:
-            return f"{task}{rows}. Scored on {self._sample_count(1)} of the {self.split} split; no probes."
+            scored = f"Scored on {self._sample_count(1)} of the {self.split} split; no probes."
+            return f"{task}{rows}. {scored}{self._retrieval_words()}"
         gain = f" (in brackets: points over the {self.baseline})" if self.baseline else ""
         return (
             f"{task}{rows}. {self._basis(probes)} "
@@ -190,12 +194,27 @@ class EvalResult(BaseModel):
         """The table as text: a head line, then one line a row; of each probe its headline."""
         probes = list(self.rows[0].scores)
         titles = [f"{probe} {headline(self.rows[0], probe)}" for probe in probes]
-        head = ["features", "width", *titles, "RankMe", "std"]
+        head = ["features", "width", *titles, "RankMe", "std", *self.prediction_scores]
         return [head, *(self._line(row, probes) for row in self.rows)]
+
+    @property
+    def prediction_scores(self) -> tuple[str, ...]:
+        """The columns for scores of predictions: one where a row has any, else none."""
+        return ("retrieval",) if any(row.predictions for row in self.rows) else ()
+
+    def _retrieval_words(self) -> str:
+        chances = [row.predictions["chance"] for row in self.rows if "chance" in row.predictions]
+        if not chances:
+            return ""
+        return (
+            f" retrieval: predictions, in %, that are nearest to the target of their own among "
+            f"{round(1 / chances[0])} {self.unit} (chance {chances[0]:.1%})."
+        )
 
     def _numbers(self) -> list[bool]:
         """Which columns are plain numbers, set to the right; scores begin with theirs and stay left."""
-        return [False, True, *[False] * len(self.rows[0].scores), True, True]
+        more = [True] * len(self.prediction_scores)
+        return [False, True, *[False] * len(self.rows[0].scores), True, True, *more]
 
     def _line(self, row: Row, probes: Sequence[str]) -> list[str]:
         scores = [self._score(row, probe) for probe in probes]
@@ -205,6 +224,7 @@ class EvalResult(BaseModel):
             *scores,
             _number(row.rankme, ".1f"),
             _number(row.feature_std, ".2f"),
+            *(percentage(row, score) for score in self.prediction_scores),
         ]
 
     def _score(self, row: Row, probe: str) -> str:
@@ -256,6 +276,11 @@ class EvalResult(BaseModel):
 def headline(row: Row, probe: str) -> str:
     """The name of a probe's headline, its first score: `top1`."""
     return next(iter(row.scores[probe]))
+
+
+def percentage(row: Row, score: str) -> str:
+    """A score of a row's predictions in %; empty where it has none."""
+    return _number(100 * row.predictions[score], ".1f") if score in row.predictions else ""
 
 
 def _number(value: float, form: str) -> str:

@@ -5,6 +5,7 @@ Axes: H, W pixels.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,13 @@ from jepa_core.errors import UserError
 from jepa_core.formats.weight_file import Source as WeightSource
 from jepa_core.jepa import JEPA
 from jepa_core.nn.timm_model import TimmEncoder, TimmModel
-from jepa_core.protocols import Role
+from jepa_core.protocols import Encoder, Role
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.recipe import Recipe
+from jepa_core.settings.roles import encoder_name
 from jepa_core.settings.sections import TransformSettings
+from jepa_core.types.fields import first_view
+from jepa_core.types.sample import Fields
 
 Table = Mapping[str, Any]
 
@@ -37,6 +41,8 @@ class Weights:
     sections: Mapping[str, Table]
     parts: Mapping[str, Mapping[str, Tensor]]
     notes: tuple[str, ...] = ()
+    fields: Fields = dataclasses.field(default_factory=dict)
+    """What the encoder's view is, where the file says it, as its only entry: `views.text`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,14 @@ class Preprocessing:
         return f"{sides} pixels, {self.interpolation}, crop {self.crop:g}, mean {mean}, std {std}"
 
 
+def image_preprocessing(recipe: Recipe, encoder: Encoder) -> Preprocessing | None:
+    """How an encoder's images are prepared; None for one whose views are not images (3, H, W)."""
+    shape = tuple(encoder.view_shape())
+    if len(shape) != 3 or shape[0] != 3:
+        return None
+    return Preprocessing.of(recipe.transform, (shape[1], shape[2]))
+
+
 @dataclass(frozen=True)
 class Export:
     """A run's model and which of its encoders is wanted: what formats write from."""
@@ -85,9 +99,13 @@ class Export:
     @property
     def encoder(self) -> Any:
         """The encoder that is wanted (`protocols.Encoder`); the online one where it is the target."""
-        if self.role == "target" and self.model.target_encoder is not None:
-            return self.model.target_encoder
-        return self.model.encoder
+        return self.model.encoder_of(self.role)
+
+    @property
+    def settings(self) -> ComponentSettings:
+        """The settings of that encoder."""
+        name = encoder_name(self.role)
+        return self.recipe.encoders[name] if name else self.recipe.encoder
 
     @property
     def encoder_name(self) -> str:
@@ -96,17 +114,30 @@ class Export:
         return "encoder (its own target)" if alone else f"{self.role} encoder"
 
     @property
+    def fields(self) -> Fields:
+        """What its view is, as the only entry; empty where nobody said."""
+        name = self.model.view_of(self.role) or first_view(self.model.fields)
+        place = f"views.{name}"
+        return {place: self.model.fields[place]} if place in self.model.fields else {}
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """How the encoder's images are prepared. Raises UserError for views that are not images (3, H, W)."""
-        shape = tuple(self.encoder.view_shape())
-        if len(shape) != 3 or shape[0] != 3:
+        images = self.images
+        if images is None:
+            shape = tuple(self.encoder.view_shape())
             raise UserError(f"export is for encoders of images (3, H, W); this one takes {shape}")
-        return Preprocessing.of(self.recipe.transform, (shape[1], shape[2]))
+        return images
+
+    @property
+    def images(self) -> Preprocessing | None:
+        """How the encoder's images are prepared; None where its views are not images (3, H, W)."""
+        return image_preprocessing(self.recipe, self.encoder)
 
     def timm(self, wanted_by: str) -> TimmModel:
         """The encoder as a timm model. Raises UserError where timm has nothing like it."""
         if not isinstance(self.encoder, TimmEncoder):
-            name = self.recipe.encoder.name
+            name = self.settings.name
             raise UserError(
                 f"format {wanted_by!r} takes encoders that are timm models; {name!r} does not say how it is "
                 "one (protocols.TimmEncoder). --to safetensors takes every encoder"

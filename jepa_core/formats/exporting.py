@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from jepa_core.errors import UserError, unknown
-from jepa_core.formats.base import Export, Format, Preprocessing, Role
+from jepa_core.errors import UserError
+from jepa_core.formats.base import Export, Format, Preprocessing
 from jepa_core.formats.importing import build_format
 from jepa_core.formats.weight_file import nonfinite_notes
+from jepa_core.runs.folder import read_run_recipe
 from jepa_core.runs.load import open_model
 from jepa_core.runtime.regular_file import irregularity
+from jepa_core.settings.roles import check_role
 
-ROLES = ("target", "context")
 EXPORTED = {"config.json", "model.safetensors", "model.onnx", "model.onnx.data", "preprocessor_config.json"}
 """Files of the folders that formats write: a folder of these alone may be replaced."""
 
@@ -35,7 +35,8 @@ class Exported:
     parts: Sequence[str]
     """What is in it, for people: `target encoder`."""
     step: int
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    """How its images are prepared; None for an encoder of something else."""
 
 
 def export_run(
@@ -43,22 +44,22 @@ def export_run(
 ) -> Exported:
     """Writes a run's encoder in the format `to`, by default under the run's `exports/`.
 
-    `role` is `target` or `context`. Raises UserError for an unknown format or role, a folder that is no
-    run, a model that the format cannot hold, and a path that is there already (unless `overwrite`).
+    `role` is one of the model's, such as `target` or the name of an encoder. Raises UserError for an unknown
+    format or role, a folder that is no run, a model that the format cannot hold, and a path that is there
+    already (unless `overwrite`).
     """
-    if role not in ROLES:
-        raise unknown("role", role, ROLES)
+    check_role(role, read_run_recipe(folder).encoders)
     form = build_format(to)
     path = out or folder / "exports" / _name(to, form.suffix, role)
     check_place(path)
     if os.path.lexists(path) and not overwrite:
         raise UserError(f"{str(path)!r} is there already; --overwrite it, or name another with --out")
     recipe, model, step = open_model(folder)
-    export = Export(recipe, model.cpu(), step, cast(Role, role))
+    export = Export(recipe, model.cpu(), step, role)
     parts = _write(form, to, export, path)
     for sentence in nonfinite_notes(export.encoder.state_dict()):
         log.warning("%s: the exported encoder has %s", path, sentence)
-    return Exported(path, to, parts, step, export.preprocessing)
+    return Exported(path, to, parts, step, export.images)
 
 
 def check_place(path: Path) -> None:
@@ -69,9 +70,10 @@ def check_place(path: Path) -> None:
 
 
 def _name(to: str, suffix: str, role: str) -> str:
-    """`timm`, `timm-context`, `encoder.safetensors`, `official.pth.tar`."""
+    """`timm`, `timm-context`, `timm-text-context`, `encoder.safetensors`, `official.pth.tar`."""
     stem = "encoder" if suffix == f".{to}" else to
-    return f"{stem}{'' if role == 'target' else f'-{role}'}{suffix}"
+    which = "" if role == "target" else f"-{role.replace('/', '-')}"
+    return f"{stem}{which}{suffix}"
 
 
 def _write(form: Format, to: str, export: Export, path: Path) -> Sequence[str]:

@@ -16,13 +16,14 @@ from typing import Any
 from jepa_core import plugins
 from jepa_core.assembly import build_model
 from jepa_core.errors import UserError, suggest_name
-from jepa_core.formats.base import Format, Preprocessing, Weights
+from jepa_core.formats.base import Format, Preprocessing, Weights, image_preprocessing
 from jepa_core.formats.weight_file import Source, check_depth, misfits, nonfinite_notes
 from jepa_core.jepa import JEPA
 from jepa_core.recipes.load import read, with_overrides
 from jepa_core.recipes.resolve import resolve
 from jepa_core.runs import checkpoints
 from jepa_core.runs.events_file import record
+from jepa_core.runs.fields_file import write_fields
 from jepa_core.runs.folder import RECIPE, remove_run_files
 from jepa_core.settings.recipe import Recipe
 
@@ -44,7 +45,8 @@ class Imported:
     folder: Path
     recipe: Recipe
     format: str
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
+    """How its images are prepared; None for an encoder of something else."""
     notes: tuple[str, ...]
     """What was left out, or taken for granted."""
 
@@ -71,7 +73,7 @@ def import_run(
     resolved = resolve(with_overrides(_recipe_table(weights, recipe, source), overrides))
     folder = folder or Path("runs") / f"import-{stem(source)}"
     _check_free(folder, overwrite)
-    model = build_model(resolved)
+    model = build_model(resolved, weights.fields if recipe is None else None)
     notes = [*weights.notes, *load(model, weights, name)]
     if recipe is None and not any(text.startswith("data") for text in overrides):
         notes.append(f"data: {resolved.data.name}, as none was named (data.name=folder data.path=…)")
@@ -79,14 +81,16 @@ def import_run(
         notes.append("an encoder alone, to be looked at; to train it further, import it with --recipe")
     if any(p.requires_grad for p in model.predictor.parameters()) and "predictor" not in weights.parts:
         notes.append(f"the predictor is fresh, drawn from seed {resolved.seed}: the file has none")
+    fresh = [name for name in model.encoders if f"encoders.{name}" not in weights.parts]
+    if fresh:
+        notes.append(f"fresh encoders, drawn from seed {resolved.seed}: {', '.join(fresh)}")
     facts = {"file": name, "format": chosen, "sha256": source.sha256(), "parts": sorted(weights.parts)}
     notes += nonfinite_notes(
         {f"{part}.{key}": t for part, held in weights.parts.items() for key, t in held.items()}
     )
     _write(folder, resolved, model)
     record(folder, "imported", 0, **facts, notes=notes)
-    shape = model.encoder.view_shape()
-    images = Preprocessing.of(resolved.transform, (shape[1], shape[2]))
+    images = image_preprocessing(resolved, model.encoder)
     return Imported(folder, resolved, chosen, images, tuple(notes))
 
 
@@ -218,4 +222,5 @@ def _write(folder: Path, recipe: Recipe, model: JEPA) -> None:
         remove_run_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save(folder, 0, model.state_dict(), None, keep=1)
+    write_fields(folder, model.fields)
     (folder / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")

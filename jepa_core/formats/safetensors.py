@@ -17,6 +17,7 @@ from jepa_core.errors import UserError
 from jepa_core.formats.base import Export, Weights
 from jepa_core.formats.weight_file import Source, as_fp32, separate_tensors, type_notes
 from jepa_core.settings.base import ComponentSettings
+from jepa_core.types.fields import fields_from_table, fields_to_table
 
 ENTRY = "jepa_core"
 KEYS = {"encoder": dict, "transform": dict, "recipe": str, "role": str, "step": int}
@@ -47,19 +48,28 @@ class Safetensors:
             )
         about = _entry(source)
         sections = {"encoder": about["encoder"], "transform": about["transform"]}
+        try:
+            fields = fields_from_table(about.get("fields", {}))
+        except ValueError as error:
+            raise UserError(f"{source.name}: the entry {ENTRY!r} of its header: {error}") from None
         origin = f"the {about['role']} encoder of step {about['step']:,} of {about['recipe']}"
-        return Weights(sections, {"encoder": as_fp32(source.content)}, (origin, *type_notes(source.content)))
+        return Weights(
+            sections, {"encoder": as_fp32(source.content)}, (origin, *type_notes(source.content)), fields
+        )
 
     def write(self, export: Export, path: Path) -> Sequence[str]:
         """A single file."""
-        about = {
+        images = export.images
+        about: dict[str, Any] = {
             "recipe": export.recipe.name,
             "role": export.role,
             "step": export.step,
-            "encoder": export.recipe.encoder.model_dump(mode="json", exclude_none=True),
-            "transform": export.preprocessing.section(),
-            "image_size": list(export.preprocessing.image_size),
+            "encoder": export.settings.model_dump(mode="json", exclude_none=True),
+            "transform": {} if images is None else images.section(),
+            "fields": fields_to_table(export.fields),
         }
+        if images is not None:
+            about["image_size"] = list(images.image_size)
         tensors = separate_tensors(export.encoder.state_dict(), self.config.name)
         save_file(tensors, path, {"format": "pt", ENTRY: json.dumps(about)})
         return [export.encoder_name]

@@ -15,7 +15,7 @@ Axes: S packed tokens, D width, H heads, E dimensions of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -28,14 +28,19 @@ from jepa_core.nn.rotary import Rotary
 from jepa_kernels import ATTENTION_IMPLS, Layout, block_attention
 
 
-class PackedAttention(Attention):
+class PacksAttention:
+    """What runs `jepa_kernels.block_attention`: `choose_implementation` finds it by this class."""
+
+    impl: str = "auto"
+    """Name of the implementation; `auto`: the best usable."""
+
+
+class PackedAttention(PacksAttention, Attention):
     """timm's `Attention` with tokens [S, D] and a `jepa_kernels.Layout`; pass it as `attn_layer=`.
 
     `impl` names the implementation that `jepa_kernels.block_attention` runs (`auto`: the best usable).
     Raises UserError for what it does not compute: dropout of attention weights, and timm's output gate.
     """
-
-    impl: str = "auto"
 
     def __init__(self, *args: Any, attn_drop: float = 0.0, gated: bool = False, **kwargs: Any) -> None:
         if attn_drop or gated:
@@ -65,12 +70,15 @@ class PackedAttention(Attention):
             qkv = torch.stack([*normed, value], dim=1)
         if isinstance(attn_mask, Rotary):
             qkv = attn_mask.turn(qkv)
-        mixed = self.norm(block_attention(qkv, layout, scale=self.scale, impl=self.impl).flatten(1))
-        return self.proj_drop(self.proj(mixed))
+        return self.proj_drop(self.proj(self.norm(self.mix(qkv, layout).flatten(1))))
+
+    def mix(self, qkv: Tensor, layout: Layout) -> Tensor:
+        """[S, 3, H, E] to [S, H, E]: the values that each token takes in."""
+        return block_attention(qkv, layout, scale=self.scale, impl=self.impl)
 
 
 def choose_implementation(module: nn.Module, impl: str, instead_of: str | None = None) -> None:
-    """Sets the implementation that each `PackedAttention` inside `module` uses, or those set to `instead_of`.
+    """Sets the implementation of every `PacksAttention` inside `module`, or of those set to `instead_of`.
 
     Raises UserError for a name that `jepa_kernels` does not know.
     """
@@ -78,7 +86,7 @@ def choose_implementation(module: nn.Module, impl: str, instead_of: str | None =
     if impl not in known:
         raise unknown("attention implementation", impl, known)
     for part in module.modules():
-        if isinstance(part, PackedAttention) and instead_of in (None, part.impl):
+        if isinstance(part, PacksAttention) and instead_of in (None, part.impl):
             part.impl = impl
 
 
@@ -96,16 +104,17 @@ def to_residual(x: Tensor, choice: Residual) -> Tensor:
 
 
 def run_blocks(
-    blocks: Iterable[nn.Module],
+    blocks: Iterable[Callable[..., Tensor]],
     x: Tensor,
-    places: Layout | Rotary,
+    places: Any,
     *,
     recompute: bool = False,
     layers: Sequence[int] = (),
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`blocks` in turn on packed tokens [S, D]; also what those in `layers` (counted from 1) give out.
 
-    With `recompute` activations are made again in the backward pass.
+    `places`, a `Layout` or `Rotary`, is what the blocks take as timm's `attn_mask`. With `recompute`
+    activations are made again in the backward pass.
     """
     outputs: dict[int, Tensor] = {}
     for number, block in enumerate(blocks, 1):

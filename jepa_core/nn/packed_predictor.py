@@ -16,21 +16,24 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from jepa_core.errors import UserError
 from jepa_core.nn.attention import PackedAttention, Residual, choose_implementation, run_blocks, to_residual
+from jepa_core.nn.conditioning import Conditioning
 from jepa_core.nn.packing import Mode, Packing, pack
 from jepa_core.nn.rotary import Rotary, check_head_width, rotary
 from jepa_core.nn.sincos import check_width, sincos
 from jepa_core.nn.weight_init import draw_weights
 from jepa_core.protocols import Encoder
 from jepa_core.settings.base import ComponentSettings
-from jepa_core.types.index_set import Grid
+from jepa_core.types.index_set import Grid, IndexSet
 from jepa_core.types.mask_plan import MaskPlan
+from jepa_core.types.packed import Packed
+from jepa_core.types.sample import Fields
 from jepa_core.types.tokens import Tokens
 from jepa_kernels import Layout
 
@@ -38,7 +41,8 @@ from jepa_kernels import Layout
 class PackedPredictor(nn.Module, ABC):
     """A predictor for grids of any rank; a subclass says what its mask tokens are.
 
-    `mode` says how sequences are laid out, see `packing.py`.
+    `mode` says how sequences are laid out, see `packing.py`; `fields` are the source's, of which a predictor
+    with a condition reads one, see `conditioning.py`.
     Raises UserError for a width that the heads, or the axes of the grid, do not divide.
     """
 
@@ -67,8 +71,28 @@ class PackedPredictor(nn.Module, ABC):
         `autocast` (bf16 too, a tenth faster on a CPU), or `auto`: fp32 on a GPU, autocast on a CPU."""
         attention: str = "auto"
         """Implementation of attention, of `jepa_kernels.ATTENTION_IMPLS`; `auto` takes the best usable."""
+        condition: Literal["none", "ignore", "cross", "adaln", "tokens"] = "none"
+        """How a condition of the samples (a caption, actions) is read: by `cross` attention in every block;
+        as a modulation of every block (`adaln`), by one vector a sample or a frame; as `tokens` before the
+        context.
+        `none` refuses a condition, `ignore` leaves it unread."""
+        condition_name: str = ""
+        """Which of the source's conditions is read; it need not be said where there is one."""
+        condition_dropout: float = Field(0.0, ge=0, lt=1)
+        """Share of the training samples whose condition is replaced by a learned token, which then also
+        stands for a condition that is not given; without it a missing condition is an error."""
 
-    def __init__(self, config: Config, encoder: Encoder, target_width: int, mode: Mode = "repeat") -> None:
+    condition: Conditioning | None
+
+    def __init__(
+        self,
+        config: Config,
+        encoder: Encoder,
+        target_width: int,
+        mode: Mode = "repeat",
+        *,
+        fields: Fields | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.mode = config, mode
         self.width, self.heads = config.width, config.heads or _divisor(config.width, encoder.heads)
@@ -79,6 +103,7 @@ class PackedPredictor(nn.Module, ABC):
         self.proj = nn.Linear(self.width, target_width)
         self.make_mask_tokens()
         draw_weights(self, config.init_std)
+        self.condition = self._make_conditioning(fields)
         choose_implementation(self, config.attention)
 
     @abstractmethod
@@ -99,21 +124,28 @@ class PackedPredictor(nn.Module, ABC):
     ) -> tuple[Tokens, ...]:
         """For each pair (i, j) of the plan, guesses [S of target j, target width] from context i.
 
-        Raises UserError for a condition, which this predictor does not use.
+        Raises UserError for a condition that it does not use, and without the one that it needs.
         """
-        if condition is not None:
+        if condition is not None and self.config.condition == "none":
             raise UserError(
-                f"predictor {self.config.name!r} uses no condition; got {type(condition).__name__}"
+                f"predictor {self.config.name!r} uses no condition; got {type(condition).__name__}; "
+                "set predictor.condition to cross, adaln, tokens, or ignore"
             )
         if not plan.pairs:
             return ()
+        seen, sets = [self._embed(tokens, grid) for tokens in contexts], [tokens.at for tokens in contexts]
+        read: Packed | None = None
+        if self.condition is not None:
+            read = self.condition.tokens(condition, sets[0].batch_size)
+            seen, sets = self.condition.join(read, seen, sets)
+            plan = MaskPlan(tuple(sets), plan.targets, plan.pairs)
         packing = pack(plan, self.mode)
         order = _inverse(packing.rows)
-        x = to_residual(self._sources(contexts, plan, packing, grid), self.config.residual)
+        x = to_residual(self._sources(seen, plan, packing, grid), self.config.residual)
         x, _ = run_blocks(
-            self.blocks,
+            self.blocks if self.condition is None else self.condition.blocks(self.blocks),
             x.index_select(0, order),
-            self._places(contexts, plan, packing, grid, order),
+            self._places(sets, plan, packing, grid, order, read),
             recompute=self.config.checkpoint,
         )
         guesses = self.proj(self.norm(x.index_select(0, torch.cat(packing.guesses))))
@@ -121,28 +153,62 @@ class PackedPredictor(nn.Module, ABC):
         parts = guesses.split([target.total for target in targets])
         return tuple(Tokens(part, target, grid) for part, target in zip(parts, targets, strict=True))
 
-    def _sources(self, contexts: Sequence[Tokens], plan: MaskPlan, packing: Packing, grid: Grid) -> Tensor:
-        """[S, P]: the projected contexts and the mask tokens, in the order of `packing.sources`."""
-        seen = [self.embed(tokens.values) for tokens in contexts]
+    def _embed(self, context: Tokens, grid: Grid) -> Tensor:
+        """[S, P]: a context, projected, with its positions."""
+        x: Tensor = self.embed(context.values)
+        if self.config.positions != "sincos":
+            return x
+        return x + self.positions(grid, context.at.index.device).index_select(0, context.at.index)
+
+    def _sources(self, seen: Sequence[Tensor], plan: MaskPlan, packing: Packing, grid: Grid) -> Tensor:
+        """[S, P]: the embedded contexts and the mask tokens, in the order of `packing.sources`."""
         hidden = [
             self.token_of(number, plan).expand(target.total, -1) for number, target in enumerate(plan.targets)
         ]
         if self.config.positions == "sincos":
             table = self.positions(grid, plan.targets[0].index.device)
-            seen = [x + table.index_select(0, t.at.index) for x, t in zip(seen, contexts, strict=True)]
             hidden = [x + table.index_select(0, t.index) for x, t in zip(hidden, plan.targets, strict=True)]
         tokens = {"context": seen, "target": hidden}
         return torch.cat([tokens[source.kind][source.number] for source in packing.sources])
 
     def _places(
-        self, contexts: Sequence[Tokens], plan: MaskPlan, packing: Packing, grid: Grid, order: Tensor
-    ) -> Layout | Rotary:
-        """The attention layout; with each row's rotary angles where positions are rotary."""
-        if self.config.positions != "rope":
+        self,
+        sets: Sequence[IndexSet],
+        plan: MaskPlan,
+        packing: Packing,
+        grid: Grid,
+        order: Tensor,
+        condition: Packed | None,
+    ) -> Any:
+        """The attention layout; with each row's rotary angles and with the condition where there are any."""
+        if self.config.positions != "rope" and self.condition is None:
             return packing.layout
-        index = {"context": [t.at.index for t in contexts], "target": [t.index for t in plan.targets]}
-        rows = torch.cat([index[source.kind][source.number] for source in packing.sources])
-        return rotary(grid, rows.index_select(0, order), self.width // self.heads, packing.layout)
+        all_sets = {"context": sets, "target": plan.targets}
+        sources = [all_sets[source.kind][source.number] for source in packing.sources]
+        index = torch.cat([own.index for own in sources]).index_select(0, order)
+        places: Layout | Rotary = packing.layout
+        if self.config.positions == "rope":
+            places = rotary(grid, index, self.width // self.heads, packing.layout)
+        if self.condition is None or condition is None:
+            return places
+        samples = torch.cat([own.samples for own in sources]).index_select(0, order)
+        return self.condition.places(places, condition, samples, index, grid)
+
+    def _make_conditioning(self, fields: Fields | None) -> Conditioning | None:
+        config = self.config
+        if config.condition == "none" or config.condition == "ignore":
+            return None
+        return Conditioning(
+            config.condition,
+            config.condition_name,
+            fields,
+            width=self.width,
+            heads=self.heads,
+            depth=config.depth,
+            dropout=config.condition_dropout,
+            init_std=config.init_std,
+            reader=f"predictor {config.name!r}",
+        )
 
     def _block(self) -> Block:
         ratio = self.config.mlp_ratio

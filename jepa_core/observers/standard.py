@@ -186,18 +186,20 @@ class Pictures:
 
     @hookimpl
     def jepa_run_started(self, run: Run) -> None:
-        from jepa_core.assembly import sample_masks
+        from jepa_core.assembly import step_masks
         from jepa_core.data.eval_batches import eval_loader
         from jepa_core.plots.clips import masks_over
         from jepa_core.plots.sheets import draw_sheet, unnormalise
 
         encoder: Any = run.model.encoder
-        shape = encoder.view_shape()
+        shape, masks = encoder.view_shape(), step_masks(run.model, run.recipe.seed)
+        if len(run.model.grid()) not in (2, 3) or len(shape) not in (3, 4) or masks.side:
+            return  # no picture, or masks that follow values of training samples
         views, _ = next(
             iter(eval_loader(run.samples, run.recipe.transform, shape, self.SHOWN, 0, self.SHOWN))
         )
-        plan = sample_masks(run.model, len(views), run.recipe.seed)
-        if len(run.model.grid()) in (2, 3) and not plan.empty:
+        plan = masks(0, 0, len(views))
+        if not plan.empty:
             shown = unnormalise(views, run.recipe.transform.mean, run.recipe.transform.std)
             draw_sheet(masks_over(shown, plan, run.model.grid(), self.SHOWN), run.folder / "masks.png")
 

@@ -70,7 +70,7 @@ def arguments_of(name: str) -> dict[str, Any]:
     Raises UserError for one that timm lacks, and for those that want another library or second derivatives.
     """
     own = name.removeprefix(PREFIX)
-    known = [str(each) for each in timm.optim.list_optimizers()]
+    known: list[str] = list(map(str, timm.optim.list_optimizers()))
     if own not in known:
         raise UserError(f"optimizer {name!r}: timm has no optimizer {own!r}.{suggest_name(own, known)}")
     info = timm.optim.get_optimizer_info(own)

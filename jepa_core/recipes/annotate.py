@@ -25,6 +25,7 @@ from typing import Any
 from jepa_core import plugins
 from jepa_core.settings.base import Settings
 from jepa_core.settings.describe import Setting, bounds, describe, sections_of, settings_of, summary, toml
+from jepa_core.settings.initial import InitSettings
 from jepa_core.settings.recipe import COMPONENT_TABLES, ENGINE_SECTIONS, Recipe
 
 WIDTH = 100
@@ -91,6 +92,8 @@ def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Setting]]]:
 
 def _what(kind: str, settings: Settings) -> str:
     """What a section sets, from the docstring of its component or of the engine's settings."""
+    if isinstance(settings, InitSettings):
+        return f"Weights that it starts with: {settings.words()}{', frozen' if settings.frozen else ''}."
     if kind in ENGINE_SECTIONS:
         return summary(type(settings))
     name: str = settings.name  # type: ignore[attr-defined]  # every component's settings have it

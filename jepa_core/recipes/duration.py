@@ -17,6 +17,8 @@ def total_steps_of(recipe: Recipe, images: int | None = None) -> int:
     images = train.epoch_images or images
     if train.steps is not None:
         return train.steps
+    if train.epochs is None and train.hours is not None:
+        raise UserError("train.hours becomes a number of steps when a run starts; give train.steps")
     if train.epochs is None or not images:
         missing = "train.steps or train.epochs" if images else "train.epoch_images (or train.steps)"
         raise UserError(f"the recipe does not say how long to train; give {missing}")
@@ -41,7 +43,9 @@ def steps_of(recipe: Recipe, images: int | None = None) -> tuple[int, int]:
     images = recipe.train.epoch_images or images
     if optimizer.warmup_steps is not None:
         return total, optimizer.warmup_steps
-    if optimizer.warmup_epochs and not images:
+    if not optimizer.warmup_epochs:
+        return total, math.floor((optimizer.warmup_share or 0) * total)
+    if not images:
         raise UserError("optimizer.warmup_epochs needs the size of an epoch; give optimizer.warmup_steps")
-    warmup = optimizer.warmup_epochs * ((images or 0) // recipe.train.batch_size)
+    warmup = optimizer.warmup_epochs * (images // recipe.train.batch_size)
     return total, math.floor(min(warmup, 2**62))

@@ -14,6 +14,7 @@ from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, printable, unknown
+from jepa_core.recipes.initial import merge_init, read_init
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.parse import parse
 from jepa_core.settings.recipe import (
@@ -25,6 +26,7 @@ from jepa_core.settings.recipe import (
     Recipe,
     Table,
 )
+from jepa_core.settings.roles import ROLES
 from jepa_core.settings.validation_errors import show
 
 
@@ -35,8 +37,9 @@ def resolve(table: Table) -> Recipe:
         if key not in known:
             raise unknown("section", key, known)
     table = merge(DEFAULTS, table)
-    for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS):
+    for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS, "init"):
         _check_values(section, table.get(section))
+    table["target_updates"] = _target_updates(table)
     sections: Table = {"name": _title(table.get("name", "unnamed")), "seed": _seed(table.get("seed", 0))}
     for section in COMPONENT_SECTIONS:
         sections[section] = _component(section, section, table.get(section))
@@ -49,12 +52,27 @@ def resolve(table: Table) -> Recipe:
         }
     for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
+    sections["init"] = read_init(table.get("init", {}))
     recipe = Recipe(**sections)
     if recipe.train.eval_every and "knn" not in recipe.probes:
         raise UserError(
             "train.eval_every measures with the probe knn, which the recipe takes out (probes.knn=false)"
         )
     return recipe
+
+
+def _target_updates(table: Table) -> Table:
+    """The target update of each named encoder, `none` where the recipe does not say; in their order.
+
+    Raises UserError for one of an encoder that is not there.
+    """
+    encoders = [name for name, entry in table.get("encoders", {}).items() if entry is not REMOVED]
+    given = table.get("target_updates", {})
+    for name, entry in given.items():
+        if name not in encoders and entry is not REMOVED:
+            known = ", ".join(encoders) or "none"
+            raise UserError(f"[target_updates.{name}]: there is no [encoders.{name}]; known: {known}")
+    return {name: given.get(name, {"name": "none"}) for name in encoders}
 
 
 def _check_values(path: str, value: Any) -> None:
@@ -84,6 +102,10 @@ def merge(base: Table, changes: Table) -> Table:
             merged[key] = _merge_component(
                 key, _as_table(base.get(key, {})), _as_table(change), DEFAULTS.get(key, {}).get("name")
             )
+        elif key == "init" and isinstance(change, dict):
+            merged[key] = merge_init(base.get(key, {}), change)
+        elif key == "train" and isinstance(change, dict):
+            merged[key] = _merge_train(_table(key, base.get(key, {})), change)
         elif isinstance(change, dict):
             merged[key] = _settings(_table(key, base.get(key, {})), change)
         else:
@@ -130,13 +152,22 @@ def _settings(old: Any, new: Any) -> Any:
     return {**old, **{key: _settings(old.get(key), value) for key, value in new.items()}}
 
 
+def _merge_train(base: Table, change: Table) -> Table:
+    """A budget of hours takes the place of a number of steps, which would go before it."""
+    if "hours" in change and "steps" not in change:
+        base = {key: value for key, value in base.items() if key != "steps"}
+    return {**base, **change}
+
+
 def _entry(section: str, name: str) -> str:
-    """The name of a term or probe, checked: it becomes a key of metrics.jsonl and a word of a command."""
+    """The name of an entry, checked: it becomes a key of metrics.jsonl, a word of a command, a module."""
     if (section, name) == ("terms", "prediction"):
         raise UserError(f"[{section}.{name}]: this name is that of [objective]; choose another")
     if not name.isidentifier():
         raise UserError(f"[{section}.{name!r}]: expected a name of letters, digits and underscores")
-    if section == "terms" and _is_torch_attribute(name):
+    if section == "encoders" and name in ROLES:
+        raise UserError(f"[{section}.{name}]: this name is a role of [encoder]; choose another")
+    if section in ("terms", "encoders") and _is_torch_attribute(name):
         raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
     return name
 

@@ -69,7 +69,7 @@ def image_features(
 
     Raises UserError where none can be read, and where the features are not finite.
     """
-    loader = eval_loader(samples, transform, model.encoder.view_shape(), BATCH, 0, limit)
+    loader = eval_loader(samples, transform, _view_shape(model, role), BATCH, 0, limit)
     progress.begin(f"features of the {split} split", loader.images)
     thumbs: list[Tensor] = []
     device = next(model.parameters()).device
@@ -104,9 +104,23 @@ def _thumbs(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
 
 
-def few_images(model: JEPA, samples: Samples, transform: TransformSettings, count: int) -> Tensor:
-    """`count` evenly spaced images, normalised, float32 [count, C, h, w]; clips [count, C, T, h, w]."""
-    loader = eval_loader(samples, transform, model.encoder.view_shape(), count, 0, count)
+def _view_shape(model: JEPA, role: Role) -> Sequence[int]:
+    """The shape of the first view. Raises UserError for the role of an encoder of another one."""
+    view = model.view_of(role)
+    if view is not None:
+        raise UserError(f"pictures are of the first view, and the {role} encoder reads the view {view!r}")
+    shape: Sequence[int] = model.encoder.view_shape()
+    return shape
+
+
+def few_images(
+    model: JEPA, samples: Samples, transform: TransformSettings, count: int, role: Role = "target"
+) -> Tensor:
+    """`count` evenly spaced images, normalised, float32 [count, C, h, w]; clips [count, C, T, h, w].
+
+    Raises UserError for the role of an encoder that reads another view than the first.
+    """
+    loader = eval_loader(samples, transform, _view_shape(model, role), count, 0, count)
     images: Tensor = next(iter(loader))[0]
     return images
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from jepa_core.assembly import build, build_model, sample_masks
+from jepa_core.assembly import build, build_model, step_masks
 from jepa_core.errors import UserError, describe_error
 from jepa_core.jepa import JEPA
 from jepa_core.plots.clips import by_step, masks_over, middle_frames
 from jepa_core.plots.sheets import Sheet, draw_sheet, unnormalise
 from jepa_core.protocols import Role, Samples, Source
 from jepa_core.report.charts import map_figure, png
+from jepa_core.report.clusters import cluster_sheet
 from jepa_core.report.cost import flops_per_image
 from jepa_core.report.embeddings import (
     ImageFeatures,
@@ -33,7 +34,7 @@ from jepa_core.report.neighbours import MIN_IMAGES, flat_map, neighbour_sheet
 from jepa_core.report.patch_maps import pca_sheet, similarity_sheet
 from jepa_core.report.sections import DrawnSection, save_sections, sections
 from jepa_core.report.summary import RunSummary
-from jepa_core.runs.load import open_model
+from jepa_core.runs.load import fields_of_run, open_model
 from jepa_core.runtime.atomic_write import atomic_path, atomic_write
 from jepa_core.runtime.progress import Progress
 from jepa_core.settings.recipe import Recipe
@@ -94,11 +95,13 @@ def run_figures(run: RunSummary, role: Role, images: int, progress: Progress, sa
     return figures
 
 
-def count_flops(recipe: Recipe, model: JEPA | None = None) -> float | None:
-    """FLOPs of a training step for each image, of a fresh model where none is given; None where they cannot
-    be counted."""
+def count_flops(recipe: Recipe, model: JEPA | None = None, folder: Path | None = None) -> float | None:
+    """FLOPs of a training step for each image, of a fresh model of the run in `folder` where none is given;
+    None where they cannot be counted."""
     try:
-        return flops_per_image(model or build_model(recipe), recipe)
+        if model is None:
+            model = build_model(recipe, None if folder is None else fields_of_run(folder, recipe))
+        return flops_per_image(model, recipe)
     except Exception:  # a plugin's parts; the page does without the number
         return None
 
@@ -119,7 +122,12 @@ def _reason(error: Exception) -> str:
 
 def _draw_masks(figures: RunFigures, recipe: Recipe, model: JEPA) -> None:
     grid = model.grid()
-    plan = sample_masks(model, IMAGES_OF_SHEET, recipe.seed)
+    masks = step_masks(model, recipe.seed)
+    if masks.side:
+        read = ", ".join(f"side.{name}" for name in masks.side)
+        figures.notes.append(f"There are no pictures of masks: they follow {read} of the training samples.")
+        return
+    plan = masks(0, 0, IMAGES_OF_SHEET)
     if plan.empty:
         figures.notes.append("There are no pictures of masks: this method hides nothing.")
     elif len(grid) not in (2, 3):
@@ -127,7 +135,7 @@ def _draw_masks(figures: RunFigures, recipe: Recipe, model: JEPA) -> None:
     else:
         samples = build("data", recipe.data).split("train")
         views = few_images(model, samples, recipe.transform, IMAGES_OF_SHEET)
-        plan = sample_masks(model, len(views), recipe.seed)
+        plan = masks(0, 0, len(views))
         images = unnormalise(views, recipe.transform.mean, recipe.transform.std)
         figures.sheets["masks"] = masks_over(images, plan, grid, IMAGES_OF_SHEET)
 
@@ -148,6 +156,8 @@ def _draw_features(
     gallery = image_features(model, train, recipe.transform, "train", role, images, progress)
     _note_labels(figures, queries, gallery)
     figures.sheets["neighbours"] = neighbour_sheet(queries, gallery, IMAGES_OF_SHEET)
+    if queries.classes is None and (clusters := cluster_sheet(queries)) is not None:
+        figures.sheets["clusters"] = clusters
     figures.gallery = len(gallery.values)
     figures.classes = [queries.class_of(index) for index in range(len(queries.values))]
     if len(figures.classes) < MIN_IMAGES:
@@ -170,7 +180,7 @@ def _note_labels(figures: RunFigures, *features: ImageFeatures) -> None:
 
 
 def _draw_patches(figures: RunFigures, recipe: Recipe, model: JEPA, samples: Samples, role: Role) -> None:
-    views = few_images(model, samples, recipe.transform, IMAGES_OF_SHEET)
+    views = few_images(model, samples, recipe.transform, IMAGES_OF_SHEET, role)
     features, grid = patch_features(model, views, role), model.grid()
     check_finite(features)
     images: Tensor = unnormalise(views, recipe.transform.mean, recipe.transform.std).cpu()

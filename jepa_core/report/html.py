@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from jepa_core.evaluate.table import EvalResult, Row, headline
+from jepa_core.evaluate.table import EvalResult, Row, headline, percentage
 from jepa_core.plots.sheets import Cell, Outline, Scale, Sheet
 from jepa_core.report.charts import map_figure, map_keys, png
 from jepa_core.report.text import NOT_COMPUTED, NOT_FINITE, gain, percent, standard_error
@@ -111,7 +111,7 @@ def probe_table(table: EvalResult) -> dict[str, Any]:
     probes = list(table.rows[0].scores)
     titles = [f"{probe} {headline(table.rows[0], probe)}, %" for probe in probes]
     return {
-        "head": ["features", "width", *titles, "RankMe", "std"],
+        "head": ["features", "width", *titles, "RankMe", "std", *table.prediction_scores],
         "rows": [_row_cells(table, row, probes) for row in table.rows],
         "caption": table.caption(),
         "step": table.step,
@@ -128,7 +128,8 @@ def _lacks_reason(row: Row) -> bool:
 def _row_cells(table: EvalResult, row: Row, probes: Sequence[str]) -> list[dict[str, str]]:
     scores = [_score_cell(table, row, probe) for probe in probes]
     numbers = [_cell(f"{row.rankme:.1f}"), _cell(f"{row.feature_std:.2f}")]
-    return [_cell(row.name), _cell(str(row.width)), *scores, *numbers]
+    more = [_cell(percentage(row, score)) for score in table.prediction_scores]
+    return [_cell(row.name), _cell(str(row.width)), *scores, *numbers, *more]
 
 
 def other_table(table: EvalResult) -> dict[str, Any]:

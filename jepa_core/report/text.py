@@ -10,6 +10,7 @@ from typing import Any
 from jepa_core.evaluate.table import EvalResult, Row, headline
 from jepa_core.report.cost import device_hours
 from jepa_core.report.summary import RunSummary
+from jepa_core.runs.initial_weights import EVENT, describe_initial_weights
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 LISTED = 12
@@ -124,6 +125,7 @@ def facts(run: RunSummary, flops: float | None) -> list[tuple[str, str]]:
         "Note": run.labels.note,
         "State": run.state,
         "Model": _model(run),
+        "Started from": _beginnings(run),
         "Data": start.get("data", recipe.data.name),
         "Training": _amount(run) if run.was_trained else "",
         "Time": _time(run),
@@ -140,6 +142,12 @@ def _model(run: RunSummary) -> str:
     count = run.start.get("parameters")
     trained = f", {count / 1e6:.2f} M trained parameters" if count else ""
     return f"{run.recipe.encoder.name}{trained}"
+
+
+def _beginnings(run: RunSummary) -> str:
+    """The weights of elsewhere that the run started with, and their hashes."""
+    events = [event for event in run.events if event["kind"] == EVENT]
+    return "; ".join(describe_initial_weights(event) for event in events)
 
 
 def _amount(run: RunSummary) -> str:
@@ -224,5 +232,7 @@ def _event_text(event: Mapping[str, Any]) -> str:
     if event["kind"] == "stopped":
         took = f" after {duration(event['seconds'])}" if "seconds" in event else ""
         return f"{event.get('why', '')}{took}"
+    if event["kind"] == EVENT:
+        return describe_initial_weights(event)
     rest = [value for key, value in event.items() if key not in ("time", "kind", "step")]
     return "; ".join(", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in rest)

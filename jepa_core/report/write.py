@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jepa_core.errors import UserError, describe_error, unknown
+from jepa_core.errors import UserError, describe_error
 from jepa_core.evaluate.run import evaluate_run
 from jepa_core.plots.curves import Log, draw_curves, known_panels
-from jepa_core.protocols import ROLES
 from jepa_core.report.configurations import configurations
 from jepa_core.report.defaults import FULL_RUNS, IMAGES
 from jepa_core.report.figures import RunFigures, count_flops, run_figures
@@ -24,6 +23,7 @@ from jepa_core.runs.status import find_runs
 from jepa_core.runtime.atomic_write import atomic_path, atomic_write
 from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.recipe import Recipe
+from jepa_core.settings.roles import check_role
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class Options:
     comparison_only: bool | None = None
 
     def check(self) -> None:
-        """Raises UserError for an unknown role and a number of images below 1."""
-        if self.role not in ROLES:
-            raise unknown("role", self.role, ROLES)
+        """Raises UserError for a number of images below 1."""
         if self.images < 1:
             raise UserError(f"setting '--images' is {self.images}; expected a whole number from 1")
 
@@ -77,6 +75,7 @@ def write_report(
         raise UserError(f"setting '--out' is {str(page)!r}; expected the name of a file that ends with .html")
     options.check()
     summaries, notes = read_runs(runs)
+    _check_roles(summaries, options)
     check_baseline(summaries, options)
     try:
         check_writable(page)
@@ -106,7 +105,14 @@ def gather(
     """
     options = Options(role, images, probes, None, comparison_only)
     options.check()
-    return _parts(read_runs(runs)[0], options, progress or NoProgress())
+    summaries, _ = read_runs(runs)
+    _check_roles(summaries, options)
+    return _parts(summaries, options, progress or NoProgress())
+
+
+def _check_roles(runs: Sequence[RunSummary], options: Options) -> None:
+    """Raises UserError for a role that none of the runs has; the page says which of several lack it."""
+    check_role(options.role, dict.fromkeys(name for run in runs for name in run.recipe.encoders))
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[RunSummary], list[str]]:
@@ -166,7 +172,7 @@ def _parts(runs: Sequence[RunSummary], options: Options, progress: Progress) -> 
         return _without_pictures(evaluated)
     parts = []
     for number, run in enumerate(evaluated):
-        figures = run_figures(run, options.role, options.images, progress, f"run{number}")  # type: ignore[arg-type]
+        figures = run_figures(run, options.role, options.images, progress, f"run{number}")
         figures.notes += _caveats(run, figures, options.role)
         parts.append((run, figures))
     return parts
@@ -179,7 +185,7 @@ def _without_pictures(runs: Sequence[RunSummary]) -> list[Part]:
     for run in runs:
         key = _model_key(run.recipe)
         if run.metrics and key not in flops:
-            flops[key] = count_flops(run.recipe)
+            flops[key] = count_flops(run.recipe, folder=run.folder)
         parts.append((run, RunFigures(flops=flops.get(key))))
     return parts
 

@@ -46,9 +46,11 @@ def training_batches(run: Run, parts: int) -> Iterator[list[StepBatch]]:
         workers=recipe.data.workers,
         masker=model.masker,
         grid=model.grid(),
+        view_masks=model.maskers,
         total_steps=run.total_steps,
         max_corrupt=recipe.data.max_corrupt,
         pin_memory=run.training.device.type == "cuda",
+        fields=run.transforms,
     )
     return _group(iter(flat), count)
 

@@ -55,8 +55,9 @@ def save(
 ) -> Path:
     """Writes `checkpoints/step-…` under a run's folder and drops all but the newest `keep`.
 
-    `state` is what `torch.load(weights_only=True)` takes; None for weights that no training stands behind.
-    Raises UserError where it cannot be written; checkpoints written before stay as they are.
+    Weights that a training began with (`is_initial`) stay. `state` is what `torch.load(weights_only=True)`
+    takes; None for weights that no training stands behind. Raises UserError where it cannot be written;
+    checkpoints written before stay as they are.
     """
     final = folder / "checkpoints" / f"step-{step:08d}"
     partial = final.with_name(final.name + PARTIAL)
@@ -66,7 +67,7 @@ def save(
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save and safetensors wrap a full disk
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"the checkpoint of step {step:,} cannot be written to {final}: {error}") from error
-    for old in list_checkpoints(folder)[:-keep]:
+    for old in [path for path in list_checkpoints(folder) if not is_initial(path)][:-keep]:
         shutil.rmtree(old, ignore_errors=True)  # what is left of it is damaged, and goes the next time
     return final
 
@@ -132,6 +133,11 @@ def step_of(checkpoint: Path) -> int:
     match = _NAME.fullmatch(checkpoint.name)
     assert match, checkpoint
     return int(match[1])
+
+
+def is_initial(checkpoint: Path) -> bool:
+    """Whether it holds weights that a training begins with: imported ones, or those of `[init.PART]`."""
+    return step_of(checkpoint) == 0 and not (checkpoint / STATE).exists()
 
 
 def verify(checkpoint: Path) -> None:
@@ -204,8 +210,8 @@ def check_format(path: Path, version: Any) -> None:
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is whole, and what is wrong with each newer one.
 
-    None where there is no checkpoint at all. Raises UserError where there are some and all are damaged, and
-    where one cannot be read.
+    None where there is none at all. Raises UserError where all are damaged (those after the weights that
+    training began with), and where one cannot be read.
     """
     damages: list[str] = []
     for checkpoint in reversed(list_checkpoints(folder)):
@@ -214,7 +220,8 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
         except DamagedCheckpoint as error:
             damages.append(str(error))
         else:
-            return checkpoint, damages
+            if not (damages and is_initial(checkpoint)):
+                return checkpoint, damages
     if damages:
         raise UserError(f"every checkpoint of run {str(folder)!r} is damaged: {'; '.join(damages)}")
     return None, []
@@ -239,10 +246,7 @@ def set_aside(folder: Path, newer_than: int) -> None:
 
 
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
-    """Puts a checkpoint's weights into a model, strictly: names, shapes and types are the model's.
-
-    Raises UserError naming what does not fit.
-    """
+    """Puts a checkpoint's weights into a model, strictly. Raises UserError naming what does not fit."""
     path = checkpoint / WEIGHTS
     try:
         path.open("rb").close()  # safetensors' own error for a file that cannot be opened is of its own kind

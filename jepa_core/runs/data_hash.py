@@ -1,6 +1,6 @@
 """A hash of the training split, by which a resumed run knows its data again.
 
-    contents:…   images in memory: every pixel
+    contents:…   images in memory: every pixel, and every value of named columns
     files:…      names relative to the data's root, in order, and the sizes of at most STATS of the files
     names:…      names alone, of sources that know no sizes
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 
-from jepa_core.data.samples import BaseSamples, InMemory
+from torch import Tensor
+
+from jepa_core.data.samples import BaseSamples, ColumnSamples, InMemory
 from jepa_core.protocols import Samples
 
 STATS = 4096
@@ -30,6 +32,16 @@ def data_hash(samples: Samples) -> str:
         digest.update(f"{tuple(images.shape)} {images.dtype}".encode())
         for rows in images.split(ROWS):
             digest.update(rows.contiguous().numpy().data)
+        return f"contents:{digest.hexdigest()}"
+    if isinstance(samples, ColumnSamples):
+        for place, column in sorted(samples.columns().items()):
+            if place == "label":
+                continue
+            digest.update(place.encode())
+            for value in column if not isinstance(column, Tensor) else column.split(ROWS):
+                digest.update(
+                    value.contiguous().numpy().data if isinstance(value, Tensor) else repr(value).encode()
+                )
         return f"contents:{digest.hexdigest()}"
     if not isinstance(samples, BaseSamples):
         return ""

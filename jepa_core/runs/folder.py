@@ -7,6 +7,7 @@ tensorboard/     the metrics as events        corrupt_files.tsv   inputs that we
 pictures/        what plugins draw at the end   lock-*.json     while a process trains (lock.py)
 evaluations/     all probe tables             eval.json       the newest of them
 predictions.npz  what the probes predicted    run.json        name, tags and note (labels.py)
+fields.json      what samples are made of (fields_file.py)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from jepa_core.errors import UserError
 from jepa_core.recipes.load import load_recipe
 from jepa_core.runs.events_file import EVENTS
+from jepa_core.runs.fields_file import FIELDS
 from jepa_core.runs.input_log import CORRUPT_FILES
 from jepa_core.runs.labels import LABELS
 from jepa_core.runs.metrics_file import METRICS
@@ -30,7 +32,7 @@ RECIPE = "recipe.toml"
 
 OWN_FILES = (
     *(RECIPE, METRICS, EVENTS, CORRUPT_FILES, LABELS, "masks.png", "curves.png", "eval.json"),
-    *("predictions.npz", "report.html"),
+    *("predictions.npz", "report.html", FIELDS, "transforms.json"),
 )
 
 OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import Samples
 from jepa_core.runs.input_log import InputCounts
@@ -23,6 +24,8 @@ class Run:
     training: TrainingStep
     samples: Samples
     """The training split."""
+    transforms: FieldTransforms
+    """Of the named values of its samples."""
     data_hash: str = ""
     """By which a resumed run knows that split again (`runs.data_hash`)."""
     notes: dict[str, Any] = field(default_factory=dict)

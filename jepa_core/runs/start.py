@@ -8,14 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from jepa_core.assembly import build, build_model
+from jepa_core.data.field_transforms.pipeline import field_transforms
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.duration import steps_of
 from jepa_core.runs import checkpoints
+from jepa_core.runs.batches import micro_batches
 from jepa_core.runs.data_hash import data_hash, same_data
 from jepa_core.runs.events_file import EVENTS, read_events, record
+from jepa_core.runs.fields_file import fields_to_start_with, write_fields
 from jepa_core.runs.folder import RECIPE, check_files, check_free, read_run_recipe, remove_run_files
+from jepa_core.runs.initial_weights import EVENT as INITIAL
+from jepa_core.runs.initial_weights import (
+    describe_initial_weights,
+    load_initial_weights,
+    read_initial_weights,
+)
 from jepa_core.runs.metrics_file import METRICS, keep_until, read_metrics
 from jepa_core.runs.run import Run
+from jepa_core.runs.settle import Budget, adopt_settled, shrink_batch, spend_hours
+from jepa_core.runs.transforms_file import (
+    TRANSFORMS,
+    check_capturable,
+    fit_transforms,
+    set_view_shapes,
+    write_transforms,
+)
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.devices import pick_device
 from jepa_core.runtime.distributed import Ranks
@@ -53,23 +70,41 @@ def start_or_resume(
     changed: list[str] = []
     if resume:
         check_files(folder)
-        changed = _check_unchanged(recipe, read_run_recipe(folder), allow)
+        written = read_run_recipe(folder)
+        recipe = adopt_settled(recipe, written)
+        changed = _check_unchanged(recipe, written, allow)
         checkpoint, damages = ranks.run_on_main(lambda: _newest_checkpoint(folder))
     else:
         check_free(folder, overwrite)
+    micro_batches(recipe, ranks)  # sizes that do not divide are an error before anything is read
     if not ranks.is_main:
         ranks.barrier()  # the main process downloads what is to be downloaded
-    samples = build("data", recipe.data).split("train")
+    source = build("data", recipe.data)
+    samples = source.split("train")
+    weights = read_initial_weights(recipe) if checkpoint is None else []
     if ranks.is_main:
         ranks.barrier()
+    transforms = field_transforms(source, recipe)
+    fit_transforms(transforms, samples, folder, checkpoint is not None, ranks)
+    check_capturable(recipe, transforms)
+    if not resume:
+        recipe = shrink_batch(recipe, len(samples))
+    recipe, budget = spend_hours(recipe, samples, transforms, ranks, folder)
     steps, warmup = steps_of(recipe, len(samples))
+    sections = [key.split(".")[0] for key in allow]
     if warmup > steps:
         log.warning(
             "a warm-up of %d steps in a run of %d: its peak learning rate is not reached", warmup, steps
         )
-    model = build_model(recipe, total_steps=steps).to(pick_device(recipe.train.device, ranks.local_rank))
+    fields = fields_to_start_with(recipe, folder if resume else None, check=not _is_in("data", sections))
+    model = build_model(recipe, fields, total_steps=steps)
+    initial = load_initial_weights(model, weights, recipe.to_table()["transform"])
+    model.to(pick_device(recipe.train.device, ranks.local_rank))
     training = make_step(model, recipe, steps, warmup, ranks)
-    run = Run(folder, recipe, training, samples, ranks.run_on_main(lambda: data_hash(samples)))
+    set_view_shapes(transforms, model)
+    model.transforms = None if transforms.plain else transforms
+    run = Run(folder, recipe, training, samples, transforms, ranks.run_on_main(lambda: data_hash(samples)))
+    _note_beginnings(run, initial, budget)
     if checkpoint is not None:
         _restore(run, checkpoint, allow)
     ranks.barrier()
@@ -78,10 +113,33 @@ def start_or_resume(
     return run
 
 
+def _note_beginnings(run: Run, initial: Sequence[Mapping[str, Any]], budget: Budget | None) -> None:
+    """Logs what the run starts with, and puts it into its notes, from which `write_beginnings` has it."""
+    for facts in initial if run.training.ranks.is_main else ():
+        log.info("init.%s", describe_initial_weights(facts))
+    if initial:
+        run.notes[INITIAL] = list(initial)
+    if budget is not None:
+        run.notes["time_budget"] = budget.facts()
+
+
+def write_beginnings(run: Run) -> None:
+    """Writes the model that starts from weights of elsewhere as the checkpoint of step 0, and the events.
+
+    Raises UserError where the checkpoint cannot be written.
+    """
+    if "time_budget" in run.notes:
+        record(run.folder, "time_budget", 0, **run.notes["time_budget"])
+    if INITIAL in run.notes:
+        checkpoints.save(run.folder, 0, run.model.state_dict(), None, run.recipe.train.keep)
+    for facts in run.notes.get(INITIAL, ()):
+        record(run.folder, INITIAL, 0, **facts)
+
+
 def _newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     """`checkpoints.newest_good`. Raises UserError where there is none, though the run has saved one."""
     checkpoint, damages = checkpoints.newest_good(folder)
-    if checkpoint is None:
+    if checkpoint is None or checkpoints.is_initial(checkpoint):
         _check_nothing_lost(folder)
     return checkpoint, damages
 
@@ -120,6 +178,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "inputs": run.inputs.state_dict(),
         "images": len(run.samples),
         "data": run.data_hash,
+        **({"transforms": run.transforms.hash()} if run.transforms.has_learners else {}),
     }
 
 
@@ -134,6 +193,11 @@ def _restore(run: Run, checkpoint: Path, allow: Sequence[str]) -> None:
     state, step = checkpoints.load_state(checkpoint), checkpoints.step_of(checkpoint)
     if not any(key.split(".")[0] == "data" for key in allow):
         _check_same_data(run, state)
+    if state.get("transforms", "") != run.transforms.hash():
+        raise UserError(
+            f"what the transforms of {', '.join(run.transforms.state())} have learned (vocabulary, mean) is "
+            f"not the run's: {TRANSFORMS} was changed, or is lost and the data are others"
+        )
     checkpoints.load_weights(checkpoint, run.model)
     try:
         run.training.load_state_dict(_part(state, "training"))
@@ -180,6 +244,7 @@ def rewind_files(run: Run, damages: list[str], changed: list[str]) -> None:
     if changed:
         record(run.folder, "recipe_changed", run.step, what=changed)
     atomic_write(run.folder / RECIPE, run.recipe.to_toml())
+    write_beginnings(run)
 
 
 def make_folder(run: Run) -> None:
@@ -193,7 +258,10 @@ def make_folder(run: Run) -> None:
             remove_run_files(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(run.folder / RECIPE, run.recipe.to_toml())  # first: with it the folder is a run
+        write_fields(run.folder, run.model.fields)
+        write_transforms(run.folder, run.transforms)
         (run.folder / "checkpoints").mkdir(exist_ok=True)  # its absence tells of a lost disk later
+        write_beginnings(run)
     except OSError as error:
         raise UserError(f"the run's folder {str(run.folder)!r} cannot be written: {error.strerror}") from None
 

@@ -149,6 +149,38 @@ class _Summed(torch.autograd.Function):
         return total
 
 
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """The rows [S, ...] of all processes, one process after the other, with gradient: [sum of their S, ...].
+
+    Processes may have different numbers of rows; the host reads the numbers. For loss terms that contrast the
+    samples of all processes: as with `all_reduce_sum`, each process then has the whole term as its loss, and
+    the gradient of a row is the sum of all processes' gradients for it.
+    """
+    if world_size() == 1:
+        return rows
+    counts = torch.zeros(world_size(), dtype=torch.long, device=rows.device)
+    counts[dist.get_rank()] = len(rows)
+    dist.all_reduce(counts)
+    return _Gathered.apply(rows, counts.tolist())
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.counts = counts
+        own = rows.new_zeros(max(counts), *rows.shape[1:])  # gloo gathers tensors of one shape
+        own[: len(rows)] = rows
+        parts = [torch.empty_like(own) for _ in counts]
+        dist.all_gather(parts, own)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.split(ctx.counts)[dist.get_rank()], None
+
+
 def is_main() -> bool:
     """Whether this process, before or after it joins the others, is the first one, or alone."""
     return os.environ.get("RANK", "0").strip() in ("", "0")

@@ -5,6 +5,8 @@ from jepa_core.settings.base import MaskerSettings as MaskerSettings
 from jepa_core.settings.base import ObjectiveSettings as ObjectiveSettings
 from jepa_core.settings.base import Settings as Settings
 from jepa_core.settings.base import SourceSettings as SourceSettings
+from jepa_core.settings.base import ValueSettings as ValueSettings
+from jepa_core.settings.base import VariantSettings as VariantSettings
 from jepa_core.settings.optimizer import GroupSettings as GroupSettings
 from jepa_core.settings.optimizer import OptimizerSettings as OptimizerSettings
 from jepa_core.settings.parse import parse as parse
@@ -24,6 +26,8 @@ __all__ = [
     "SourceSettings",
     "TrainSettings",
     "TransformSettings",
+    "ValueSettings",
+    "VariantSettings",
     "ViewSettings",
     "parse",
 ]

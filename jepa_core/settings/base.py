@@ -6,7 +6,7 @@ fields of that kind's base class.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,17 @@ class SourceSettings(ComponentSettings):
     """Share of unreadable images that is put up with; they are skipped, counted and reported."""
 
 
+class ValueSettings(ComponentSettings):
+    """Base of the settings of every transform of a named value."""
+
+    invalid: Literal["refuse", "skip"] = "refuse"
+    """What a value that cannot be used does: end the run with a line that names it, or leave its sample out
+    as corrupt (`data.max_corrupt`)."""
+    part: Literal["views", "condition", "side", "targets"] | None = None
+    """The part of the batch that the value becomes; by default the one where the source has it. A caption
+    with `part = "condition"` is read by the predictor and by no encoder."""
+
+
 class MaskerSettings(ComponentSettings):
     """Base of the settings of maskers that the engine can draw several times for a sample."""
 
@@ -54,6 +65,17 @@ class MaskerSettings(ComponentSettings):
     sets: int = Field(1, ge=1, le=64)
     """Context and target sets of a sample, each paired with its own, over one pass of the target encoder
     (V-JEPA: 2). A step then costs less for each pair, and more in all."""
+
+
+class VariantSettings(ComponentSettings):
+    """Base of the settings of variants: which parts beside the usual ones they use."""
+
+    several_views: ClassVar[bool] = False
+    """Whether it trains on the groups of `transform.views`, each [B, V, C, H, W], instead of one view."""
+    named_encoders: ClassVar[tuple[str, ...] | None] = ()
+    """The encoders that it needs beside the main one, `[encoders.NAME]`; None: any that a recipe has."""
+    plans_of_views: ClassVar[bool] = False
+    """Whether it uses the plans of further views, `[maskers.NAME]`."""
 
 
 class ObjectiveSettings(ComponentSettings):
@@ -67,8 +89,8 @@ class ObjectiveSettings(ComponentSettings):
     """Whether the term may be part of a CUDA graph (`train.cuda_graph`): it looks at nothing on the host,
     draws nothing from the step's number, and leaves out rows that are not `IndexSet.valid`."""
     summed: ClassVar[bool] = False
-    """Whether such a term adds up over processes (`jepa_core.runtime.distributed.all_reduce_sum`): its value
-    in each is that of all samples."""
+    """Whether such a term adds up over processes (`all_reduce_sum` or `all_gather_rows` of
+    `jepa_core.runtime.distributed`): its value in each is that of all samples."""
 
     weight: float = 1.0
     """Factor of this term in the loss."""

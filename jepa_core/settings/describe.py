@@ -84,13 +84,16 @@ def describe(
 def sections_of(recipe: Recipe) -> Iterator[tuple[str, str, Settings]]:
     """(table, kind of component or name of the engine's section, settings) for each section of a recipe.
 
-    A term or a probe is a section of its own, `terms.spread` of kind `objective`.
+    A term or a probe is a section of its own, `terms.spread` of kind `objective`; so is each part that starts
+    with weights from elsewhere, `init.encoder` of kind `init`.
     """
     for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
         yield section, section, getattr(recipe, section)
     for table, kind in COMPONENT_TABLES.items():
         for name, settings in getattr(recipe, table).items():
             yield f"{table}.{name}", kind, settings
+    for part, settings in recipe.init.items():
+        yield f"init.{part}", "init", settings
 
 
 def settings_of(recipe: Recipe) -> Iterator[Setting]:
@@ -111,14 +114,14 @@ def _describe(
         shape = schema.get("properties", {}).get(field.alias or name, {})
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         yield Setting(
-            f"{prefix}{name}",
+            f"{prefix}{field.alias or name}",
             to_jsonable_python(default, fallback=str),
             field.is_required(),
             describe_schema(shape, schema.get("$defs", {})),
             tuple(dict.fromkeys(_choices(shape))),
             " ".join((field.description or "").split()),
             section,
-            values.get(name),
+            values.get(field.alias or name, values.get(name)),
         )
     for name, model in nested:
         yield from _describe(model, f"{prefix}{name}.", section, values.get(name, {}))

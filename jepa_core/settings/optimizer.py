@@ -95,6 +95,8 @@ class OptimizerSettings(ComponentSettings):
     """Steps of linear warm-up; goes before `warmup_epochs`."""
     warmup_epochs: float = Field(0.0, ge=0)
     """Epochs of linear warm-up."""
+    warmup_share: float | None = Field(None, ge=0, le=1)
+    """Share of all steps that are warm-up, where it is given neither in steps nor in epochs."""
     weight_decay: float = Field(0.04, ge=0)
     """Weight decay at the start."""
     final_weight_decay: float | None = Field(None, ge=0)

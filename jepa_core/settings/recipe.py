@@ -1,7 +1,9 @@
 """The record of a recipe: every section as the settings of the component it names.
 
 Sections: variant, data, encoder, predictor, masker, target_update, objective, optimizer, each one component;
-terms.* (further objectives) and probes.*, any number; transform, train, kernels: the engine's own.
+terms.* (further objectives), probes.*, transforms.* (of named values), encoders.*, target_updates.* (of those
+encoders), maskers.* (of further views) and init.* (weights that parts start with), any number of each;
+transform, train, kernels: the engine's own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import tomlkit
 
 from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
+from jepa_core.settings.initial import InitSettings, to_init_table
 from jepa_core.settings.optimizer import OptimizerSettings
 from jepa_core.settings.sections import KernelSettings, TrainSettings, TransformSettings
 
@@ -29,7 +32,14 @@ COMPONENT_SECTIONS = (
     "optimizer",
 )
 
-COMPONENT_TABLES = {"terms": "objective", "probes": "probe"}
+COMPONENT_TABLES = {
+    "terms": "objective",
+    "probes": "probe",
+    "transforms": "transform",
+    "encoders": "encoder",
+    "target_updates": "target_update",
+    "maskers": "masker",
+}
 
 ENGINE_SECTIONS: dict[str, type[Settings]] = {
     "transform": TransformSettings,
@@ -45,6 +55,9 @@ DEFAULTS: Table = {
     "probes": {"knn": {"name": "knn"}, "linear": {"name": "linear"}},
 }
 """What a recipe may leave out: each section, and in a section the name."""
+
+ALWAYS_WRITTEN = ("terms", "probes")
+"""Of the tables of components, those that are written where they are empty."""
 
 REMOVED = False
 """What a term or probe is that a recipe takes out, `probes.linear = false`."""
@@ -69,6 +82,12 @@ class Recipe:
     kernels: KernelSettings = field(default_factory=KernelSettings)
     terms: Mapping[str, ObjectiveSettings] = field(default_factory=dict)
     probes: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    transforms: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    init: Mapping[str, InitSettings] = field(default_factory=dict)
+    """By the part of the model that starts with these weights."""
+    encoders: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
+    maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -77,8 +96,10 @@ class Recipe:
             table[section] = _to_table(getattr(self, section))
         for section in COMPONENT_TABLES:
             entries = {key: _to_table(entry) for key, entry in getattr(self, section).items()}
-            table[section] = {**dict.fromkeys(self.removed_entries(section), REMOVED), **entries}
-        return table
+            removed = dict.fromkeys(self.removed_entries(section), REMOVED)
+            if entries or removed or section in ALWAYS_WRITTEN:
+                table[section] = {**removed, **entries}
+        return table | ({"init": to_init_table(self.init)} if self.init else {})
 
     def removed_entries(self, section: str) -> list[str]:
         """The entries of a section that are there by default and that this recipe takes out."""

@@ -18,13 +18,19 @@ class TrainSettings(Settings):
     """The training loop."""
 
     steps: int | None = Field(None, ge=1)
-    """Optimizer steps of the whole run; goes before `epochs`."""
+    """Optimizer steps of the whole run; goes before `epochs` and `hours`."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the training images, where `steps` is not given."""
+    hours: float | None = Field(None, gt=0, le=100_000)
+    """Hours by the wall clock: the first steps are timed when the run starts, and `steps` is set once to what
+    fits into that time, but not to more than `epochs`. The run's recipe has both."""
     epoch_images: int | None = Field(None, ge=1)
     """Images of one epoch; by default as many as the training split has."""
     batch_size: int = Field(128, ge=1)
     """Images of one optimizer step."""
+    epoch_steps: int | None = Field(None, ge=1)
+    """Steps that an epoch has at least: `batch_size` is halved, down to 2, until it has them when the run
+    starts, for folders of few images. The run's recipe has the size that came of it."""
     micro_batch: int | None = Field(None, ge=1)
     """Images of one forward pass; the gradients of batch_size / micro_batch passes add up to one step.
     Pass m draws its samples and masks as rank m of as many would. By default the whole batch at once."""

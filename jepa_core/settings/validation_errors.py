@@ -12,6 +12,7 @@ from datetime import date, time
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from jepa_core.errors import UserError, suggest_name
@@ -30,14 +31,13 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     owner, names = _holder(model, first["loc"])
     path = ".".join((section, *names))
     if first["type"] == "extra_forbidden":
-        key, known = str(first["loc"][-1]), owner.model_fields
+        key, known = str(first["loc"][-1]), _fields(owner)
         full = f"{path}.{key}"
         return f"unknown setting {full!r}; known: {', '.join(sorted(known))}.{suggest_name(key, known)}"
     if not names:
         return f"section [{section}]: expected {_own_words(first)}"
     if first["type"] == "missing" and first["loc"][-1] == names[-1]:
-        meaning = " ".join((owner.model_fields[names[-1]].description or "no default").split())
-        return f"setting {path!r} is required: {meaning}"
+        return f"setting {path!r} is required: {_fields(owner)[names[-1]].description or 'no default'}"
     value: Any = values
     for name in names:
         value = value[name]
@@ -52,6 +52,11 @@ def show(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields by the keys of a recipe: an alias stands for a name that Python keeps for itself, `from`."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
 def _holder(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
     """The innermost settings class that the error's location leads to, and the keys on the way to it.
 
@@ -64,8 +69,8 @@ def _holder(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[Ba
             leads_to = get_args(leads_to)[1]
         elif not (isinstance(leads_to, type) and issubclass(leads_to, BaseModel)):
             break
-        elif part in leads_to.model_fields:
-            model, leads_to = leads_to, leads_to.model_fields[str(part)].annotation
+        elif part in _fields(leads_to):
+            model, leads_to = leads_to, _fields(leads_to)[str(part)].annotation
         else:
             return leads_to, names
         names.append(str(part))

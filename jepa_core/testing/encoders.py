@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.protocols import Encoder
+from jepa_core.protocols import Encoder, ReadsKinds
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
+from jepa_core.testing.random_views import FIELDS, ragged_view, random_view, takes, visible_elements
 from jepa_core.testing.small_parts import pick, pick_tokens, ragged_plan, with_padding
 from jepa_core.testing.subject import Subject
 from jepa_core.types.index_set import Grid, IndexSet, grid_size
+from jepa_core.types.sample import Field
 from jepa_core.types.tokens import Tokens
 
 CLOSE = 1e-4
@@ -32,10 +34,19 @@ class EncoderCase:
 
     subject: Subject
 
+    @property
+    def field(self) -> Field | None:
+        """The description of its view, of its first kind, for an encoder that says which kinds it reads."""
+        component = self.subject.component
+        if not (isinstance(component, ReadsKinds) and takes(component, "field")):
+            return None
+        return FIELDS.get(component.kinds[0])
+
     def make(self, seed: int = 0) -> Any:
         """A new encoder with weights drawn from the seed."""
         torch.manual_seed(seed)
-        return self.subject.component(self.subject.config).eval()
+        described = {} if self.field is None else {"field": self.field}
+        return self.subject.component(self.subject.config, **described).eval()
 
     @cached_property
     def encoder(self) -> Any:
@@ -43,14 +54,17 @@ class EncoderCase:
         return self.make()
 
     def views(self, shape: Sequence[int], seed: int = 0) -> Tensor:
-        """[B, *shape] normal random."""
-        return torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(seed))
+        """[B, *shape], random."""
+        return random_view(self.field, shape, BATCH, seed)
 
     def shapes(self) -> list[tuple[tuple[int, ...], Grid]]:
         """(view shape, grid) of the settings, and with odd unequal sides where the encoder accepts them."""
         own = tuple(self.encoder.view_shape())
         grid = self.encoder.grid(own)
         shapes = [(own, grid)]
+        if self.field is not None:
+            lengths = [length for length in (5, 3) if length < own[0] and len(own) == len(self.field.shape)]
+            return shapes + [((length, *own[1:]), (length,)) for length in lengths]
         sides = own[-len(grid) :]
         for sides_in_tokens in ([3, 5, 7], [5, 1, 3]):
             cells = tuple(sides_in_tokens[: len(grid)])
@@ -135,16 +149,27 @@ def hidden_unseen(case: EncoderCase) -> None:
     """What stands at hidden tokens does not reach the features of the kept ones."""
     shape, grid = case.shapes()[0]
     sides = shape[-len(grid) :]
-    if any(side % cells for side, cells in zip(sides, grid, strict=True)):
+    if case.field is None and any(side % cells for side, cells in zip(sides, grid, strict=True)):
         raise NotAsked("the grid does not divide the view, so no pixel belongs to one token")
     views, context = case.views(shape), ragged_plan(grid, BATCH).contexts[0]
-    visible = context.mask(grid_size(grid)).view(BATCH, *grid)
-    for axis, (side, cells) in enumerate(zip(sides, grid, strict=True), 1):
-        visible = visible.repeat_interleave(side // cells, dim=axis)
-    visible = visible.view(BATCH, *[1] * (len(shape) - len(grid)), *sides)
+    visible = visible_elements(context, grid, shape, case.field)
     changed_views = torch.where(visible, views, case.views(shape, seed=1))
     actual, expected = case.encoder(changed_views, context).values, case.encoder(views, context).values
-    require_equal(actual, expected, "with other pixels at the hidden tokens", CLOSE)
+    require_equal(actual, expected, "with other input at the hidden tokens", CLOSE)
+
+
+@torch.no_grad()
+def ragged_views(case: EncoderCase) -> None:
+    """Packed sequences of other lengths give the features that each of them has alone."""
+    shape, _ = case.shapes()[-1]
+    if case.field is None or case.field.kind not in ("ids", "sequence"):
+        raise NotAsked("it reads views of one shape")
+    lengths = [min(length, shape[0]) for length in (3, 1, 2)]
+    views = ragged_view(case.views(shape), lengths)
+    tokens = case.encoder(views)
+    _require_tokens(tokens, views.at, views.grid, case.encoder.width, "of ragged sequences")
+    alone = torch.cat([case.encoder(part[None]).values for part in views.split()])
+    require_equal(tokens.values, alone, "of ragged sequences beside each alone", CLOSE)
 
 
 @torch.no_grad()
@@ -198,6 +223,7 @@ CHECKS = (
     batch_mates,
     fillers,
     hidden_unseen,
+    ragged_views,
     layers,
     repeatable,
     state_is_all,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.errors import UserError
+from jepa_core.maskers.multi_mask import draw_plan, side_names
 from jepa_core.settings.base import MaskerSettings
 from jepa_core.testing.outcomes import NotAsked, require, require_same, untouched_randomness
 from jepa_core.testing.subject import Subject
@@ -41,9 +42,14 @@ class MaskerCase:
     def draw(
         self, grid: Grid, batch: int = 5, seed: int = 0, progress: float = 0.0, masker: Any = None
     ) -> MaskPlan:
-        """The plan that `masker`, or a new one, draws from the seed."""
-        plan: MaskPlan = (masker or self.make())(grid, batch, torch.Generator().manual_seed(seed), progress)
-        return plan
+        """The plan that `masker`, or a new one, draws from the seed.
+
+        One that reads `Batch.side` gets a random map from 0 to 1, [B, *grid], for each name.
+        """
+        draw, masker = torch.Generator().manual_seed(seed), masker or self.make()
+        maps = torch.Generator().manual_seed(-1 - seed)
+        side = {name: torch.rand(batch, *grid, generator=maps) for name in side_names(masker)}
+        return draw_plan(masker, grid, batch, draw, progress, side)
 
     def grids(self) -> list[Grid]:
         """The grids that `check` accepts. Raises UserError where there is none."""

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_core.assembly import build_model, sample_masks
+from jepa_core.assembly import build_model, random_batch, sample_masks
+from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
 from jepa_core.objectives.prediction import SmoothL1
 from jepa_core.optimizers.adamw import AdamW
-from jepa_core.settings.base import SourceSettings
+from jepa_core.settings.base import SourceSettings, VariantSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.sections import TrainSettings
 from jepa_core.target_updates import Ema
@@ -46,12 +47,22 @@ class ModelCase:
         draw = torch.Generator().manual_seed(step)
         if self.batches is not None:
             return self.batches(BATCH, draw)
-        return Batch.of(torch.randn(BATCH, *model.encoder.view_shape(), generator=draw))
+        if _is_described(model, self.recipe):
+            return random_batch(self.recipe, model, BATCH, draw)
+        views = {"image": torch.randn(BATCH, *model.encoder.view_shape(), generator=draw)}
+        for name, encoder in model.encoders.items():
+            views[name] = torch.randn(BATCH, *encoder.view_shape(), generator=draw)
+        return Batch(views)
+
+    def inputs(self, model: JEPA, step: int = 0, rank: int = 0, ranks: int = 1) -> tuple[Batch, MaskPlan]:
+        """The batch and the masks of one of the ranks of a step."""
+        batch = self.batch(model, step * ranks + rank)
+        return batch, sample_masks(model, BATCH, step=step, rank=rank, side=batch.side)
 
     def forward(self) -> tuple[JEPA, Output]:
         """A model in training mode, and its output for the first batch."""
         model = self.build(0).train()
-        return model, model(self.batch(model), sample_masks(model, BATCH))
+        return model, model(*self.inputs(model))
 
     def training(self, seed: int = 0) -> TrainingStep:
         """The training step of a new model: fp32, on the CPU."""
@@ -68,20 +79,21 @@ class ModelCase:
         """For each step the batch and the masks of each of two ranks."""
         model = self.build(0)
         return [
-            [
-                (self.batch(model, step * PROCESSES + rank), sample_masks(model, BATCH, step=step, rank=rank))
-                for rank in range(PROCESSES)
-            ]
-            for step in range(steps)
+            [self.inputs(model, step, rank, PROCESSES) for rank in range(PROCESSES)] for step in range(steps)
         ]
 
     def steps(self, step: TrainingStep, until: int) -> list[Tensor]:
         """Trains until `until` steps are done; returns their losses."""
         losses = []
         while step.done < until:
-            plan = sample_masks(step.model, BATCH, step=step.done)
-            losses.append(step(self.batch(step.model, step.done), plan).loss.detach())
+            losses.append(step(*self.inputs(step.model, step.done)).loss.detach())
         return losses
+
+
+def _is_described(model: JEPA, recipe: Recipe) -> bool:
+    """Whether the source has more values than one view of which loaders make crops."""
+    crops = ("image", "video", *(recipe.transform.views if model.fields else ()))
+    return not model.fields.keys() <= {f"views.{name}" for name in crops}
 
 
 def of_recipe(recipe: Recipe, batches: Batches | None = None) -> ModelCase:
@@ -100,6 +112,9 @@ def of_variant(subject: Subject, batches: Batches | None = None) -> ModelCase:
 
     Raises UserError where it needs other parts; its recipes can be checked then.
     """
+    named = subject.config.named_encoders if isinstance(subject.config, VariantSettings) else ()
+    if named:
+        raise UserError(f"it needs [encoders.{named[0]}], which only a recipe says; check_recipe checks that")
     configs: dict[str, Any] = {
         "encoder": SmallEncoder.Config(name="small"),
         "predictor": SmallPredictor.Config(name="small"),

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from jepa_core.assembly import sample_masks
 from jepa_core.jepa import JEPA
 from jepa_core.testing.distributed import two_processes
 from jepa_core.testing.model_case import BATCH, STEPS, ModelCase
@@ -53,18 +52,19 @@ def target_detached(case: ModelCase) -> None:
     attached = [n for n, target in enumerate(output.step.targets) if target.values.requires_grad]
     require(not attached, f"the targets of pairs {attached} carry a gradient")
     output.loss.backward()
-    touched = [name for name, p in _target(model).named_parameters() if p.grad is not None]
+    targets = _targets(model).named_parameters()
+    touched = [name for name, p in targets if p.grad is not None]
     require(not touched, f"a gradient reaches the target encoder: {', '.join(touched[:3])}")
 
 
 def target_still(case: ModelCase) -> None:
-    """Forward, backward and optimizer leave the target encoder as it is; only `update_target` moves it."""
+    """Forward, backward and optimizer leave target encoders as they are; only `update_target` moves them."""
     model = case.build(0).train()
-    before = [p.detach().clone() for p in _target(model).parameters()]
+    before = [p.detach().clone() for p in _targets(model).parameters()]
     optimizer = torch.optim.AdamW(parameter_groups(model, case.recipe.optimizer), lr=0.1)
-    model(case.batch(model), sample_masks(model, BATCH)).loss.backward()
+    model(*case.inputs(model)).loss.backward()
     optimizer.step()
-    after = [p.detach() for p in _target(model).parameters()]
+    after = [p.detach() for p in _targets(model).parameters()]
     require_same(after, before, "the target encoder moved before update_target was called")
 
 
@@ -117,21 +117,26 @@ def seed_alone(case: ModelCase) -> None:
 
 
 def features(case: ModelCase) -> None:
-    """`features` gives [B, D] of whole views, of both encoders, without gradient."""
+    """`features` gives [B, D] of whole views, of every role's encoder, without gradient."""
     model = case.build(0).eval()
-    view = next(iter(case.batch(model).views.values()))
-    for role in ("target", "context"):
-        values = model.features(view, role=role)
-        size = (len(view), model.encoder.width)
+    views = case.batch(model).views
+    for role in model.roles():
+        name = model.view_of(role)
+        require(name is None or name in views, f"the batch has no view {name!r} for the role {role!r}")
+        values = model.features(next(iter(views.values())) if name is None else views[name], role=role)
+        size = (BATCH, model.encoder_of(role).width)
         require(tuple(values.shape) == size, f"features of the {role} encoder are {size}; got {values.shape}")
         require(not values.requires_grad, f"features of the {role} encoder carry a gradient")
 
 
-def _target(model: JEPA) -> nn.Module:
-    if model.target_encoder is None:
+def _targets(model: JEPA) -> nn.Module:
+    """All target encoders, the main one's and those of named encoders."""
+    targets = nn.ModuleDict(dict(model.target_encoders.items()))
+    if model.target_encoder is not None:
+        targets["target"] = model.target_encoder
+    if not len(targets):
         raise NotAsked("the online encoder is its own target")
-    target: nn.Module = model.target_encoder
-    return target
+    return targets
 
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:

@@ -100,5 +100,5 @@ def _settings_by_kind(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
     table = recipe.to_table()
     entries = {section: [table[section]] for section in COMPONENT_SECTIONS}
     for section, kind in COMPONENT_TABLES.items():
-        entries.setdefault(kind, []).extend(table[section].values())
+        entries.setdefault(kind, []).extend(table.get(section, {}).values())
     return entries

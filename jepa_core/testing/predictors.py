@@ -8,7 +8,7 @@ Axes: B samples, S packed tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
+from jepa_core.testing.random_views import CONDITIONS, pick_condition, random_conditions, takes
 from jepa_core.testing.small_parts import SmallEncoder, pick, pick_tokens, ragged_plan, with_padding
 from jepa_core.testing.subject import Subject
 from jepa_core.types.index_set import Grid, grid_size
@@ -25,6 +26,8 @@ from jepa_core.types.tokens import Tokens
 
 GRIDS: tuple[Grid, ...] = ((7,), (3, 5), (2, 3, 4))
 BATCH, TARGET_WIDTH, CLOSE = 3, 24, 1e-4
+NUDGE = 0.02
+"""How far weights are moved from where they start, at random."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,23 @@ class Setting:
     contexts: tuple[Tokens, ...]
     plan: MaskPlan
     grid: Grid
+    condition: Any = None
+    """Conditions by name, for a predictor that needs one; else None."""
 
-    def predict(self) -> tuple[Tokens, ...]:
-        """The predictions, one `Tokens` for each pair."""
-        predictions: tuple[Tokens, ...] = self.predictor(self.contexts, self.plan, self.grid)
+    def predict(self, **changes: Any) -> tuple[Tokens, ...]:
+        """The predictions, one `Tokens` for each pair; `changes` to what it is given."""
+        own = replace(self, **changes)
+        condition = () if own.condition is None else (own.condition,)
+        predictions: tuple[Tokens, ...] = own.predictor(own.contexts, own.plan, own.grid, *condition)
         return predictions
+
+    def with_condition(self) -> Setting:
+        """With a condition of each kind, where the predictor refuses to be called without one."""
+        try:
+            self.predict()
+        except UserError:
+            return replace(self, condition=random_conditions(BATCH))
+        return self
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,13 @@ class PredictorCase:
         """The predictor and the encoder it is built for. Raises UserError where it refuses the grid."""
         torch.manual_seed(seed)
         encoder = SmallEncoder(SmallEncoder.Config(name="small", sides=grid))
-        return self.subject.component(self.subject.config, encoder, TARGET_WIDTH).eval(), encoder
+        component = self.subject.component
+        described = {"fields": CONDITIONS} if takes(component, "fields") else {}
+        predictor = component(self.subject.config, encoder, TARGET_WIDTH, **described).eval()
+        with torch.no_grad():
+            for parameter in predictor.parameters():  # so that what starts at zero does something
+                parameter.add_(torch.randn_like(parameter), alpha=NUDGE)
+        return predictor, encoder
 
     def settings(self) -> Iterator[Setting]:
         """One for each grid that the predictor accepts. Raises the last UserError where it accepts none."""
@@ -69,7 +90,10 @@ class PredictorCase:
                 raise NotAsked("it has no parameters, and passes contexts on")
             plan = ragged_plan(grid, BATCH)
             views = torch.randn(BATCH, *encoder.view_shape(), generator=torch.Generator().manual_seed(0))
-            yield Setting(predictor, tuple(encoder(views, context) for context in plan.contexts), plan, grid)
+            contexts = tuple(encoder(views, context) for context in plan.contexts)
+            with torch.no_grad():
+                setting = Setting(predictor, contexts, plan, grid).with_condition()
+            yield setting
         if refusal and not accepted:
             raise refusal
 
@@ -96,7 +120,7 @@ def order_of_pairs(case: PredictorCase) -> None:
         expected = dict(zip(plan.pairs, setting.predict(), strict=True))
         for pairs in (plan.pairs[::-1], plan.pairs[1:3]):
             fewer = MaskPlan(plan.contexts, plan.targets, pairs)
-            predictions = setting.predictor(setting.contexts, fewer, setting.grid)
+            predictions = setting.predict(plan=fewer)
             _require_count(predictions, fewer)
             for pair, tokens in zip(pairs, predictions, strict=True):
                 require_equal(tokens.values, expected[pair].values, f"pair {pair} among {pairs}", CLOSE)
@@ -113,8 +137,10 @@ def batch_mates(case: PredictorCase) -> None:
                 tuple(pick(index_set, order) for index_set in setting.plan.targets),
                 setting.plan.pairs,
             )
-            contexts = [pick_tokens(tokens, order) for tokens in setting.contexts]
-            for actual, whole in zip(setting.predictor(contexts, plan, setting.grid), together, strict=True):
+            contexts = tuple(pick_tokens(tokens, order) for tokens in setting.contexts)
+            condition = pick_condition(setting.condition, order)
+            predictions = setting.predict(contexts=contexts, plan=plan, condition=condition)
+            for actual, whole in zip(predictions, together, strict=True):
                 expected = pick_tokens(whole, order).values
                 require_equal(actual.values, expected, f"samples {order} without their batch-mates", CLOSE)
 
@@ -124,11 +150,11 @@ def fillers(case: PredictorCase) -> None:
     """Sequences that pad a batch to a fixed size (`train.cuda_graph`) change no sample's predictions."""
     for setting in case.settings():
         plan = setting.plan.map(partial(with_padding, tokens=grid_size(setting.grid)))
-        contexts = [
+        contexts = tuple(
             Tokens(torch.cat([tokens.values, tokens.values[:3]]), context, tokens.grid)
             for tokens, context in zip(setting.contexts, plan.contexts, strict=True)
-        ]
-        predictions = setting.predictor(contexts, plan, setting.grid)
+        )
+        predictions = setting.predict(contexts=contexts, plan=plan)
         for actual, expected in zip(predictions, setting.predict(), strict=True):
             rows = actual.values[: expected.at.total]
             require_equal(rows, expected.values, f"on a grid {setting.grid}, with fillers", CLOSE)
@@ -148,15 +174,28 @@ def context_matters(case: PredictorCase) -> None:
     """The predictions of a sample depend on its context's features."""
     for setting in case.settings():
         leaves = [tokens.values.detach().requires_grad_() for tokens in setting.contexts]
-        contexts = [
+        contexts = tuple(
             Tokens(values, tokens.at, tokens.grid)
             for values, tokens in zip(leaves, setting.contexts, strict=True)
-        ]
-        predictions = setting.predictor(contexts, setting.plan, setting.grid)
+        )
+        predictions = setting.predict(contexts=contexts)
         weights = torch.Generator().manual_seed(0)
-        total = sum((t.values * torch.randn(t.values.shape, generator=weights)).sum() for t in predictions)
+        parts = [(t.values * torch.randn(t.values.shape, generator=weights)).sum() for t in predictions]
+        total = torch.stack(parts).sum()
         gradients = torch.autograd.grad(total, leaves, allow_unused=True)
         require(all(_moves(g) for g in gradients), f"on a grid {setting.grid} a context is not looked at")
+
+
+@torch.no_grad()
+def condition_matters(case: PredictorCase) -> None:
+    """Where it needs a condition, the predictions of a sample depend on it."""
+    for setting in case.settings():
+        if setting.condition is None:
+            raise NotAsked("it predicts without a condition")
+        other = pick_condition(setting.condition, [2, 0, 1])
+        pairs = zip(setting.predict(), setting.predict(condition=other), strict=True)
+        alike = all(torch.equal(own.values, changed.values) for own, changed in pairs)
+        require(not alike, f"on a grid {setting.grid} the condition is not looked at")
 
 
 @torch.no_grad()
@@ -195,6 +234,7 @@ CHECKS = (
     fillers,
     places_matter,
     context_matters,
+    condition_matters,
     repeatable,
     empty_plan,
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from jepa_core import plugins
-from jepa_core.assembly import build
+from jepa_core.assembly import build_encoder, build_with, described_fields
 from jepa_core.recipes.annotate import read_head
 from jepa_core.recipes.files import find
 from jepa_core.recipes.load import load_recipe, read, with_overrides
@@ -49,11 +49,14 @@ class RecipeCase:
 
     @cached_property
     def parameters(self) -> int:
-        """Number of parameters of encoder and predictor."""
+        """Number of parameters of encoders and predictor."""
+        recipe, fields = self.recipe, described_fields(self.recipe) or {}
         with torch.device("meta"):
-            encoder = build("encoder", self.recipe.encoder)
-            predictor = build("predictor", self.recipe.predictor, encoder, encoder.width)
-        return sum(p.numel() for part in (encoder, predictor) for p in part.parameters())
+            encoder = build_encoder("", recipe.encoder, fields)
+            offered = {"fields": fields}
+            predictor = build_with("predictor", recipe.predictor, encoder, encoder.width, offered=offered)
+            others = [build_encoder(name, own, fields) for name, own in recipe.encoders.items()]
+        return sum(p.numel() for part in (encoder, predictor, *others) for p in part.parameters())
 
     @property
     def path(self) -> Path:
@@ -77,9 +80,11 @@ def resolves(case: RecipeCase) -> None:
 def fits(case: RecipeCase) -> None:
     """Encoder and predictor can be made, and the masks fit the encoder's grid."""
     require(case.parameters > 0, "encoder and predictor have no parameters")
+    fields = described_fields(case.recipe) or {}
     with torch.device("meta"):
-        encoder = build("encoder", case.recipe.encoder)
-    build("masker", case.recipe.masker).check(encoder.grid(encoder.view_shape()))
+        encoder = build_encoder("", case.recipe.encoder, fields)
+    masker = build_with("masker", case.recipe.masker, offered={"fields": fields})
+    masker.check(encoder.grid(encoder.view_shape()))
 
 
 CHECKS = (told, resolves, fits)

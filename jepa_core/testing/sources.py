@@ -19,10 +19,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.images import CorruptSample
+from jepa_core.data.named_samples import read_named, source_fields
 from jepa_core.errors import UserError
-from jepa_core.protocols import Recording, Samples
+from jepa_core.protocols import DescribesFields, Recording, Samples
 from jepa_core.testing.outcomes import NotAsked, require, untouched_randomness
 from jepa_core.testing.subject import Subject
+from jepa_core.types.sample import Fields, Sample
 
 CHECKED = 16
 FRAMES = 2
@@ -30,8 +32,8 @@ FRAMES = 2
 FEW = 1000
 """Training samples up to which all of them are compared with the held-out ones."""
 
-SampleReading = tuple[bytes, tuple[int, ...], int] | str
-"""A sample in comparable form: (pixels, shape, label); of a corrupt one, why it cannot be read."""
+SampleReading = tuple[bytes, tuple[Any, ...], int] | str
+"""A sample in comparable form: (values, shapes, label); of a corrupt one, why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,31 @@ class SourceCase:
 def read_sample(samples: Samples, index: int) -> SampleReading:
     """Reads a sample into a form that can be compared."""
     try:
-        value, label = samples[index]
-        value = _open_sample(value)
+        sample = samples[index]
+        if isinstance(sample, Sample):
+            parts = [_comparable(value) for value in sample.values().values()]
+            return b"".join(part for part, _ in parts), tuple(shape for _, shape in parts), int(sample.label)
+        return *_comparable(sample[0]), int(sample[1])
     except CorruptSample as corrupt:
         return f"{corrupt.record.kind}: {corrupt.record}"
-    pixels = np.asarray(value) if isinstance(value, Image) else value.numpy()
-    return pixels.tobytes(), tuple(pixels.shape), int(label)
+
+
+def _comparable(value: Any) -> tuple[bytes, tuple[int, ...]]:
+    """(bytes, shape) of a value."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape"), (len(value),)
+    if isinstance(value, Recording):
+        value = _open_sample(value)
+    numbers = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+    return numbers.tobytes(), tuple(numbers.shape)
 
 
 def _open_sample(value: Image | Tensor | Recording) -> Image | Tensor:
     """The image or tensor itself; of a recording its first window of `FRAMES` frames."""
     if isinstance(value, Image | Tensor):
         return value
-    return value.window(value.starts(FRAMES)[0], FRAMES)
+    window = value.window(value.starts(FRAMES)[0], FRAMES)
+    return next(iter(window.views.values())) if isinstance(window, Sample) else window
 
 
 def splits(case: SourceCase) -> None:
@@ -100,15 +114,32 @@ def _require_refusal(case: SourceCase, name: str) -> None:
 
 
 def samples(case: SourceCase) -> None:
-    """Each is an image, a uint8 tensor [C, h, w] of one or three channels, or a recording of such frames."""
+    """Each is an image, a uint8 tensor [C, h, w] of one or three channels, a recording of such frames, or a
+    `Sample` whose values are what the source says of its fields."""
+    source = case.make()
+    fields = source_fields(source) if isinstance(source, DescribesFields) and source.fields() else None
     for split, samples, indices in case.spread():
         for index in indices:
-            _require_sample(samples, index, f"sample {index} of {split}")
+            if fields is None:
+                _require_sample(samples, index, f"sample {index} of {split}")
+            else:
+                _require_fields(samples, index, fields)
+
+
+def _require_fields(samples: Samples, index: int, fields: Fields) -> None:
+    try:
+        read_named(samples, index, fields)
+    except CorruptSample:
+        return
+    except UserError as error:
+        require(False, str(error))
 
 
 def _require_sample(samples: Samples, index: int, place: str) -> None:
     try:
-        value = _open_sample(samples[index][0])
+        sample = samples[index]
+        require(not isinstance(sample, Sample), f"{place} is a Sample, and the source has no fields()")
+        value = _open_sample(sample[0])  # type: ignore[index]  # a pair, as was just asked
     except CorruptSample:
         return
     if isinstance(value, Image):
@@ -184,7 +215,7 @@ def held_out(case: SourceCase) -> None:
             require(duplicate is None, f"sample {index} of {split} is sample {duplicate} of train")
 
 
-def _pixels(sample: SampleReading) -> SampleReading | tuple[bytes, tuple[int, ...]]:
+def _pixels(sample: SampleReading) -> SampleReading | tuple[bytes, tuple[Any, ...]]:
     return sample if isinstance(sample, str) else sample[:2]
 
 

@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jepa_core.assembly import step_masks
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
-from jepa_core.maskers.step_masks import StepMasks
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.recipe import Recipe
 from jepa_core.training.cuda_graphs import CudaRecorder, Recorded, Recorder, SharedPlaces
@@ -218,7 +218,7 @@ class CudaGraphStep(TrainingStep):
 
     def _measure_buckets(self, batch_size: int) -> PlanBuckets:
         """Buckets for the masks of this batch size, from draws all over the run."""
-        masks = StepMasks(self.model.masker, self.model.grid(), self.total_steps, self.recipe.seed)
+        masks = step_masks(self.model, self.recipe.seed, self.total_steps)
         steps = [self.total_steps * n // DRAWS for n in range(DRAWS)]
         return PlanBuckets.measure(
             [masks(step, 0, batch_size) for step in steps], grid_size(self.model.grid())
@@ -268,6 +268,17 @@ def _check(recipe: Recipe, model: JEPA, ranks: Ranks, usable: bool) -> None:
         raise UserError(
             "train.spike_guard judges each loss before the step is taken, and train.cuda_graph waits for "
             "none; leave one of them out"
+        )
+    if model.maskers:
+        raise UserError(
+            f"train.cuda_graph carries the masks of one view, and the recipe has "
+            f"[maskers.{next(iter(model.maskers))}]; set train.cuda_graph=false"
+        )
+    side = step_masks(model).side
+    if side:
+        raise UserError(
+            f"train.cuda_graph measures masks before there are data, and the masker reads side.{side[0]}; "
+            "set train.cuda_graph=false"
         )
     if not recipe.optimizer.capturable:
         raise UserError(

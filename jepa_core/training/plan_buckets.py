@@ -121,7 +121,7 @@ class PlanBuckets:
     def pad(self, plan: MaskPlan) -> MaskPlan | None:
         """The plan padded to its buckets, or None where it does not fit."""
         sets = sets_of(plan)
-        if len(sets) != len(self.buckets) or plan.pairs != self.pairs:
+        if len(sets) != len(self.buckets) or plan.pairs != self.pairs or plan.others:
             return None
         sizes = [bucket.bucket_for(own) for bucket, own in zip(self.buckets, sets, strict=True)]
         padded = [
@@ -161,5 +161,5 @@ def unpad(step: Step, plan: MaskPlan) -> Step:
 
 
 def sets_of(plan: MaskPlan) -> tuple[IndexSet, ...]:
-    """All sets of a plan, contexts first."""
+    """All sets of a plan for the first view, contexts first."""
     return (*plan.contexts, *plan.targets)

@@ -83,6 +83,19 @@ class Sample:
         if not isinstance(self.views, Mapping):
             object.__setattr__(self, "views", {"image": self.views})
 
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any], label: int = -1, key: str = "") -> Sample:
+        """From values by their places, as `values` gives them."""
+        parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+        for place, value in values.items():
+            part, _, name = place.partition(".")
+            parts[part][name] = value
+        return cls(**parts, label=label, key=key)
+
+    def without_label(self) -> Sample:
+        """The sample with no class."""
+        return replace(self, label=-1)
+
     def values(self) -> dict[str, Any]:
         """All values by their places, `views.image`, `condition.actions`, …"""
         return {f"{part}.{name}": value for part in PARTS for name, value in getattr(self, part).items()}

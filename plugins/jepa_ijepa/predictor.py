@@ -10,6 +10,7 @@ from jepa_core.nn.packing import Mode
 from jepa_core.nn.weight_init import rescale_depth
 from jepa_core.protocols import Encoder
 from jepa_core.types import MaskPlan
+from jepa_core.types.sample import Fields
 
 
 class VitPredictor(PackedPredictor):
@@ -30,8 +31,10 @@ class VitPredictor(PackedPredictor):
 
     config: Config
 
-    def __init__(self, config: Config, encoder: Encoder, target_width: int) -> None:
-        super().__init__(config, encoder, target_width, config.context)
+    def __init__(
+        self, config: Config, encoder: Encoder, target_width: int, fields: Fields | None = None
+    ) -> None:
+        super().__init__(config, encoder, target_width, config.context, fields=fields)
         if config.depth_rescale:
             rescale_depth(self.blocks)
 

@@ -114,9 +114,10 @@ class Clips(BaseSamples):
 
 def whole_file(files: BaseSamples, index: int) -> tuple[Stretch, int]:
     """A file of `ClipsSource.files`, with its label."""
-    whole, label = files[index]
-    assert isinstance(whole, Stretch)
-    return whole, label
+    pair = files[index]
+    assert isinstance(pair, tuple)
+    assert isinstance(pair[0], Stretch)
+    return pair[0], pair[1]
 
 
 def _begins(file: VideoFile, share: Share, every: int | None) -> Sequence[tuple[int, int]]:

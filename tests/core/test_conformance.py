@@ -19,6 +19,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "vit_predictor": {"depth": 1, "width": 48, "heads": 2},
     "vjepa_tiny": {"frames": 6, "image_size": [24, 32], "patch_size": 8, "width": 48, "depth": 2, "heads": 2},
     "pair_predictor": {"depth": 1, "width": 48, "heads": 2},
+    "text_transformer": {"width": 32, "depth": 2, "heads": 2, "length": 12},
+    "bag_of_words": {"width": 16, "length": 9},
+    "vector_mlp": {"width": 16},
     "attentive": {"steps": 60, "width": 32, "lr": 0.01},
 }
 """Settings of components whose defaults are large, or that have none."""
@@ -41,6 +44,25 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("predictor", "pair_predictor", ROPE | {"mask_tokens": 1}),
     ("predictor", "vit_predictor", ROPE | {"context": "shared"}),
+    *(
+        ("predictor", "vit_predictor", ROPE | {"condition": how, "condition_name": name, "context": context})
+        for how, name, context in (
+            ("cross", "ids", "shared"),
+            ("cross", "sequence", "repeat"),
+            ("adaln", "vector", "shared"),
+            ("tokens", "ids", "repeat"),
+            ("tokens", "vector", "shared"),
+        )
+    ),
+    (
+        "predictor",
+        "pair_predictor",
+        SMALL["pair_predictor"] | {"condition": "cross", "condition_name": "ids"},
+    ),
+    ("encoder", "text_transformer", SMALL["text_transformer"] | {"positions": "rope", "causal": True}),
+    ("encoder", "text_transformer", SMALL["text_transformer"] | {"positions": "sincos", "vocabulary": 70}),
+    ("encoder", "vector_mlp", {"inputs": 6, "length": 7, "depth": 1}),
+    ("objective", "infonce", {"learned": True, "symmetric": False}),
     ("masker", "multiblock", {"truncate": "first", "last_row": False}),
     ("masker", "multiblock3d", {"truncate": "first", "rounding": "sides"}),
     ("masker", "multiblock3d", {"pairs": {"one": {"blocks": 3, "scale": 0.4, "time_scale": [0.2, 0.7]}}}),

@@ -4,6 +4,8 @@
     path/CLASS/*.jpg                                                         class folders directly
     path/*.jpg                                                               just images, no labels
 
+With `captions` each image has a caption as its second view (`jepa_core.data.captions`).
+
 Any depth below a class folder, any case of the extension. Symbolic links are followed; below a class folder
 each folder is entered once, so links in a circle end. Links that lead nowhere are left out with a warning,
 or are corrupt samples where their name is that of an image. Hidden files and folders are left out. Splits
@@ -22,11 +24,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from jepa_core.data.cache import expand_home
+from jepa_core.data.captions import FIELDS, with_captions
 from jepa_core.data.images import EXTENSIONS
 from jepa_core.data.samples import BaseSamples, ImageFiles
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError, unknown
 from jepa_core.runtime.regular_file import irregularity
+from jepa_core.types.sample import Fields
 
 log = logging.getLogger("jepa")
 
@@ -46,10 +50,18 @@ class FolderSource(SplitSource):
 
         path: Path
         """Folder that holds train/ (and val/, test/), or class folders, or just images."""
+        captions: str | None = None
+        """Where the captions are: the extension of text files beside the images (`txt`), or a table in the
+        folder (`captions.jsonl`, .csv, .tsv) with the columns file and caption. By default there are none."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.path, self.max_pixels = expand_home(config.path), config.max_pixels
+        self.captions = config.captions
+
+    def fields(self) -> Fields | None:
+        """An image and its caption, where the images have some."""
+        return FIELDS if self.captions else None
 
     def own_splits(self) -> Collection[str]:
         """Those with a folder of their own; `train` alone where the classes lie directly in `path`."""
@@ -71,7 +83,8 @@ class FolderSource(SplitSource):
         self, root: Path, files: Sequence[str], labels: Sequence[int], classes: Sequence[str] | None
     ) -> BaseSamples:
         """The samples of these files below `root`."""
-        return ImageFiles(str(root), files, labels, classes, f"images in {root}", self.max_pixels)
+        images = ImageFiles(str(root), files, labels, classes, f"images in {root}", self.max_pixels)
+        return with_captions(images, root, self.captions) if self.captions else images
 
     def _split_folders(self) -> dict[str, Path]:
         _check_folder(self.path, self.what)

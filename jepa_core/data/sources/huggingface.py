@@ -15,10 +15,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.cache import expand_home
+from jepa_core.data.captions import FIELDS, TextColumn
 from jepa_core.data.images import CorruptSample, read_image
 from jepa_core.data.samples import BaseSamples, class_number
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError, unknown
+from jepa_core.types.sample import Fields
 
 _NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
 
@@ -37,6 +39,8 @@ class HuggingFaceSource(SplitSource):
         """Column of the images; by default the first one of that type."""
         label_column: str | None = None
         """Column of the labels; by default the first one of class labels, if any."""
+        caption_column: str | None = None
+        """Column of the captions, the second view; of a list of captions the first. By default none."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -53,11 +57,15 @@ class HuggingFaceSource(SplitSource):
             raise UserError(f"data set {self.config.path!r} has no split 'train'; known: {', '.join(data)}")
         return splits
 
+    def fields(self) -> Fields | None:
+        """An image and its caption, where a column of captions is named."""
+        return FIELDS if self.config.caption_column else None
+
     def own_splits(self) -> Collection[str]:
         """Those the data set has, by their usual names."""
         return self._splits.keys()
 
-    def load(self, name: str) -> HuggingFaceSamples:
+    def load(self, name: str) -> BaseSamples:
         """One of the data set's splits. Raises UserError where it has no images."""
         data = self._splits[name]
         image = _column(data, self.config.image_column, "Image")
@@ -67,7 +75,11 @@ class HuggingFaceSource(SplitSource):
             )
         label = _column(data, self.config.label_column, "ClassLabel")
         note = f"Hugging Face {self.config.path}, {name}"
-        return HuggingFaceSamples(data, image, label, note, self.config.max_pixels)
+        samples = HuggingFaceSamples(data, image, label, note, self.config.max_pixels)
+        caption = self.config.caption_column
+        if caption is None:
+            return samples
+        return TextColumn(samples, data[_column(data, caption, "Value")])
 
 
 class HuggingFaceSamples(BaseSamples):

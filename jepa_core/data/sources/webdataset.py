@@ -1,4 +1,4 @@
-"""`webdataset`: tar files of samples, `KEY.jpg` beside `KEY.cls` (the WebDataset layout).
+"""`webdataset`: tar files of samples, `KEY.jpg` beside `KEY.cls` and `KEY.txt` (the WebDataset layout).
 
 What is unusual: samples are read at random, by offset, so that a step's samples depend on its number
 alone; WebDataset itself streams and shuffles a buffer. It needs local, uncompressed tar files, and no
@@ -26,6 +26,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.cache import Arrays, cached_arrays
+from jepa_core.data.captions import FIELDS, MOST_BYTES, TextColumn
 from jepa_core.data.images import EXTENSIONS, MAX_PIXELS, CorruptSample, read_image, unreadable_sample
 from jepa_core.data.packed_names import PackedNames
 from jepa_core.data.samples import BaseSamples
@@ -34,10 +35,11 @@ from jepa_core.data.sources.tar_headers import FAULTS, DamagedTar, Member, TarHe
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError
 from jepa_core.runtime.regular_file import irregularity, open_regular
+from jepa_core.types.sample import Fields
 
 Array = np.ndarray[Any, Any]
 
-VERSION = 2
+VERSION = 3
 """Of the index of a shard, as it is kept: part of the file's name."""
 MAX_SHARDS = 100_000
 """Names that a pattern may stand for."""
@@ -59,12 +61,18 @@ class WebDatasetSource(SplitSource):
         """Validation shards, where there are any."""
         test_path: str | None = None
         """Test shards, where there are any."""
+        captions: bool = False
+        """Whether the caption in `KEY.txt` is the second view of each image."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         paths = {"train": config.path, "val": config.val_path, "test": config.test_path}
         self.paths = {name: path for name, path in paths.items() if path is not None}
-        self.max_pixels = config.max_pixels
+        self.max_pixels, self.captions = config.max_pixels, config.captions
+
+    def fields(self) -> Fields | None:
+        """An image and its caption, where captions are asked for."""
+        return FIELDS if self.captions else None
 
     def own_splits(self) -> Collection[str]:
         """Those with a path. Raises UserError where the shards of one are not there."""
@@ -72,14 +80,17 @@ class WebDatasetSource(SplitSource):
             expand(pattern)
         return self.paths.keys()
 
-    def load(self, name: str) -> ShardSamples:
+    def load(self, name: str) -> BaseSamples:
         """Every sample of the split's shards. Raises UserError for none, or a file that is no tar."""
         files = expand(self.paths[name])
         shards = [index_of(file) for file in files]
         if not any(len(shard.start) for shard in shards):
             raise UserError(f"no images in the {len(files)} shards of {self.paths[name]!r}")
         note = f"{len(files)} shards of {self.paths[name]}"
-        return ShardSamples(files, shards, note, self.max_pixels)
+        samples = ShardSamples(files, shards, note, self.max_pixels)
+        if self.captions and not samples.text_size.any():
+            raise UserError(f"no captions (KEY.txt) in the {len(files)} shards of {self.paths[name]!r}")
+        return TextColumn(samples, ShardTexts(samples)) if self.captions else samples
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,10 @@ class ShardIndex:
     """Class, -1 for none."""
     fault: Array
     """Why it cannot be read, a key of `tar_headers.FAULTS`; 0 where nothing speaks against it."""
+    text_start: Array
+    """First byte of the caption."""
+    text_size: Array
+    """Bytes of the caption; 0 where there is none."""
     names: PackedNames
     """The key that the members of a sample share."""
     unreadable: int = 0
@@ -113,7 +128,7 @@ class ShardIndex:
         return cls(**numbers, names=names, unreadable=int(arrays["unreadable"][0]))
 
 
-NUMBERS = ("start", "size", "label", "fault")
+NUMBERS = ("start", "size", "label", "fault", "text_start", "text_size")
 
 
 class ShardSamples(BaseSamples):
@@ -124,7 +139,7 @@ class ShardSamples(BaseSamples):
     ) -> None:
         self.files, self.note, self.max_pixels = files, note, max_pixels
         self.shard = np.repeat(np.arange(len(shards)), [len(shard.start) for shard in shards])
-        self.start, self.size, self.label, self.fault = (
+        self.start, self.size, self.label, self.fault, self.text_start, self.text_size = (
             np.concatenate([getattr(shard, number) for shard in shards]) for number in NUMBERS
         )
         self.names = PackedNames.concatenate(shard.names for shard in shards)
@@ -138,12 +153,7 @@ class ShardSamples(BaseSamples):
         where = f"{file}!{self.names[index]}"
         if self.fault[index]:
             raise CorruptSample(where, FAULTS[int(self.fault[index])], "damaged")
-        try:
-            with open_regular(file) as stream:
-                stream.seek(int(self.start[index]))
-                content = stream.read(int(self.size[index]))
-        except OSError as error:
-            raise unreadable_sample(where, error) from None
+        content = read_part(file, self.start[index], self.size[index], where)
         return read_image(content, where, self.max_pixels), int(self.label[index])
 
     def keys(self) -> Sequence[str]:
@@ -154,6 +164,32 @@ class ShardSamples(BaseSamples):
     def sizes(self, positions: Sequence[int]) -> list[int]:
         """Bytes of these images in their shards."""
         return [int(self.size[position]) for position in positions]
+
+
+class ShardTexts:
+    """The captions of shards, read by offset."""
+
+    def __init__(self, samples: ShardSamples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> str:
+        samples = self.samples
+        file = samples.files[samples.shard[index]]
+        where = f"{file}!{samples.names[index]}.txt"
+        if not samples.text_size[index]:
+            raise CorruptSample(where, "there is no caption", "missing")
+        size = min(int(samples.text_size[index]), MOST_BYTES)
+        return read_part(file, samples.text_start[index], size, where).decode("utf-8", "replace").strip()
+
+
+def read_part(file: Path, start: int, size: int, where: str) -> bytes:
+    """So many bytes of a file. Raises CorruptSample where it cannot be read."""
+    try:
+        with open_regular(file) as stream:
+            stream.seek(int(start))
+            return stream.read(int(size))
+    except OSError as error:
+        raise unreadable_sample(where, error) from None
 
 
 def expand(pattern: str) -> list[Path]:
@@ -215,6 +251,7 @@ def build_index(file: Path) -> ShardIndex:
     """Reads every header of a tar file. Raises UserError for one that is compressed, cut short or no tar."""
     images: dict[str, Member] = {}
     labels: dict[str, int] = {}
+    texts: dict[str, Member] = {}
     try:
         with open_regular(file) as stream:
             headers = TarHeaders(stream, os.fstat(stream.fileno()).st_size)
@@ -225,14 +262,22 @@ def build_index(file: Path) -> ShardIndex:
                 elif extension == ".cls" and not member.fault:
                     stream.seek(member.start)
                     labels[key] = _label(stream.read(min(member.size, LABEL_BYTES)), member, file)
+                elif extension == ".txt" and not member.fault:
+                    texts[key] = member
     except DamagedTar as error:
         raise UserError(f"shard {str(file)!r} is not a whole, uncompressed tar file: {error}") from None
     except OSError as error:
         raise UserError(f"shard {str(file)!r} cannot be read: {error.strerror or error}") from None
-    columns = ([m.start, m.size, labels.get(key, -1), m.fault] for key, m in images.items())
+    columns = (
+        [m.start, m.size, labels.get(key, -1), m.fault, *_place(texts.get(key))] for key, m in images.items()
+    )
     table = np.array(list(columns), dtype=np.int64).reshape(-1, len(NUMBERS))
     numbers = dict(zip(NUMBERS, np.ascontiguousarray(table.T), strict=True))
     return ShardIndex(**numbers, names=PackedNames.of(images), unreadable=headers.unreadable)
+
+
+def _place(member: Member | None) -> tuple[int, int]:
+    return (0, 0) if member is None else (member.start, member.size)
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -116,6 +116,7 @@ def test_a_run_is_a_folder_with_everything_in_it(whole: Run) -> None:
     written = {path.name for path in whole.folder.iterdir()}
     assert written == {
         "recipe.toml",
+        "fields.json",
         "metrics.jsonl",
         "events.jsonl",
         "checkpoints",

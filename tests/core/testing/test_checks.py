@@ -16,6 +16,7 @@ from torch import distributed as dist
 from torch import nn
 
 from jepa_core import JEPA, ComponentSettings, IndexSet, MaskPlan, UserError, testing
+from jepa_core.nn.bag_of_words import BagOfWords
 from jepa_core.nn.identity import NoPredictor
 from jepa_core.objectives import LossTerm, SmoothL1, VarianceCovariance, pair_values
 from jepa_core.settings import MaskerSettings
@@ -90,6 +91,13 @@ class SeesTheWhole(SmallEncoder):
         return changed(tokens, tokens.values + view.flatten(1).mean(1)[tokens.at.samples, None])
 
 
+@breaks("encoder", "ragged views")
+class KnowsTheLongest(BagOfWords):
+    def forward(self, view, keep=None, layers=()):
+        tokens = super().forward(view, keep, layers)
+        return changed(tokens, tokens.values * tokens.grid[0])
+
+
 @breaks("encoder", "layers")
 class WithoutLayers(SmallEncoder):
     def forward(self, view, keep=None, layers=()):
@@ -150,6 +158,14 @@ class WithoutPlaces(SmallPredictor):
 class PlacesAlone(SmallPredictor):
     def _guess(self, context, target, grid):
         return super()._guess(changed(context, context.values * 0), target, grid)
+
+
+@breaks("predictor", "condition matters")
+class NeedsAndIgnores(SmallPredictor):
+    def forward(self, contexts, plan, grid, condition=None):
+        if condition is None:
+            raise UserError("a condition is needed")
+        return super().forward(contexts, plan, grid)
 
 
 @breaks("predictor", "repeatable")

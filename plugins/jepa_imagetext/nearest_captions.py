@@ -1,0 +1,58 @@
+"""The section `nearest captions` of a report: held-out pictures, and the captions they came closest to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from jepa_core.data.field_transforms.pipeline import FieldTransforms
+from jepa_core.report.picture_grid import Line, Picture
+from jepa_core.report.sections import Section
+
+SHOWN, GUESSES, AMONG = 24, 3, 2000
+"""Pictures that are shown, captions below each, and held-out samples that are read."""
+
+
+def nearest_captions(recipe: Any, model: Any, source: Any) -> Section | None:
+    """Pictures of the validation split; None for a model that embeds no captions."""
+    if getattr(model, "text_view", None) is None or model.transforms is None:
+        return None
+    samples = source.split("val")
+    rows = torch.arange(min(AMONG, len(samples))) * len(samples) // min(AMONG, len(samples))
+    chosen = [samples[int(row)] for row in rows]
+    texts = [sample.views[model.text_view] for sample in chosen]
+    unique = sorted(set(texts))
+    transforms: FieldTransforms = model.transforms.of_source(source)
+    first = next(iter(chosen[0].views))
+    shown = [chosen[int(row)] for row in torch.linspace(0, len(chosen) - 1, SHOWN).long()]
+    device = next(model.parameters()).device
+    captions = transforms.transform_values({f"views.{model.text_view}": unique})["views"][model.text_view]
+    images = transforms.transform_values({f"views.{first}": [sample.views[first] for sample in shown]})
+    known = model.embed({model.text_view: captions.to(device)})[model.text_view]
+    guesses = model.embed({first: images["views"][first].to(device)})[first]
+    nearest = (guesses @ known.T).topk(min(GUESSES, len(unique)), dim=1).indices
+    pictures = []
+    for sample, order in zip(shown, nearest.tolist(), strict=True):
+        own = sample.views[model.text_view]
+        lines = [Line(unique[number], unique[number] == own) for number in order]
+        pictures.append(Picture(pixels_of(sample.views[first]), [*lines, Line(f"its own: {own}")]))
+    right = sum(
+        unique[order[0]] == sample.views[model.text_view]
+        for sample, order in zip(shown, nearest.tolist(), strict=True)
+    )
+    return Section(
+        "Nearest captions",
+        f"Held-out pictures (val), each with the {GUESSES} captions of {len(unique):,} that it came closest "
+        f"to, the nearest first. Of these {len(shown)} pictures {right} have their own caption first.",
+        pictures=pictures,
+        columns=6,
+    )
+
+
+def pixels_of(image: Any) -> np.ndarray[Any, Any]:
+    """uint8 [h, w, 3] of a Pillow image or of uint8 [3, h, w]."""
+    if isinstance(image, torch.Tensor):
+        return image.permute(1, 2, 0).contiguous().numpy()
+    return np.asarray(image.convert("RGB"))

@@ -37,7 +37,8 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     if not names:
         return f"section [{section}]: expected {_own_words(first)}"
     if first["type"] == "missing" and first["loc"][-1] == names[-1]:
-        return f"setting {path!r} is required: {_fields(owner)[names[-1]].description or 'no default'}"
+        meaning = " ".join((_fields(owner)[names[-1]].description or "no default").split())
+        return f"setting {path!r} is required: {meaning}"
     value: Any = values
     for name in names:
         value = value[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,31 +21,37 @@ from jepa_core.training.parameter_groups import parameter_groups
 STEPS, WIDTH = 6, 8
 
 
+class Tower(nn.Module):
+    """An embedding, two blocks and a head, named as in a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(OrderedDict(fc=nn.Linear(WIDTH, WIDTH), norm=nn.LayerNorm(WIDTH), tanh=nn.Tanh()))
+            for _ in range(2)
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.embed(inputs)
+        for block in self.blocks:
+            output = output + block(output)
+        result: Tensor = self.head(output)
+        return result
+
+
 class Net(nn.Module):
-    """An embedding, two blocks and a head, named as in a transformer; and a second net of that form."""
+    """Two towers, one after the other."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = _tower()
-            self.predictor = _tower()
+            self.encoder, self.predictor = Tower(), Tower()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        output: Any = inputs
-        towers: Any = (self.encoder, self.predictor)
-        for tower in towers:
-            output = tower["embed"](output)
-            for block in tower["blocks"]:
-                output = output + torch.tanh(block["norm"](block["fc"](output)))
-            output = tower["head"](output)
+        output: Tensor = self.predictor(self.encoder(inputs))
         return output
-
-
-def _tower() -> nn.ModuleDict:
-    blocks = [nn.ModuleDict({"fc": nn.Linear(WIDTH, WIDTH), "norm": nn.LayerNorm(WIDTH)}) for _ in range(2)]
-    embed, head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-    return nn.ModuleDict({"embed": embed, "blocks": nn.ModuleList(blocks), "head": head})
 
 
 @dataclass

@@ -181,6 +181,16 @@ def test_the_recipes_settings_of_the_optimizer_count_not_the_states(tiny_recipe:
     assert go_on(tiny_recipe, run) == 3
 
 
+def test_another_optimizer_cannot_go_on_from_the_state_of_this_one(tiny_recipe: Path, run: Path) -> None:
+    said = refusal(tiny_recipe, run, "optimizer=sgd", allow=["optimizer"])
+    assert said.endswith(
+        "state.pt is not this run's state: its optimizer is 'adamw'; the recipe's is 'sgd', which cannot go "
+        "on from it"
+    )
+    faster = ("optimizer.groups.p={match='predictor', lr_scale=2.0}",)
+    assert "is of groups of" in refusal(tiny_recipe, run, *faster, allow=["optimizer"])
+
+
 def test_a_state_of_old_has_no_hash_of_the_data(tiny_recipe: Path, run: Path) -> None:
     spoil_state(run, lambda state: (state.pop("data"), state.pop("format")))
     assert go_on(tiny_recipe, run) == 3

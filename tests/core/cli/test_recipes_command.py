@@ -95,7 +95,7 @@ def test_as_json_every_setting_has_value_default_and_meaning(jepa, tiny_recipe: 
     by_path = {setting["path"]: setting for setting in shown["settings"]}
     steps = by_path["train.steps"]
     assert (steps["value"], steps["default"], steps["changed"]) == (6, None, True)
-    assert steps["means"] == "Optimizer steps of the whole run; goes before `epochs`."
+    assert steps["means"] == "Optimizer steps of the whole run; goes before `epochs` and `hours`."
     assert by_path["probes.knn.k"]["changed"]
     assert not by_path["optimizer.lr"]["changed"], "the recipe gives the default"
 

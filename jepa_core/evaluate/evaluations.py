@@ -75,6 +75,33 @@ def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Pre
         ) from error
 
 
+def table_files(folders: Sequence[Path], out: Path | None) -> list[Path]:
+    """The file that each run's table goes to. Raises UserError for two runs with one name in `out`."""
+    if out is None:
+        return [folder / EVAL for folder in folders]
+    if len(folders) == 1:
+        return [out]
+    files = [out / f"{folder.resolve().name}.json" for folder in folders]
+    if len(set(files)) < len(files):
+        raise UserError(f"two of the runs have one name, and {str(out)!r} takes one file for each name")
+    return files
+
+
+def write_to(folder: Path, file: Path | None, result: EvalResult, predictions: Sequence[Predictions]) -> None:
+    """Writes a table and its guesses to the run's folder, or to this file instead.
+
+    Raises UserError where that cannot be.
+    """
+    if file is None:
+        write_evaluation(folder, result, predictions)
+        return
+    try:
+        save_predictions(file.with_name(f"{file.stem}.predictions.npz"), predictions)
+        save_table(file, result)
+    except OSError as error:
+        raise UserError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error
+
+
 def save_table(file: Path, result: EvalResult) -> None:
     """Writes a table as JSON, whole or not at all. Raises OSError."""
     atomic_write(file, result.model_dump_json(indent=2))

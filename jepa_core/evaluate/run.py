@@ -16,16 +16,9 @@ from jepa_core.assembly import build, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
 from jepa_core.evaluate.context import EvaluationContext
-from jepa_core.evaluate.evaluations import (
-    EVAL,
-    check_run_writable,
-    check_writable,
-    save_table,
-    write_evaluation,
-)
+from jepa_core.evaluate.evaluations import check_run_writable, check_writable, table_files, write_to
 from jepa_core.evaluate.model import evaluate_models
 from jepa_core.evaluate.model_evaluations import choose_evaluations, evaluate_with
-from jepa_core.evaluate.predictions import save_predictions
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
 from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
 from jepa_core.evaluate.table import EvalResult
@@ -127,7 +120,7 @@ def evaluate_runs(
     for recipe in recipes:
         _chosen_probes(recipe, choice)
         choose_evaluations(recipe, evaluations)
-    files = _files(folders, out)
+    files = table_files(folders, out)
     for folder, file in zip(folders, files, strict=True):
         check_writable(file) if out else check_run_writable(folder)
     groups = [_group_key(recipe, choice) for recipe in recipes]
@@ -138,7 +131,9 @@ def evaluate_runs(
             together = [(folders[number], recipes[number]) for number in numbers]
             finished = _evaluate_together(together, choice, progress or NoProgress())
             for number, evaluation in zip(numbers, finished, strict=True):
-                _write(folders[number], evaluation, files[number] if out else None)
+                write_to(
+                    folders[number], files[number] if out else None, evaluation.result, evaluation.predictions
+                )
                 results[number] = evaluation.result
     return [results[number] for number in range(len(folders))]
 
@@ -182,7 +177,7 @@ def _evaluate_together(
             "to fit; leave --probes out for RankMe and spread alone"
         )
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    note = source.split("train").note if choice.overrides else ""
+    note = setup.samples("train").note if choice.overrides else ""
     finished = []
     for evaluation, pair, step, origin, (_, run_recipe) in zip(
         evaluations, models, steps, origins, runs, strict=True
@@ -215,6 +210,7 @@ def _context(recipe: Recipe, pair: ModelPair, setup: Setup, transfer: str | None
         setup.device,
         progress=setup.progress,
         transfer=transfer,
+        splits=setup.splits,
     )
 
 
@@ -274,26 +270,3 @@ def _check_overrides(overrides: Sequence[str]) -> None:
                 f"override {text!r}: an evaluation takes overrides of {', '.join(OVERRIDDEN)}; "
                 "others would make another model than the run's"
             )
-
-
-def _files(folders: Sequence[Path], out: Path | None) -> list[Path]:
-    """The file that each run's table goes to. Raises UserError for two runs with one name in `out`."""
-    if out is None:
-        return [folder / EVAL for folder in folders]
-    if len(folders) == 1:
-        return [out]
-    files = [out / f"{folder.resolve().name}.json" for folder in folders]
-    if len(set(files)) < len(files):
-        raise UserError(f"two of the runs have one name, and {str(out)!r} takes one file for each name")
-    return files
-
-
-def _write(folder: Path, evaluation: Evaluation, file: Path | None) -> None:
-    if file is None:
-        write_evaluation(folder, evaluation.result, evaluation.predictions)
-        return
-    try:
-        save_predictions(file.with_name(f"{file.stem}.predictions.npz"), evaluation.predictions)
-        save_table(file, evaluation.result)
-    except OSError as error:
-        raise UserError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error

@@ -50,6 +50,8 @@ class EvaluationContext:
     progress: Progress = field(default_factory=NoProgress)
     transfer: str | None = None
     """Which data the run was trained on, where these are others."""
+    splits: dict[str, Samples] = field(default_factory=dict)
+    """Those of the source that were asked for."""
 
     @property
     def models(self) -> Mapping[str, Any]:
@@ -64,7 +66,10 @@ class EvaluationContext:
 
     def samples(self, split: str | None = None) -> Samples:
         """A split of the source, by default the one that scores are made on. Raises UserError without it."""
-        return self.source.split(split or self.split)
+        name = split or self.split
+        if name not in self.splits:
+            self.splits[name] = self.source.split(name)
+        return self.splits[name]
 
     def batches(self, split: str | None = None) -> Iterator[Batch]:
         """Batches of a split on the device, in order, the same each time. Raises UserError without any."""

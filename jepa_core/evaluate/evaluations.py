@@ -75,7 +75,7 @@ def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Pre
         ) from error
 
 
-def result_files(folders: Sequence[Path], out: Path | None) -> list[Path]:
+def table_files(folders: Sequence[Path], out: Path | None) -> list[Path]:
     """The file that each run's table goes to. Raises UserError for two runs with one name in `out`."""
     if out is None:
         return [folder / EVAL for folder in folders]
@@ -87,10 +87,11 @@ def result_files(folders: Sequence[Path], out: Path | None) -> list[Path]:
     return files
 
 
-def write_result(
-    folder: Path, result: EvalResult, predictions: Sequence[Predictions], file: Path | None
-) -> None:
-    """Writes a run's table and guesses to its folder, or to `file`. Raises UserError where it cannot."""
+def write_to(folder: Path, file: Path | None, result: EvalResult, predictions: Sequence[Predictions]) -> None:
+    """Writes a table and its guesses to the run's folder, or to this file instead.
+
+    Raises UserError where that cannot be.
+    """
     if file is None:
         write_evaluation(folder, result, predictions)
         return

@@ -88,7 +88,7 @@ def evaluate_models(models: Sequence[ModelPair], setup: Setup) -> list[Evaluatio
     shape = (model.encoder_of(setup.role) if view else model.encoder).view_shape()
     by_task = [
         TaskEvaluation(models, setup, shape, task, *samples).run()
-        for task, samples in _samples_by_task(setup.source, setup.split, shape).items()
+        for task, samples in _samples_by_task(setup, shape).items()
     ]
     evaluations = []
     for of_model in zip(*by_task, strict=True):
@@ -282,13 +282,12 @@ class TaskEvaluation:
         return table.model_copy(update=facts), predictions
 
 
-def _samples_by_task(
-    source: Source, split: str, shape: Sequence[int]
-) -> Mapping[str | None, tuple[Samples, Samples]]:
+def _samples_by_task(setup: Setup, shape: Sequence[int]) -> Mapping[str | None, tuple[Samples, Samples]]:
     """(training, held-out) samples by task; by None where there is one set of labels, or none."""
+    source, split = setup.source, setup.split
     if isinstance(source, Tasks):
         return {
             task: (source.labelled_samples(task, "train", shape), source.labelled_samples(task, split, shape))
             for task in source.tasks()
         }
-    return {None: (source.split("train"), source.split(split))}
+    return {None: (setup.samples("train"), setup.samples(split))}

@@ -16,12 +16,7 @@ from jepa_core.assembly import build, build_encoder, build_model
 from jepa_core.data.splits import check_split
 from jepa_core.errors import UserError, unknown
 from jepa_core.evaluate.context import EvaluationContext
-from jepa_core.evaluate.evaluations import (
-    check_run_writable,
-    check_writable,
-    result_files,
-    write_result,
-)
+from jepa_core.evaluate.evaluations import check_run_writable, check_writable, table_files, write_to
 from jepa_core.evaluate.model import evaluate_models
 from jepa_core.evaluate.model_evaluations import choose_evaluations, evaluate_with
 from jepa_core.evaluate.row_cache import Key, RowCache, code_hash, software
@@ -125,7 +120,7 @@ def evaluate_runs(
         check_role(role, recipe.encoders)
         _chosen_probes(recipe, choice)
         choose_evaluations(recipe, evaluations)
-    files = result_files(folders, out)
+    files = table_files(folders, out)
     for folder, file in zip(folders, files, strict=True):
         check_writable(file) if out else check_run_writable(folder)
     groups = [_group_key(*run, choice) for run in zip(folders, recipes, strict=True)]
@@ -136,8 +131,8 @@ def evaluate_runs(
             together = [(folders[number], recipes[number]) for number in numbers]
             finished = _evaluate_together(together, choice, progress or NoProgress())
             for number, evaluation in zip(numbers, finished, strict=True):
-                write_result(
-                    folders[number], evaluation.result, evaluation.predictions, files[number] if out else None
+                write_to(
+                    folders[number], files[number] if out else None, evaluation.result, evaluation.predictions
                 )
                 results[number] = evaluation.result
     return [results[number] for number in range(len(folders))]
@@ -185,7 +180,7 @@ def _evaluate_together(
             "to fit; leave --probes out for RankMe and spread alone"
         )
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    note = source.split("train").note if choice.overrides else ""
+    note = setup.samples("train").note if choice.overrides else ""
     finished = []
     for evaluation, pair, step, origin, (_, run_recipe) in zip(
         evaluations, models, steps, origins, runs, strict=True
@@ -218,6 +213,7 @@ def _context(recipe: Recipe, pair: ModelPair, setup: Setup, transfer: str | None
         setup.device,
         progress=setup.progress,
         transfer=transfer,
+        splits=setup.splits,
     )
 
 

@@ -12,7 +12,7 @@ from jepa_core.evaluate.predictions import Predictions
 from jepa_core.evaluate.row_cache import Key, RowCache
 from jepa_core.evaluate.scoring import Probes
 from jepa_core.evaluate.table import EvalResult
-from jepa_core.protocols import Role, Source
+from jepa_core.protocols import Role, Samples, Source
 from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.sections import TransformSettings
 
@@ -43,6 +43,14 @@ class Setup:
     cache: RowCache | None = None
     cache_key: Key = field(default_factory=dict)
     """What rows depend on besides the encoder: data, transform, probes, precision, versions."""
+    splits: dict[str, Samples] = field(default_factory=dict)
+    """Those that were asked for, so that each is looked for once."""
+
+    def samples(self, split: str) -> Samples:
+        """A split of the source. Raises UserError where it is missing."""
+        if split not in self.splits:
+            self.splits[split] = self.source.split(split)
+        return self.splits[split]
 
 
 @dataclass(frozen=True)

@@ -338,3 +338,19 @@ def test_batches_keep_to_the_draw_and_hold_all_parts(context: EvaluationContext)
     assert first.labels is not None
     total = share_score([1, 0], 0.5)
     assert few.table({"trained": {"hits": total}}, count=7).split == "test"
+
+
+def test_what_a_recipe_leaves_out_is_written_and_read_again(
+    tiny_recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "evaluations" not in load_recipe(tiny_recipe).to_table(), "identities of old recipes stay"
+    recipe = load_recipe(tiny_recipe, "evaluations.retrieval=false", "evaluations.regression=true")
+    assert recipe.evaluations == {"retrieval": False}
+    (tmp_path / "again.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    assert load_recipe(tmp_path / "again.toml").evaluations == {"retrieval": False}
+    assert load_recipe(tmp_path / "again.toml", "evaluations.retrieval=true").evaluations == {}
+    assert not caplog.records
+    gone = load_recipe(tiny_recipe, "evaluations.retreival=false")
+    assert gone.evaluations == {"retreival": False}, "a run opens after a plugin is gone"
+    assert "leaves out an unknown evaluation 'retreival'" in caplog.text
+    assert "Did you mean 'retrieval'?" in caplog.text

@@ -75,7 +75,7 @@ class NamedPictures(BaseSamples):
         note: str,
     ) -> None:
         self.images, self.captions, self.labels, self.unseen = images, list(captions), labels, unseen
-        self.classes, self.note = classes, note
+        self.classes, self.words, self.note = classes, classes, note
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,7 +83,7 @@ class NamedPictures(BaseSamples):
     def __getitem__(self, index: int) -> Sample:
         label = int(self.labels[index])
         views = {"image": self.images[index], "caption": self.captions[index]}
-        return Sample(views, label=label, key=f"{self.classes[label]}-{index}")
+        return Sample(views, label=label, key=f"{self.words[label]}-{index}")
 
     def columns(self) -> Mapping[str, Any]:
         """All pictures, captions and classes."""
@@ -91,16 +91,13 @@ class NamedPictures(BaseSamples):
 
     def keys(self) -> Sequence[str]:
         """The class and the position of each."""
-        return [f"{self.classes[int(label)]}-{index}" for index, label in enumerate(self.labels)]
+        return [f"{self.words[int(label)]}-{index}" for index, label in enumerate(self.labels)]
 
 
 class PictureSource:
     """Base of the two sources: `split` is theirs, the arrays are kept in the data folder."""
 
-    class Config(PictureSettings):
-        pass
-
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: PictureSettings) -> None:
         self.config = config
 
     def fields(self) -> Fields:

@@ -17,7 +17,7 @@ from jepa_core.runtime import distributed
 from jepa_core.settings import MaskerSettings, OptimizerSettings, TrainSettings
 from jepa_core.settings.describe import describe
 from jepa_core.testing.recipes import RecipeCase
-from jepa_core.types import batch, index_set, mask_plan, step, tokens
+from jepa_core.types import batch, index_set, mask_plan, sample, step, tokens
 from tests.fresh_environment import ROOT
 
 PAGE = (ROOT / "docs/variants.md").read_text(encoding="utf-8")
@@ -101,7 +101,7 @@ SETTINGS = {
     "train": TrainSettings,
     "optimizer": OptimizerSettings,
 }
-MODULES = (batch, index_set, mask_plan, step, tokens, protocols, jepa_core.jepa, target_updates)
+MODULES = (batch, index_set, mask_plan, sample, step, tokens, protocols, jepa_core.jepa, target_updates)
 
 
 def test_what_is_said_to_carry_the_fifteen_places_exists() -> None:

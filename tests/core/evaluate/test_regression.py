@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from jepa_core import Field, Sample, build_model, load_recipe
+from jepa_core.data.field_transforms.pipeline import field_transforms
 from jepa_core.errors import UserError
-from jepa_core.evaluate.regression import STRENGTHS, fit_ridge, is_vector, score_ridge
+from jepa_core.evaluate import EvaluationContext
+from jepa_core.evaluate.regression import STRENGTHS, fit_ridge, is_vector, regression, score_ridge
 
 Part = tuple[torch.Tensor, torch.Tensor]
 
@@ -108,3 +112,59 @@ def test_too_few_samples_and_lost_features_are_one_line() -> None:
 )
 def test_what_a_vector_is(value: object, is_one: bool) -> None:
     assert is_vector(value) is is_one
+
+
+class Film:
+    """Six frames, each of one brightness; a window says that of its first frame."""
+
+    def __init__(self, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.values = torch.randint(256, (6,), generator=draw, dtype=torch.uint8)
+
+    def starts(self, frames: int) -> range:
+        return range(7 - frames)
+
+    def window(self, start: int, frames: int) -> Sample:
+        shown = self.values[start : start + frames, None, None, None].expand(-1, 3, 16, 16)
+        return Sample({"image": shown}, targets={"light": self.values[start : start + 1].float()})
+
+
+class Films:
+    classes, note = None, "films"
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample({"image": Film(index)})
+
+
+class FilmSource:
+    def __init__(self, **more: Field) -> None:
+        self.more = more
+
+    def fields(self) -> dict[str, Field]:
+        return {"views.image": Field("image")} | {f"targets.{k}": field for k, field in self.more.items()}
+
+    def split(self, name: str) -> Films:
+        return Films()
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_targets_that_only_the_window_of_a_recording_brings_are_told(tiny_recipe: Path, light: bool) -> None:
+    """They stand in no sample before its window is read; a source without targets has no table."""
+    recipe = load_recipe(tiny_recipe)
+    source = FilmSource(light=Field("vector", (1,), units="cd")) if light else FilmSource()
+    model, twin = build_model(recipe), build_model(recipe, seed=1)
+    for one in (model, twin):
+        one.transforms = field_transforms(source, recipe)
+        one.transforms.set_view_shapes({"": one.encoder.view_shape()})
+    tables = regression(EvaluationContext(recipe, model.eval(), twin.eval(), source, split="test"))
+    if not light:
+        assert tables is None
+        return
+    (table,) = tables or []
+    assert (table.task, table.count) == ("light", 40)
+    rows = {row.name: row.scores for row in table.rows}
+    assert rows["raw pixels"]["r2"].value > 0.99
+    assert rows["trained"]["rmse"].unit == "cd"

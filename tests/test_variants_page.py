@@ -125,7 +125,8 @@ def exists(owner: str, attribute: str) -> bool:
 
 
 def _defines(module: object, owner: str) -> bool:
-    return f"class {owner}" in inspect.getsource(module) or f"\n{owner} = " in inspect.getsource(module)  # type: ignore[arg-type]
+    source = inspect.getsource(module)  # type: ignore[arg-type]
+    return re.search(rf"class {owner}\b", source) is not None or f"\n{owner} = " in source
 
 
 def test_a_footnote_leads_to_a_place() -> None:

@@ -51,7 +51,9 @@ class MetricScore(BaseModel):
 
     def in_unit(self, value: float) -> str:
         """A number in this score's unit, without the unit."""
-        return f"{100 * value:.1f}" if self.unit == SHARE else f"{value:.3g}"
+        if self.unit != SHARE:
+            return f"{value:.3g}"
+        return f"{100 * value:.1f}" if abs(value) >= 0.001 or value == 0 else f"{100 * value:.2g}"
 
 
 class EvaluationRow(BaseModel):

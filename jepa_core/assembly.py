@@ -34,15 +34,18 @@ KINDS_OF_VIEWS: Mapping[int, Kind] = {1: "vector", 2: "sequence", 3: "image", 4:
 
 
 def build(kind: str, config: Any, *arguments: Any, **named: Any) -> Any:
-    """The component of `kind` that `config.name` names, built from its settings."""
-    return plugins.registry().catalogue(kind).find(config.name)(config, *arguments, **named)
+    """The component of `kind` that `config.name` names, built from its settings.
+
+    Raises UserError for an unknown name, and, in a line, for whatever its constructor raises.
+    """
+    return plugins.registry().catalogue(kind).construct(config.name, config, *arguments, **named)
 
 
 def build_with(kind: str, config: Any, *arguments: Any, offered: Mapping[str, Any], **named: Any) -> Any:
     """As `build`, with those of the `offered` arguments that the component's constructor takes."""
     component = plugins.registry().catalogue(kind).find(config.name)
     more = {name: value for name, value in offered.items() if takes_argument(component, name)}
-    return component(config, *arguments, **named, **more)
+    return build(kind, config, *arguments, **named, **more)
 
 
 def build_model(

@@ -259,7 +259,7 @@ def random_batch(
     def value(place: str, field: Field) -> Any:
         return given[place] if place in given else random_value(field, batch_size, generator)
 
-    if first is None or fields[f"views.{first}"].kind in ("image", "clip"):
+    if _is_cropped(recipe, fields.get(f"views.{first}")):
         groups = crops(recipe.transform, model.encoder.view_shape())
         names = list(groups) if recipe.transform.views or first is None else [first]
         for name, group in zip(names, groups.values(), strict=True):
@@ -274,6 +274,14 @@ def random_batch(
     )
     labels = given.get(LABEL, torch.arange(batch_size) % 2)
     return Batch(views, condition or None, side, labels, targets=targets)
+
+
+def _is_cropped(recipe: Recipe, field: Field | None) -> bool:
+    """Whether loaders make the first view in the encoder's shape, not in one that its field says: of clips,
+    say, that a variant cuts into the frames that its encoder reads."""
+    if field is None or recipe.transform.views:
+        return field is None or field.kind in ("image", "clip")
+    return field.kind in ("image", "clip") and (not field.shape or None in field.shape)
 
 
 def sample_masks(

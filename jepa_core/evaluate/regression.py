@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.evaluate.batches import describe_samples, first_sample, read_units, tensor_of
+from jepa_core.evaluate.batches import describe_samples, read_units, tensor_of
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.features import raw_pixels
 from jepa_core.evaluate.logistic import shuffle_order
@@ -48,14 +48,16 @@ def regression(context: EvaluationContext) -> list[EvaluationTable] | None:
     Rows are the trained encoder, its twin and, of images and clips, the pixels. Raises UserError for too few
     training samples, and for targets or features that are not finite.
     """
-    sample = first_sample(context.samples())
-    names = [] if sample is None else [name for name, v in sample.targets.items() if is_vector(v)]
-    if not names:
+    held_out = _gather(context, context.split)
+    if held_out is None:
         return None
-    held_out = _gather(context, context.split, names)
-    train = held_out if context.split == "train" else _gather(context, "train", names)
+    train = held_out if context.split == "train" else _gather(context, "train")
+    if train is None:
+        raise UserError(f"the training split has no vector among its targets; the {context.split} split has")
     units = read_units(context.source)
-    return [_table(context, train, held_out, name, units.get(f"targets.{name}", "")) for name in names]
+    return [
+        _table(context, train, held_out, name, units.get(f"targets.{name}", "")) for name in held_out.targets
+    ]
 
 
 def is_vector(value: object) -> bool:
@@ -64,11 +66,23 @@ def is_vector(value: object) -> bool:
     return tensor is not None and tensor.dim() <= 1 and tensor.numel() > 0 and not tensor.is_complex()
 
 
-def _gather(context: EvaluationContext, split: str, names: list[str]) -> Gathered:
+def _are_vectors(values: object) -> bool:
+    """`is_vector` of the targets of a batch."""
+    tensor = tensor_of(values)
+    return tensor is not None and tensor.dim() > 0 and is_vector(tensor[0])
+
+
+def _gather(context: EvaluationContext, split: str) -> Gathered | None:
+    """None where the first batch has no vector among its targets: what a recording's window brings, say, is
+    not known before it is read."""
     features: dict[str, list[Tensor]] = {}
-    targets: dict[str, list[Tensor]] = {name: [] for name in names}
+    targets: dict[str, list[Tensor]] = {}
     samples = "samples"
     for batch in context.batches(split):
+        if not features:
+            targets = {name: [] for name, values in batch.targets.items() if _are_vectors(values)}
+        if not targets:
+            return None
         view = next(iter(batch.views.values()))
         samples = describe_samples(view)
         for row, model in context.models.items():
@@ -77,7 +91,7 @@ def _gather(context: EvaluationContext, split: str, names: list[str]) -> Gathere
             pixels = raw_pixels(tuple(view.shape[1:]))
             values = pixels.pool_tokens(pixels.encode(view))
             features.setdefault(PIXELS, []).append(values.double().cpu())
-        for name in names:
+        for name in targets:
             target = torch.as_tensor(batch.targets[name]).double().cpu()
             targets[name].append(target.reshape(len(target), -1))
     return Gathered(

@@ -248,9 +248,8 @@ def random_batch(
 ) -> Batch:
     """A batch of random values in the recipe's views, to measure or try a step without data.
 
-    With what else the model's fields describe (further views, condition, side, targets), and labels; those
-    that the source offers as examples are its own. Raises UserError for a view that no random tensor can stand
-    for, such as a text without a transform, and as `example_values`.
+    With what else the model's fields describe, and labels; values that the source offers as examples are its
+    own. Raises UserError for a view that no random tensor can stand for, and as `example_values`.
     """
     fields, first = model.fields, first_view(model.fields)
     given = example_values(recipe.data, fields, batch_size, generator)
@@ -277,11 +276,9 @@ def random_batch(
 
 
 def _is_cropped(recipe: Recipe, field: Field | None) -> bool:
-    """Whether loaders make the first view in the encoder's shape, not in one that its field says: of clips,
-    say, that a variant cuts into the frames that its encoder reads."""
-    if field is None or recipe.transform.views:
-        return field is None or field.kind in ("image", "clip")
-    return field.kind in ("image", "clip") and (not field.shape or None in field.shape)
+    """Whether loaders make the first view in the encoder's shape, not in one that its field says."""
+    own = field is None or field.kind in ("image", "clip")
+    return own and (field is None or bool(recipe.transform.views) or not field.shape or None in field.shape)
 
 
 def sample_masks(

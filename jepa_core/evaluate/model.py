@@ -20,8 +20,8 @@ from torch import Tensor
 
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.evaluate.features import Features, model_features, raw_features
-from jepa_core.evaluate.prediction_retrieval import IMAGES, retrieval_scores
 from jepa_core.evaluate.predictions import Predictions
+from jepa_core.evaluate.retrieval_of_predictions import IMAGES, retrieval_scores
 from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
 from jepa_core.evaluate.samples import SplitLoader, choose_samples
 from jepa_core.evaluate.score_tables import TRAINED, TWIN

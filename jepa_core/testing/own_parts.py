@@ -19,7 +19,7 @@ TRIALS: Mapping[str, Callable[[Subject], Any]] = {
 
 
 def needs_own_parts(subject: Subject, recipe: Recipe) -> bool:
-    """Whether a component fails with the small parts of the checks, or refuses them, and the recipe has it."""
+    """Whether the checks' small parts do not suit a component, and the recipe has it."""
     if subject.kind not in TRIALS or _settings(subject.kind, recipe) != subject.config:
         return False
     try:

@@ -56,8 +56,8 @@ def build_model(
 
     `fields`: what the values of a sample are, after transforms; by default what the recipe's source says.
     `total_steps`: optimizer steps of its training; by default what the recipe says. Parts that the recipe
-    freezes are frozen; weights of `[init.PART]` are not loaded, as the random twin is to be random: a run does
-    that when it starts (`runs.initial_weights`). The global random state is left as it was. Raises
+    freezes are frozen; weights of `[init.PART]` are not loaded, as the twin is to be random; a run does so
+    when it starts (`runs.initial_weights`). The global random state is left as it was. Raises
     UserError where parts do not fit: masks and grid, encoders, views and variant.
     """
     if total_steps is None and (recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images)):

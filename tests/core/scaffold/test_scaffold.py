@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -15,9 +14,10 @@ from zipfile import ZipFile
 import pytest
 from PIL import Image
 
-from jepa_core import plugins
+from jepa_core import load_recipe, plugins
 from jepa_core.scaffold import MADE
 from jepa_core.scaffold.new import new_plugin
+from jepa_core.testing import examine
 from tests.fresh_environment import ROOT, FreshEnvironment, build_wheel
 
 EXPECTED = "expected lower-case letters, digits and underscores between them, a letter first"
@@ -38,6 +38,14 @@ def put(jepa, folder: Path, name: str, kind: str) -> Path:
     place = folder / f"jepa-{name}"
     said = jepa("plugins", "new", name, "--kind", kind, "--folder", place)
     assert (said.code, said.err) == (0, "")
+    return place
+
+
+def photos_in(folder: Path) -> Path:
+    """A folder of 20 images, each of one colour."""
+    (place := folder / "photos").mkdir()
+    for number in range(20):
+        Image.new("RGB", (16, 16), (12 * number, 0, 0)).save(place / f"{number}.png")
     return place
 
 
@@ -130,14 +138,15 @@ def test_a_name_that_cannot_be_is_one_line(jepa, tmp_path: Path, monkeypatch, wo
     assert [path.name for path in tmp_path.iterdir()] == ["something.txt"], "nothing is written"
 
 
-@pytest.mark.parametrize("kind", MADE)
-def test_a_new_plugin_passes_its_own_tests(installed, kind: str) -> None:
-    """All but the training of its recipe, in this process: the checks of its kind and its own numbers."""
-    place = installed("stripes", kind)
-    plain = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeout", "-c", os.devnull]
-    nested = ["--import-mode=importlib", "--rootdir", str(place), f"--basetemp={place}/temporary"]
-    chosen = ["-k", "not recipe_trains", str(place / "tests")]
-    assert pytest.main([*plain, *nested, *chosen]) == pytest.ExitCode.OK
+@pytest.mark.parametrize("kind", ["data", "transform", "encoder", "predictor", "probe", "optimizer"])
+def test_a_new_component_keeps_the_contract(installed, tmp_path: Path, kind: str) -> None:
+    """In this process; the plugins' own tests run where they are installed."""
+    installed("stripes", kind)
+    settings = {"path": str(photos_in(tmp_path))} if kind == "data" else {}
+    outcomes = examine(kind, "stripes", **settings)
+    assert [(o.property, o.said) for o in outcomes if o.state == "fails"] == []
+    assert {o.state for o in outcomes[:2]} == {"holds"}
+    assert "stripes" in load_recipe("stripes/selftest").to_toml()
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -210,9 +219,7 @@ def test_new_plugins_install_train_and_pass_their_own_tests(
     places = {kind: tmp_path / f"jepa-new_{kind}" for kind in MADE}
     for kind, place in places.items():
         new_plugin(f"new_{kind}", kind, place)
-    (photos := tmp_path / "photos").mkdir()
-    for number in range(20):
-        Image.new("RGB", (16, 16), (12 * number, 0, 0)).save(photos / f"{number}.png")
+    photos = photos_in(tmp_path)
     fresh = FreshEnvironment(tmp_path)
     fresh.install(core_wheel, *(build_wheel(place, place / "dist") for place in places.values()))
     for kind in MADE:

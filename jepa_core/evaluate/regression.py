@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.errors import UserError
-from jepa_core.evaluate.batches import describe_samples, read_units, tensor_of
+from jepa_core.evaluate.batches import describe_samples, first_sample, read_units, tensor_of
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.features import raw_pixels
 from jepa_core.evaluate.logistic import shuffle_order
@@ -48,7 +48,7 @@ def regression(context: EvaluationContext) -> list[EvaluationTable] | None:
     Rows are the trained encoder, its twin and, of images and clips, the pixels. Raises UserError for too few
     training samples, and for targets or features that are not finite.
     """
-    held_out = _gather(context, context.split)
+    held_out = _gather(context, context.split) if _has_targets(context) else None
     if held_out is None:
         return None
     train = held_out if context.split == "train" else _gather(context, "train")
@@ -66,6 +66,15 @@ def is_vector(value: object) -> bool:
     return tensor is not None and tensor.dim() <= 1 and tensor.numel() > 0 and not tensor.is_complex()
 
 
+def _has_targets(context: EvaluationContext) -> bool:
+    """By the fields of the run's values, as a recording says its targets by window only; without any, by the
+    first sample."""
+    if context.transforms is not None:
+        return any(place.startswith("targets.") for place in context.transforms.outputs)
+    sample = first_sample(context.samples())
+    return sample is not None and bool(sample.targets)
+
+
 def _are_vectors(values: object) -> bool:
     """`is_vector` of the targets of a batch."""
     tensor = tensor_of(values)
@@ -73,8 +82,7 @@ def _are_vectors(values: object) -> bool:
 
 
 def _gather(context: EvaluationContext, split: str) -> Gathered | None:
-    """None where the first batch has no vector among its targets: what a recording's window brings, say, is
-    not known before it is read."""
+    """None where the first batch has no vector among its targets."""
     features: dict[str, list[Tensor]] = {}
     targets: dict[str, list[Tensor]] = {}
     samples = "samples"

@@ -1,7 +1,5 @@
 """A plugin of jepa-core in a distribution of its own: a world model that reads actions, and its data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from jepa_core import hookimpl

@@ -1,14 +1,14 @@
 """A source: films of a dot that walks through noise, its steps as actions, and where it is."""
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field as Setting
 
 from jepa_core import Field, Sample
 from jepa_core.data import BaseSamples, SourceSettings
+from jepa_core.errors import unknown
 
 SIDE, LENGTH, STEP, EDGE = 32, 16, 5, 2
+SPLITS = ("train", "val", "test")
 
 
 class Walk:
@@ -21,7 +21,7 @@ class Walk:
         self.places = (EDGE + span - (path % (2 * span) - span).abs()).float()  # reflected at the edges
         near = (torch.arange(SIDE) - self.places[..., None]).abs() <= 1
         dot = near[:, 1, :, None] & near[:, 0, None, :]
-        noise = torch.randint(128, dot.shape, generator=draw, dtype=torch.uint8)
+        noise = torch.randint(64, dot.shape, generator=draw, dtype=torch.uint8)
         self.pixels = torch.where(dot, 255, noise)[:, None].expand(-1, 3, -1, -1)
 
     def starts(self, frames: int) -> range:
@@ -41,11 +41,13 @@ class Walks(BaseSamples):
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        walk = Walk(("train", "val", "test").index(self.split) * 1_000_000 + index)
+        walk = Walk(SPLITS.index(self.split) * 1_000_000 + index)
         return Sample(views={"film": walk}, key=f"{self.split}-{index}")
 
 
 class WalkSource:
+    """Walks that differ from split to split."""
+
     class Config(SourceSettings):
         frames: int = Setting(5, ge=2, le=LENGTH)
         """Frames of a window, T; `transforms.film.frames` is the same."""
@@ -63,4 +65,6 @@ class WalkSource:
         }
 
     def split(self, name: str) -> Walks:
+        if name not in SPLITS:
+            raise unknown("split", name, SPLITS)
         return Walks(name, self.config.count if name == "train" else self.config.count // 4)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from einops import rearrange
 from pydantic import Field as Setting
 from torch import Tensor
 
@@ -30,7 +29,7 @@ class WorldModel(JEPA):
     def run_stages(self, batch: Batch, plan: MaskPlan) -> Step:
         """The main group: all frames but the first. `rollout`: the `horizon` frames after the first."""
         views, b = self.views(batch), batch.batch_size
-        frames, actions = rearrange(views.context, "b c t h w -> (b t) c h w"), views.condition["actions"]
+        frames, actions = views.context.transpose(1, 2).flatten(0, 1), views.condition["actions"]
         (seen,) = self.encode_context(frames, plan)
         (targets,) = self.make_targets(self.encode_target(frames, plan), plan)
         guess = self.predict_next(take_frames(seen, b, 0, -1), actions.flatten(0, 1))

@@ -98,7 +98,7 @@ def _arms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         plugins.registry.cache_clear()
         yield
     plugins.registry.cache_clear()
-    del sys.modules["jepa_arms"]
+    sys.modules.pop("jepa_arms", None)
 
 
 def in_recipe(kind: str, name: str) -> list[Outcome]:
@@ -125,6 +125,7 @@ def test_a_component_that_is_broken_fails_there_too(monkeypatch: pytest.MonkeyPa
     def forward(self: object, *_: object) -> None:
         raise KeyError("tea")
 
+    plugins.registry()  # imports it
     monkeypatch.setattr(sys.modules["jepa_arms"].OfPatches, "forward", forward)  # type: ignore[attr-defined]
     failed = {o.property: o.said for o in in_recipe("predictor", "of_patches") if o.state == "fails"}
     assert failed["a prediction a pair"] == "KeyError: 'tea'"
@@ -157,6 +158,7 @@ def test_examples_that_do_not_fit_are_one_line(
     tensors = {"rows": torch.zeros(3, 8), "floats": torch.zeros(2)}
     if isinstance(examples, dict):
         examples = {place: tensors.get(str(value), value) for place, value in examples.items()}
+    plugins.registry()  # imports it
     monkeypatch.setattr(sys.modules["jepa_arms"].Arms, "examples", examples)  # type: ignore[attr-defined]
     recipe = load_recipe("arms/selftest")
     model = build_model(recipe)

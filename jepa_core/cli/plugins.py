@@ -11,7 +11,7 @@ import typer
 
 from jepa_core.cli import completion as complete
 from jepa_core.cli.console import AsJson, out, print_json, rows, say, title
-from jepa_core.scaffold import MADE
+from jepa_core.scaffold.kinds import MADE
 
 if TYPE_CHECKING:
     from jepa_core.plugins import Catalogue, PluginStatus

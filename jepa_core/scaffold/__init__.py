@@ -3,17 +3,3 @@
 What is unusual: the templates name no method. The new plugin's recipe extends the `selftest` recipe of an
 installed plugin, so it starts from a recipe that is known to train.
 """
-
-MADE = (
-    "masker",
-    "objective",
-    "variant",
-    "evaluation",
-    "data",
-    "transform",
-    "encoder",
-    "predictor",
-    "probe",
-    "optimizer",
-)
-"""What has a template: kinds of component, and functions by name."""

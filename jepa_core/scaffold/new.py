@@ -15,7 +15,7 @@ from unicodedata import normalize
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.files import names
-from jepa_core.scaffold import MADE
+from jepa_core.scaffold.kinds import MADE
 
 WORDS = {"data": "data source"}
 """What a kind is called in a sentence, where that is not its name."""

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jepa_core import load_recipe, plugins
-from jepa_core.scaffold import MADE
+from jepa_core.scaffold.kinds import MADE
 from jepa_core.scaffold.new import new_plugin
 from jepa_core.testing import examine
 from tests.fresh_environment import ROOT, FreshEnvironment, build_wheel
@@ -149,12 +149,14 @@ def test_a_new_component_keeps_the_contract(installed, tmp_path: Path, kind: str
     assert "stripes" in load_recipe("stripes/selftest").to_toml()
 
 
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize("kind", [kind for kind in MADE if kind != "optimizer"])
 @pytest.mark.slow
 def test_a_new_plugin_holds_all_that_is_asked(jepa, installed, kind: str) -> None:
+    """An optimizer is asked where it is really installed: two processes make it by its name."""
     installed("stripes", kind)
     said = jepa("plugins", "check", "stripes", "--json")
     properties = json.loads(said.out)["properties"]
+    assert [entry["said"] for entry in properties if entry["state"] == "fails"] == []
     assert said.code == 0
     states = {(o["state"], o["property"]) for o in properties if o["state"] != "holds"}
     assert states == NOT_ASKED.get(kind, set())

@@ -10,6 +10,7 @@ import torch
 
 from jepa_core import plugins
 from jepa_core.data.crops import crops
+from jepa_core.data.examples import LABEL, example_values
 from jepa_core.data.field_transforms.pipeline import FieldTransforms, field_transforms
 from jepa_core.errors import UserError, unknown
 from jepa_core.jepa import JEPA
@@ -34,15 +35,18 @@ KINDS_OF_VIEWS: Mapping[int, Kind] = {1: "vector", 2: "sequence", 3: "image", 4:
 
 
 def build(kind: str, config: Any, *arguments: Any, **named: Any) -> Any:
-    """The component of `kind` that `config.name` names, built from its settings."""
-    return plugins.registry().catalogue(kind).find(config.name)(config, *arguments, **named)
+    """The component of `kind` that `config.name` names, built from its settings.
+
+    Raises UserError for an unknown name, and, in a line, for whatever its constructor raises.
+    """
+    return plugins.registry().catalogue(kind).construct(config.name, config, *arguments, **named)
 
 
 def build_with(kind: str, config: Any, *arguments: Any, offered: Mapping[str, Any], **named: Any) -> Any:
     """As `build`, with those of the `offered` arguments that the component's constructor takes."""
     component = plugins.registry().catalogue(kind).find(config.name)
     more = {name: value for name, value in offered.items() if takes_argument(component, name)}
-    return component(config, *arguments, **named, **more)
+    return build(kind, config, *arguments, **named, **more)
 
 
 def build_model(
@@ -50,13 +54,11 @@ def build_model(
 ) -> JEPA:
     """The recipe's model, initialised from its seed (or from `seed`), on the CPU in fp32.
 
-    `fields`: what the values of a sample are, after transforms; by default what the recipe's source says, or
-    the one view that the encoder asks for.
-    `total_steps`: optimizer steps of its training; by default what the recipe says, or 1 where it counts in
-    epochs of unknown size. Parts that the recipe freezes are frozen; the weights that `[init.PART]` names are
-    not loaded, as the random twin is to be random: a run does that when it starts (`runs.initial_weights`).
-    The global random state is left as it was. Raises UserError where parts do not fit: masks and grid,
-    encoders, views and variant.
+    `fields`: what the values of a sample are, after transforms; by default what the recipe's source says.
+    `total_steps`: optimizer steps of its training; by default what the recipe says. Parts that the recipe
+    freezes are frozen; weights of `[init.PART]` are not loaded, as the twin is to be random; a run does so
+    when it starts (`runs.initial_weights`). The global random state is left as it was. Raises
+    UserError where parts do not fit: masks and grid, encoders, views and variant.
     """
     if total_steps is None and (recipe.train.steps or (recipe.train.epochs and recipe.train.epoch_images)):
         total_steps = total_steps_of(recipe)
@@ -244,36 +246,37 @@ def random_batch(
 ) -> Batch:
     """A batch of random values in the recipe's views, to measure or try a step without data.
 
-    With what else the model's fields describe: further views, condition, side and targets.
-    Raises UserError for a view that no random tensor can stand for, such as a text without a transform.
+    With what else the model's fields describe, and labels; values that the source offers as examples are its
+    own. Raises UserError for a view that no random tensor can stand for, and as `example_values`.
     """
     fields, first = model.fields, first_view(model.fields)
+    given = example_values(recipe.data, fields, batch_size, generator)
     views: dict[str, Any] = {}
+
+    def value(place: str, field: Field) -> Any:
+        return given[place] if place in given else random_value(field, batch_size, generator)
+
     if _is_cropped(recipe, fields.get(f"views.{first}")):
         groups = crops(recipe.transform, model.encoder.view_shape())
         names = list(groups) if recipe.transform.views or first is None else [first]
         for name, group in zip(names, groups.values(), strict=True):
-            views[name] = torch.randn(group.batch_shape(batch_size), generator=generator)
+            views[name] = value(f"views.{name}", Field("image", group.batch_shape(batch_size)[1:]))
     for name in (*names_of(fields, "views"), *model.encoders):
         field = fields.get(f"views.{name}") or Field("vector", tuple(model.encoders[name].view_shape()))
         if name not in views and not (recipe.transform.views and name == first):
-            views[name] = random_value(field, batch_size, generator)
-    parts = {
-        part: {
-            name: random_value(fields[f"{part}.{name}"], batch_size, generator)
-            for name in names_of(fields, part)
-        }
+            views[name] = value(f"views.{name}", field)
+    condition, side, targets = (
+        {name: value(f"{part}.{name}", fields[f"{part}.{name}"]) for name in names_of(fields, part)}
         for part in ("condition", "side", "targets")
-    }
-    return Batch(views, parts["condition"] or None, parts["side"], targets=parts["targets"])
+    )
+    labels = given.get(LABEL, torch.arange(batch_size) % 2)
+    return Batch(views, condition or None, side, labels, targets=targets)
 
 
 def _is_cropped(recipe: Recipe, field: Field | None) -> bool:
-    """Whether loaders make the first view in the encoder's shape, not in one that its field says: of clips,
-    say, that a variant cuts into the frames that its encoder reads."""
-    if field is None or recipe.transform.views:
-        return field is None or field.kind in ("image", "clip")
-    return field.kind in ("image", "clip") and (not field.shape or None in field.shape)
+    """Whether loaders make the first view in the encoder's shape, not in one that its field says."""
+    own = field is None or field.kind in ("image", "clip")
+    return own and (field is None or bool(recipe.transform.views) or not field.shape or None in field.shape)
 
 
 def sample_masks(

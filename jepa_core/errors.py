@@ -29,6 +29,10 @@ class UserError(ValueError):
     """With which the command line ends."""
 
 
+class BuildError(UserError):
+    """A component that cannot be built: its constructor raised what is no UserError, the `__cause__`."""
+
+
 def printable(text: object, keep: str = "") -> str:
     r"""`text` with every control character written as an escape, so that it cannot steer a terminal.
 

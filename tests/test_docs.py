@@ -36,8 +36,9 @@ def fences(page: str, language: str) -> list[str]:
 @pytest.mark.slow
 def test_python_fences_run(page, tmp_path):
     for code in fences(page, "python"):
+        (file := tmp_path / "fence.py").write_text(code, encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+            [sys.executable, file], capture_output=True, text=True, cwd=tmp_path, check=False
         )
         assert done.returncode == 0, f"{page}:\n{code}\n{done.stderr}"
 

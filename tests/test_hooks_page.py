@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from docs.write_hooks import PAGE, page
+from docs.write_hooks import CONTRACTS, PAGE, page
 from jepa_core import plugins
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def test_every_hook_that_plugins_may_have_has_a_section_and_a_row() -> None:
 def test_what_a_component_must_do_stands_beside_its_hook(kind: str) -> None:
     """The methods that the protocol asks for, looked up at run time rather than in the source."""
     said = section(plugins.KINDS[kind])
-    file, name = re.findall(r"`(protocols|formats\.base|optimizers\.base)\.(\w+)`", said)[0]
+    file, name = re.findall(rf"`({'|'.join(map(re.escape, CONTRACTS))})\.(\w+)`", said)[0]
     protocol = getattr(import_module(f"jepa_core.{file}"), name)
     methods = [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
     methods += ["__call__"] * ("__call__" in vars(protocol))

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from jepa_core.errors import UserError, describe_error
+from jepa_core.errors import BuildError, UserError, describe_error
 
 # Which click it is, and where it lies, depends on the version of typer; this class is public in all.
 WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
@@ -28,11 +28,19 @@ OVERFLOW = "Overflow when unpacking"
 
 def error_line(error: Exception) -> str:
     """What to print instead of a traceback, perhaps with a hint in a second line."""
+    if isinstance(error, BuildError) and isinstance(error.__cause__, Exception):
+        cause = error.__cause__
+        return _known_fault(cause) or f"{error}{_place(cause)}"
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, WrongUsage):
         return _usage(error)
-    return _memory(error) or _file(error) or _number(error) or _home(error) or _fault(error)
+    return _known_fault(error) or _fault(error)
+
+
+def _known_fault(error: Exception) -> str | None:
+    """The line for an error whose reason is outside the program; None for any other."""
+    return _memory(error) or _file(error) or _number(error) or _home(error)
 
 
 def is_help(error: Exception) -> bool:

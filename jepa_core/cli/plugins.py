@@ -11,6 +11,7 @@ import typer
 
 from jepa_core.cli import completion as complete
 from jepa_core.cli.console import AsJson, out, print_json, rows, say, title
+from jepa_core.scaffold.kinds import MADE
 
 if TYPE_CHECKING:
     from jepa_core.plugins import Catalogue, PluginStatus
@@ -213,8 +214,8 @@ def new_plugin(
     kind: Annotated[
         str,
         typer.Option(
-            help="masker, objective, variant or evaluation: what it offers",
-            autocompletion=complete.one_of("masker", "objective", "variant", "evaluation"),
+            help=f"What it offers: {', '.join(MADE)}",
+            autocompletion=complete.one_of(*MADE),
         ),
     ] = "masker",
 ) -> None:

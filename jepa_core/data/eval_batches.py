@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from jepa_core.data.field_reader import NamedViewBatches
 from jepa_core.data.images import CorruptSample, Skipped
 from jepa_core.data.readers import ReadResult, check_corrupt
 from jepa_core.data.samples import InMemory, read_sample, read_tensors
@@ -25,7 +26,7 @@ class EvalLoader:
     are those of the samples that could be read.
     """
 
-    def __init__(self, dataset: EvalBatches, workers: int, max_corrupt: float) -> None:
+    def __init__(self, dataset: EvalBatches | NamedViewBatches, workers: int, max_corrupt: float) -> None:
         self.dataset, self.workers, self.max_corrupt = dataset, workers, max_corrupt
         self.images = len(dataset.index)
         self.skipped: list[Skipped] = []

@@ -6,7 +6,7 @@ Axes: B samples of a batch, n samples of a split.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -102,6 +102,26 @@ class FieldBatches(Dataset[ReadResult]):
     def __getitem__(self, number: int) -> ReadResult:
         rows = self.index[number * self.batch_size : (number + 1) * self.batch_size].tolist()
         return self.reader.read(iter(rows), len(rows), train=False)
+
+
+class NamedViewBatches(FieldBatches):
+    """The same, of one view alone, which is then called `view`."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        transforms: FieldTransforms,
+        view: str,
+        batch_size: int,
+        index: Tensor,
+        max_corrupt: float,
+    ) -> None:
+        super().__init__(samples, transforms, batch_size, index, max_corrupt)
+        self.view = view
+
+    def __getitem__(self, number: int) -> ReadResult:
+        result = super().__getitem__(number)
+        return replace(result, views={"view": result.views[self.view]} if result.views else {"view": None})
 
 
 @dataclass

@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
+from jepa_core.jepa import JEPA
 from jepa_core.protocols import FeatureMap, FeatureModel, Role
 from jepa_core.runtime.progress import NoProgress, Progress
+from jepa_core.settings.roles import encoder_name
+from jepa_core.types.packed import Packed
 
 PIXEL_SIDE = 32
 """Raw-pixel features are taken at no more than this many pixels a side."""
@@ -74,6 +77,34 @@ def raw_pixels(view_shape: Sequence[int], name: str = "raw pixels") -> FeatureMa
         return rearrange(small, "b (c t) h w -> b t (c h w)", c=view_shape[0]) if frames else small.flatten(1)
 
     return FeatureMap(name, f"{size} pixels{shrunk}", encode, pool="flatten")
+
+
+def raw_values(vocabulary: int | None = None) -> FeatureMap:
+    """A text, a vector or a sequence as features, without any network: what `raw pixels` is to an image.
+
+    Of ids the share of each number of the vocabulary; of vectors their elements, of sequences their mean.
+    """
+
+    def encode(view: Tensor | Packed) -> Tensor:
+        sequences = view.split() if isinstance(view, Packed) else list(view)
+        if vocabulary is None:
+            return torch.stack(
+                [part.float() if part.dim() == 1 else part.float().mean(0) for part in sequences]
+            )
+        return torch.stack([torch.bincount(ids, minlength=vocabulary) / len(ids) for ids in sequences])
+
+    name = "raw values" if vocabulary is None else "token counts"
+    what = "the values themselves" if vocabulary is None else f"shares of {vocabulary:,} tokens"
+    return FeatureMap(name, what, encode)
+
+
+def raw_features(model: JEPA, role: Role, view_shape: Sequence[int]) -> FeatureMap:
+    """What the encoder of a role reads, as features without any network: pixels, values or token counts."""
+    name = encoder_name(role)
+    field = model.fields.get(f"views.{name}") if name else None
+    if field is None or field.kind in ("image", "clip"):
+        return raw_pixels(view_shape)
+    return raw_values(field.vocabulary if field.kind == "ids" else None)
 
 
 @torch.no_grad()

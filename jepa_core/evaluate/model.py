@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_core.evaluate.features import Features, model_features, raw_pixels
-from jepa_core.evaluate.prediction_retrieval import IMAGES, retrieval_scores
+from jepa_core.data.field_transforms.pipeline import FieldTransforms
+from jepa_core.evaluate.features import Features, model_features, raw_features
 from jepa_core.evaluate.predictions import Predictions
+from jepa_core.evaluate.retrieval_of_predictions import IMAGES, retrieval_scores
 from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
 from jepa_core.evaluate.samples import SplitLoader, choose_samples
 from jepa_core.evaluate.score_tables import TRAINED, TWIN
@@ -116,7 +117,7 @@ class TaskEvaluation:
         self.tokens = any(isinstance(probe, TokenProbe) for probe in self.probes.values())
         self.train = self._loader(train, setup.limits[0])
         self.held_out = self.train if setup.split == "train" else self._loader(held_out, setup.limits[1])
-        self.pixels = raw_pixels(shape)
+        self.pixels = raw_features(models[0].model, setup.role, shape)
         self.features: dict[int, tuple[Features, Features]] = {}
         """(training, held-out) features of a map, by its identity."""
         self._views: Tensor | None = None
@@ -134,7 +135,13 @@ class TaskEvaluation:
             index,
             setup.max_corrupt,
             encoder_name(setup.role),
+            self._fields(),
         )
+
+    def _fields(self) -> FieldTransforms | None:
+        """The run's transforms, for this source; asked for where another view than the first is read."""
+        transforms = self.models[0].model.transforms if encoder_name(self.setup.role) else None
+        return None if transforms is None else transforms.of_source(self.setup.source)
 
     def run(self) -> list[tuple[EvalResult, Predictions]]:
         """The table and the guesses of each model."""
@@ -266,7 +273,7 @@ class TaskEvaluation:
         facts = {
             "task": self.task,
             "role": setup.role,
-            "samples": "images" if len(self.shape) == 3 else "clips",
+            "samples": {3: "images", 4: "clips"}.get(len(self.shape), "samples"),
             "of_images": (self.train.whole, self.held_out.whole) if is_limited and setup.images else None,
             "data": f"{setup.source_name}: {self.held_out.samples.note}",
             "data_hash": self.held_out.fingerprint(),

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from jepa_core.data.eval_batches import EvalBatches, EvalLoader, space_evenly
+from jepa_core.data.field_reader import NamedViewBatches
+from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.samples import InMemory, source_of
 from jepa_core.errors import UserError
 from jepa_core.protocols import Samples
@@ -35,7 +37,8 @@ class Named(Protocol):
 class SplitLoader:
     """Batches (views [B, ...], labels int64 [B]) of some samples of a split, in order.
 
-    `view` names the view, "" the first one. Raises UserError where there is no sample, and for another view.
+    `view` names the view, "" the first one; other ones are made by the run's transforms, `fields`. Raises
+    UserError where there is no sample, and for a view that nobody makes.
 
     After a pass `positions` int64 [n] and `labels` int64 [n] are those of the samples that could be read.
     """
@@ -50,16 +53,20 @@ class SplitLoader:
         index: Tensor,
         max_corrupt: float = 0.1,
         view: str = "",
+        fields: FieldTransforms | None = None,
     ) -> None:
         if not len(index):
             raise UserError("there are no samples to evaluate on")
-        if view:
-            raise UserError(
-                f"probe tables read the first view of the samples of {source_of(samples)}, and the encoder "
-                f"{view!r} reads the view {view!r}; its role is for exports and features"
-            )
         self.samples = samples
-        batches = EvalBatches(samples, transforms, view_shape, batch_size, index)
+        batches: EvalBatches | NamedViewBatches
+        if not view:
+            batches = EvalBatches(samples, transforms, view_shape, batch_size, index)
+        elif fields is not None and f"views.{view}" in fields.outputs:
+            batches = NamedViewBatches(samples, fields, view, batch_size, index, max_corrupt)
+        else:
+            raise UserError(
+                f"the encoder {view!r} reads the view of its name, which {source_of(samples)} lacks"
+            )
         self.loader = EvalLoader(batches, workers, max_corrupt)
         self.images, self.whole = len(index), len(samples)
 

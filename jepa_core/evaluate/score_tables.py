@@ -46,12 +46,17 @@ class MetricScore(BaseModel):
         """`41.2 ± 0.9` of a share, in percent; of another unit three digits."""
         if not math.isfinite(self.value):
             return NOT_COMPUTED
-        error = "" if self.se is None or not math.isfinite(self.se) else f" ± {self.in_unit(self.se)}"
-        return f"{self.in_unit(self.value)}{error}"
+        if self.se is None or not math.isfinite(self.se):
+            return self.in_unit(self.value)
+        in_tenths = self.unit == SHARE and abs(self.value) >= 0.001
+        error = f"{100 * self.se:.1f}" if in_tenths else self.in_unit(self.se)
+        return f"{self.in_unit(self.value)} ± {error}"
 
     def in_unit(self, value: float) -> str:
         """A number in this score's unit, without the unit."""
-        return f"{100 * value:.1f}" if self.unit == SHARE else f"{value:.3g}"
+        if self.unit != SHARE:
+            return f"{value:.3g}"
+        return f"{100 * value:.1f}" if abs(value) >= 0.001 or value == 0 else f"{100 * value:.2g}"
 
 
 class EvaluationRow(BaseModel):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from jepa_core.errors import UserError, unknown
+from jepa_core.errors import BuildError, UserError, describe_error, unknown
 
 
 @dataclass
@@ -41,14 +41,35 @@ class Catalogue:
 
         Raises UserError when there is none, and where the patterns of two classes match.
         """
+        return self.classes[self._offered_as(name)]
+
+    def construct(self, name: str, *arguments: Any, **named: Any) -> Any:
+        """A new component: the class for `name`, called with these arguments.
+
+        Raises UserError as `find` does and as the constructor does, and BuildError, a line that names plugin
+        and component, for any other exception of it.
+        """
+        offered = self._offered_as(name)
+        try:
+            return self.classes[offered](*arguments, **named)
+        except UserError:
+            raise
+        except Exception as error:  # a constructor is foreign code; what it raises is its plugin's fault
+            raise BuildError(
+                f"plugin {self.owners[offered]!r}: {self.kind.replace('_', ' ')} {name!r} cannot be built: "
+                f"{describe_error(error)}"
+            ) from error
+
+    def _offered_as(self, name: str) -> str:
+        """The name or pattern that a component of this name is offered as. Raises UserError as `find`."""
         if name in self.classes:
-            return self.classes[name]
+            return name
         matching = [pattern for pattern in self.classes if fnmatchcase(name, pattern)]
         if len({self.classes[pattern] for pattern in matching}) > 1:
             offers = " and ".join(f"{pattern!r} of {self.owners[pattern]}" for pattern in matching)
             raise UserError(f"{self.kind} {name!r} matches {offers}; disable one with JEPA_DISABLE_PLUGINS")
         if matching:
-            return self.classes[matching[0]]
+            return matching[0]
         raise UserError(f"{unknown(self.kind, name, self.classes)}{left_out(self.statuses)}")
 
 

@@ -15,9 +15,10 @@ from unicodedata import normalize
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
 from jepa_core.recipes.files import names
+from jepa_core.scaffold.kinds import MADE
 
-MADE = ("masker", "objective", "variant", "evaluation")
-"""What has a template: kinds of component, and functions by name."""
+WORDS = {"data": "data source"}
+"""What a kind is called in a sentence, where that is not its name."""
 
 
 def new_plugin(name: str, kind: str, folder: Path) -> list[Path]:
@@ -31,7 +32,9 @@ def new_plugin(name: str, kind: str, folder: Path) -> list[Path]:
     _check_name(name, kind)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not an empty folder; choose another with --folder")
+    own_data = "data.path=photos" if kind == "data" else "data.name=folder data.path=photos"
     words = {"name": name, "Class": _class_name(name), "kind": kind, "base": _base()}
+    words |= {"what": WORDS.get(kind, kind), "own_data": own_data}
     root = files("jepa_core.scaffold") / "templates"
     return [
         _write(source, folder / Template(path).substitute(words), words)

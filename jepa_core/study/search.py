@@ -16,6 +16,7 @@ from jepa_core.errors import UserError
 from jepa_core.settings.describe import toml
 from jepa_core.study.ledger import Ledger
 from jepa_core.study.plan import Arm, Study
+from jepa_core.study.pruning import pruned_key
 from jepa_core.study.settings import RangeSettings, SearchSettings
 from jepa_core.study.worker_states import FINISHED, CellStatus
 
@@ -31,7 +32,10 @@ def with_trials(study: Study, ledger: Ledger) -> Study:
     if search is None:
         return study
     arms = [arm for arm in study.arms if arm.origin == "file"]
-    trials = [Arm(name, "", {}, overrides_of(params), None, "trial") for name, params in read_trials(ledger)]
+    trials = [
+        Arm(name, "", {}, overrides_of(params), _seeds_kept(ledger, name), "trial")
+        for name, params in read_trials(ledger)
+    ]
     winner = ledger.shared_value(WINNER)
     if winner is not None:
         chosen = next(trial for trial in trials if trial.name == winner["trial"])
@@ -40,6 +44,12 @@ def with_trials(study: Study, ledger: Ledger) -> Study:
         trials.append(Arm(f"{base.name}-fresh", base.base, base.factors, base.overrides, seeds, "winner"))
         trials.append(Arm(WINNER, "", {}, chosen.overrides, seeds, "winner"))
     return replace(study, arms=(*arms, *trials))
+
+
+def _seeds_kept(ledger: Ledger, trial: str) -> tuple[int, ...] | None:
+    """The seeds of a trial that was pruned; None: all of the study's."""
+    pruned = ledger.shared_value(pruned_key(trial))
+    return None if pruned is None else tuple(pruned["seeds"])
 
 
 def read_trials(ledger: Ledger) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -73,7 +83,7 @@ def advance(study: Study, ledger: Ledger, cells: Sequence[CellStatus]) -> bool:
         return False
     scored = {name: value for name, value in values.items() if isinstance(value, float)}
     if not scored:
-        raise UserError("no trial of the search has a score: all have diverged or failed")
+        raise UserError("no trial of the search has a score: all have diverged, failed or were pruned")
     best = max(scored, key=lambda name: scored[name] if search.maximise else -scored[name])
     ledger.share(WINNER, {"trial": best, "value": scored[best]})
     _record(study, search, trials, values)
@@ -81,7 +91,8 @@ def advance(study: Study, ledger: Ledger, cells: Sequence[CellStatus]) -> bool:
 
 
 def trial_values(study: Study, cells: Sequence[CellStatus]) -> dict[str, float | str]:
-    """Each trial's mean over its seeds; "running" until all have ended, "failed" where one has no score."""
+    """Each trial's mean over its seeds; "running" until all have ended, "failed" where one has no score,
+    "pruned" where it was given up."""
     values: dict[str, float | str] = {}
     for arm in study.arms:
         own = [status for status in cells if status.cell.arm == arm.name]
@@ -90,6 +101,8 @@ def trial_values(study: Study, cells: Sequence[CellStatus]) -> dict[str, float |
         scores = [status.outcome.get("scores", {}).get(study.settings.metric) for status in own]
         if any(status.state in ("waiting", "running") for status in own):
             values[arm.name] = "running"
+        elif arm.seeds is not None:
+            values[arm.name] = "pruned"
         elif None in scores or any(status.state not in FINISHED for status in own):
             values[arm.name] = "failed"
         else:
@@ -162,7 +175,7 @@ def _add(
     optuna, states = _optuna(), _optuna().trial.TrialState
     for name, params in trials:
         value = values.get(name, "running")
-        state = states.FAIL if value == "failed" else states.RUNNING
+        state = {"failed": states.FAIL, "pruned": states.PRUNED}.get(str(value), states.RUNNING)
         scored: dict[str, Any] = {}
         if isinstance(value, float):
             scored = {"value": value, "state": states.COMPLETE}

@@ -78,6 +78,11 @@ class SearchSettings(Settings):
     """Arms that are tried."""
     sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
     """Optuna's sampler."""
+    pruner: Literal["none", "median", "quarter"] = "none"
+    """Whether a trial whose mean over its first seeds is below the median of the others' at as many seeds, or
+    not in the best quarter, gets no further seeds (Optuna's MedianPruner, PercentilePruner)."""
+    pruner_trials: int = Field(5, ge=1)
+    """Trials before the first one that may be pruned."""
     maximise: bool = True
     """Whether a greater metric is better."""
     seed: int = Field(0, ge=0)

@@ -22,6 +22,7 @@ from jepa_core.runtime.stop_signals import SIGNALS, Stopped
 from jepa_core.study.cell_run import BrokenCell, run_cell
 from jepa_core.study.ledger import ClaimLost, Ledger
 from jepa_core.study.plan import Cell, Study
+from jepa_core.study.pruning import prune_trials
 from jepa_core.study.search import advance
 from jepa_core.study.store import (
     check_folder,
@@ -60,6 +61,8 @@ class Worker:
             self._check_plan(own)
             self._grow()
             statuses = read_status(self.study, self.cells, self.ledger)
+            if prune_trials(self.study, self.ledger, statuses):
+                continue
             waiting = [status.cell for status in statuses if status.state == "waiting"]
             waiting.sort(key=lambda cell: cell.id in self.failed_here)
             if waiting and any(map(self._try, waiting)):

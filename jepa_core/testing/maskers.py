@@ -9,7 +9,7 @@ import pickle
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.maskers.multi_mask import draw_plan, side_names
-from jepa_core.settings.base import MaskerSettings
 from jepa_core.testing.outcomes import NotAsked, require, require_same, untouched_randomness
 from jepa_core.testing.subject import Subject
 from jepa_core.types.index_set import Grid, IndexSet, grid_size
@@ -27,6 +26,13 @@ GRIDS: tuple[Grid, ...] = (
     (1,), (2,), (16,), (31,), (1, 1), (2, 3), (4, 4), (5, 9), (14, 14), (2, 3, 4), (4, 6, 6)
 )  # fmt: skip
 BATCHES = (1, 5)
+
+
+@runtime_checkable
+class SaysDisjoint(Protocol):
+    """A masker, or its settings, that says whether no target is visible in a context it is predicted from."""
+
+    disjoint: bool
 
 
 @dataclass(frozen=True)
@@ -117,9 +123,10 @@ def numbers_agree(case: MaskerCase) -> None:
 
 def disjoint(case: MaskerCase) -> None:
     """No token of a target is visible in a context that it is predicted from."""
-    config = case.subject.config
-    if isinstance(config, MaskerSettings) and not config.disjoint:
-        raise NotAsked("its settings say that targets may be visible (disjoint = False)")
+    if any(
+        isinstance(part, SaysDisjoint) and not part.disjoint for part in (case.subject.config, case.make())
+    ):
+        raise NotAsked("it says that targets may be visible (disjoint = False)")
     for request, grid, _, plan in case.plans():
         for i, j in plan.pairs:
             overlap = plan.contexts[i].mask(grid_size(grid)) & plan.targets[j].mask(grid_size(grid))

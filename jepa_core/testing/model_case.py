@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.assembly import build_model, random_batch, sample_masks
+from jepa_core.data.examples import offers_examples
 from jepa_core.errors import UserError
 from jepa_core.jepa import JEPA, Output
 from jepa_core.objectives.prediction import SmoothL1
@@ -52,7 +53,7 @@ class ModelCase:
         views = {"image": torch.randn(BATCH, *model.encoder.view_shape(), generator=draw)}
         for name, encoder in model.encoders.items():
             views[name] = torch.randn(BATCH, *encoder.view_shape(), generator=draw)
-        return Batch(views)
+        return Batch(views, labels=torch.arange(BATCH) % 2)
 
     def inputs(self, model: JEPA, step: int = 0, rank: int = 0, ranks: int = 1) -> tuple[Batch, MaskPlan]:
         """The batch and the masks of one of the ranks of a step."""
@@ -91,9 +92,11 @@ class ModelCase:
 
 
 def _is_described(model: JEPA, recipe: Recipe) -> bool:
-    """Whether the source has more values than one view of which loaders make crops."""
-    crops = ("image", "video", *(recipe.transform.views if model.fields else ()))
-    return not model.fields.keys() <= {f"views.{name}" for name in crops}
+    """Whether the source has more values than one view of which loaders make crops, or offers its own."""
+    if not model.fields:
+        return False
+    crops = {f"views.{name}" for name in ("image", "video", *recipe.transform.views)}
+    return not model.fields.keys() <= crops or offers_examples(recipe.data)
 
 
 def of_recipe(recipe: Recipe, batches: Batches | None = None) -> ModelCase:

@@ -16,8 +16,8 @@ from jepa_core.plugins import KINDS, Catalogue
 from jepa_core.recipes.files import names
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 from jepa_core.settings.recipe import COMPONENT_SECTIONS, COMPONENT_TABLES, Recipe
-from jepa_core.testing import model_case, models
-from jepa_core.testing.outcomes import Outcome, outcomes
+from jepa_core.testing.outcomes import Outcome
+from jepa_core.testing.own_parts import behaviour_in_recipe, needs_own_parts
 from jepa_core.testing.recipes import RecipeCase
 from jepa_core.testing.subject import Subject
 from jepa_core.testing.suites import (
@@ -84,12 +84,12 @@ def _subject(catalogue: Catalogue, component: type, known: list[str], selftest: 
 
 
 def _behaviour(subject: Subject, selftest: Recipe | None) -> list[Outcome]:
-    """The outcomes of its kind's suite. A variant that needs parts of its own gets those of `selftest`."""
+    """The outcomes of its kind's suite. A component that needs parts of its own gets those of `selftest`."""
+    if selftest is not None and needs_own_parts(subject, selftest):
+        return list(behaviour_in_recipe(subject, selftest))
     try:
         return list(behaviour(subject))
     except UserError as error:
-        if subject.kind == "variant" and selftest is not None and selftest.variant.name == subject.name:
-            return list(outcomes("variant", subject.name, models.CHECKS, model_case.of_recipe(selftest)))
         return [not_asked(subject, f"{error}; what a recipe called selftest has is asked there")]
 
 

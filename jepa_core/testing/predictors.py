@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jepa_core.assembly import build_model, random_batch
 from jepa_core.errors import UserError
+from jepa_core.runtime.plugin_calls import PluginError, call_plugin
+from jepa_core.settings.recipe import Recipe
 from jepa_core.testing.outcomes import NotAsked, require, require_equal, untouched_randomness
 from jepa_core.testing.random_views import CONDITIONS, pick_condition, random_conditions, takes
 from jepa_core.testing.small_parts import SmallEncoder, pick, pick_tokens, ragged_plan, with_padding
@@ -38,6 +41,7 @@ class Setting:
     contexts: tuple[Tokens, ...]
     plan: MaskPlan
     grid: Grid
+    target_width: int
     condition: Any = None
     """Conditions by name, for a predictor that needs one; else None."""
 
@@ -48,12 +52,12 @@ class Setting:
         predictions: tuple[Tokens, ...] = own.predictor(own.contexts, own.plan, own.grid, *condition)
         return predictions
 
-    def with_condition(self) -> Setting:
-        """With a condition of each kind, where the predictor refuses to be called without one."""
+    def with_condition(self, condition: Any) -> Setting:
+        """With this condition, where the predictor fails without one."""
         try:
-            self.predict()
-        except UserError:
-            return replace(self, condition=random_conditions(BATCH))
+            call_plugin(self.predict)
+        except PluginError:
+            return replace(self, condition=condition)
         return self
 
 
@@ -62,24 +66,57 @@ class PredictorCase:
     """A predictor, built for each grid."""
 
     subject: Subject
+    recipe: Recipe | None = None
+    """One that uses it, for a predictor that needs another encoder than the small one, or other fields."""
 
-    def make(self, grid: Grid, seed: int = 0) -> tuple[Any, SmallEncoder]:
+    @cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """The grids that it is built for; with a recipe the one of its encoder."""
+        if self.recipe is None:
+            return GRIDS
+        encoder = build_model(self.recipe).encoder
+        return (encoder.grid(encoder.view_shape()),)
+
+    def make(self, grid: Grid, seed: int = 0) -> tuple[Any, Any]:
         """The predictor and the encoder it is built for. Raises UserError where it refuses the grid."""
-        torch.manual_seed(seed)
-        encoder = SmallEncoder(SmallEncoder.Config(name="small", sides=grid))
-        component = self.subject.component
-        described = {"fields": CONDITIONS} if takes(component, "fields") else {}
-        predictor = component(self.subject.config, encoder, TARGET_WIDTH, **described).eval()
+        predictor, encoder = (
+            self._of_small_encoder(grid, seed) if self.recipe is None else self._of_recipe(seed)
+        )
         with torch.no_grad():
             for parameter in predictor.parameters():  # so that what starts at zero does something
                 parameter.add_(torch.randn_like(parameter), alpha=NUDGE)
         return predictor, encoder
 
+    def _of_small_encoder(self, grid: Grid, seed: int) -> tuple[Any, Any]:
+        torch.manual_seed(seed)
+        encoder = SmallEncoder(SmallEncoder.Config(name="small", sides=grid))
+        component = self.subject.component
+        described = {"fields": CONDITIONS} if takes(component, "fields") else {}
+        return component(self.subject.config, encoder, TARGET_WIDTH, **described).eval(), encoder
+
+    def _of_recipe(self, seed: int) -> tuple[Any, Any]:
+        assert self.recipe is not None
+        torch.manual_seed(seed)
+        model = build_model(self.recipe, seed=seed).eval()
+        return model.predictor, model.encoder
+
+    def target_width(self, encoder: Any) -> int:
+        """The width of its predictions."""
+        return TARGET_WIDTH if self.recipe is None else encoder.width
+
+    def inputs(self, encoder: Any) -> tuple[Any, Any]:
+        """Random views of B samples for the encoder, and conditions by name."""
+        draw = torch.Generator().manual_seed(0)
+        if self.recipe is None:
+            return torch.randn(BATCH, *encoder.view_shape(), generator=draw), random_conditions(BATCH)
+        batch = random_batch(self.recipe, build_model(self.recipe), BATCH, draw)
+        return next(iter(batch.views.values())), batch.condition
+
     def settings(self) -> Iterator[Setting]:
         """One for each grid that the predictor accepts. Raises the last UserError where it accepts none."""
         refusal: UserError | None = None
         accepted = 0
-        for grid in GRIDS:
+        for grid in self.grids:
             try:
                 predictor, encoder = self.make(grid)
             except UserError as error:
@@ -89,13 +126,20 @@ class PredictorCase:
             if not list(predictor.parameters()):
                 raise NotAsked("it has no parameters, and passes contexts on")
             plan = ragged_plan(grid, BATCH)
-            views = torch.randn(BATCH, *encoder.view_shape(), generator=torch.Generator().manual_seed(0))
-            contexts = tuple(encoder(views, context) for context in plan.contexts)
+            views, condition = self.inputs(encoder)
             with torch.no_grad():
-                setting = Setting(predictor, contexts, plan, grid).with_condition()
+                contexts = tuple(encoder(views, context) for context in plan.contexts)
+                width = self.target_width(encoder)
+                setting = Setting(predictor, contexts, plan, grid, width).with_condition(condition)
             yield setting
         if refusal and not accepted:
             raise refusal
+
+    @torch.no_grad()
+    def predict_once(self) -> None:
+        """Builds it and predicts on each grid that it accepts."""
+        for setting in self.settings():
+            setting.predict()
 
 
 @torch.no_grad()
@@ -106,7 +150,7 @@ def a_prediction_a_pair(case: PredictorCase) -> None:
         _require_count(predictions, setting.plan)
         for tokens, (i, j) in zip(predictions, setting.plan.pairs, strict=True):
             target = setting.plan.targets[j]
-            size, shape = (target.total, TARGET_WIDTH), tuple(tokens.values.shape)
+            size, shape = (target.total, setting.target_width), tuple(tokens.values.shape)
             require(shape == size, f"on a grid {setting.grid}, pair {(i, j)}: {size} expected, got {shape}")
             equal = torch.equal(tokens.at.index, target.index)
             require(equal, f"on a grid {setting.grid}, pair {(i, j)} stands at other places than its target")

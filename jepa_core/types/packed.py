@@ -38,6 +38,10 @@ class Packed:
         places = torch.cat([torch.arange(length) for length in lengths])
         return cls(torch.cat(list(sequences)), IndexSet.from_lengths(places, torch.tensor(lengths)))
 
+    def __len__(self) -> int:
+        """B, as of a tensor [B, ...]."""
+        return self.batch_size
+
     @property
     def batch_size(self) -> int:
         """B."""

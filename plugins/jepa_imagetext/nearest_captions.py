@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,23 +33,39 @@ def nearest_captions(recipe: Any, model: Any, source: Any) -> Section | None:
     images = transforms.transform_values({f"views.{first}": [sample.views[first] for sample in shown]})
     known = model.embed({model.text_view: captions.to(device)})[model.text_view]
     guesses = model.embed({first: images["views"][first].to(device)})[first]
-    nearest = (guesses @ known.T).topk(min(GUESSES, len(unique)), dim=1).indices
-    pictures = []
-    for sample, order in zip(shown, nearest.tolist(), strict=True):
+    order = (guesses @ known.T).argsort(dim=1, descending=True).tolist()
+    labels = {sample.views[model.text_view]: sample.label for sample in chosen}
+    pictures, right = [], 0
+    for sample, numbers in zip(shown, order, strict=True):
         own = sample.views[model.text_view]
-        lines = [Line(unique[number], unique[number] == own) for number in order]
+        guessed = distinct([unique[number] for number in numbers], labels)[:GUESSES]
+        lines = [Line(text, text == own or _same_class(text, own, labels)) for text in guessed]
+        right += bool(lines[0].right)
         pictures.append(Picture(pixels_of(sample.views[first]), [*lines, Line(f"its own: {own}")]))
-    right = sum(
-        unique[order[0]] == sample.views[model.text_view]
-        for sample, order in zip(shown, nearest.tolist(), strict=True)
-    )
     return Section(
         "Nearest captions",
         f"Held-out pictures (val), each with the {GUESSES} captions of {len(unique):,} that it came closest "
-        f"to, the nearest first. Of these {len(shown)} pictures {right} have their own caption first.",
+        f"to, the nearest first, one for each class; right is a caption of the picture's class. Of these "
+        f"{len(shown)} pictures {right} have one first.",
         pictures=pictures,
         columns=6,
     )
+
+
+def distinct(texts: Sequence[str], labels: Mapping[str, int]) -> list[str]:
+    """The first of the texts of each class, in order; texts without a class all stay."""
+    seen: set[int] = set()
+    result = []
+    for text in texts:
+        label = labels[text]
+        if label < 0 or label not in seen:
+            result.append(text)
+        seen.add(label)
+    return result
+
+
+def _same_class(text: str, own: str, labels: Mapping[str, int]) -> bool:
+    return labels[text] >= 0 and labels[text] == labels[own]
 
 
 def pixels_of(image: Any) -> np.ndarray[Any, Any]:

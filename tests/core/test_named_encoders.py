@@ -191,8 +191,11 @@ def test_evaluations_and_reports_know_the_roles_of_a_run(recipe_file: Path, tmp_
     ):
         with pytest.raises(UserError, match="unknown role 'text'; known: context, pose, pose/context"):
             call("text")
-    with pytest.raises(UserError, match="the encoder 'pose' reads the view 'pose'"):
-        evaluate_run(tmp_path / "run", [], role="pose")
+    table = evaluate_run(tmp_path / "run", [], role="pose", evaluations=())
+    assert [row.name for row in table.rows] == ["trained", "random twin", "raw values"]
+    assert table.rows[0].description == "pose encoder, mean over tokens"
+    assert table.rows[2].width == NUMBERS
+    assert "samples" in table.caption()
     page = write_report([tmp_path / "run"], role="pose", images=8, probes=False).read_text()
     assert "the pose encoder reads the view" in page
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from jepa_core import ComponentSettings, UserError, hookimpl, hookspecs, plugins
+from jepa_core.cli.error_lines import error_line
 from jepa_core.observers.listeners import Listeners
 from jepa_core.plugins import Catalogue, Plugins, discover
 
@@ -354,3 +355,38 @@ def test_the_trace_prints_hook_calls(
     printed = capsys.readouterr().err
     assert "jepa_objectives core [hook]" in printed
     assert "jepa_run_ended" in printed
+
+
+RAISES = """
+from jepa_core import ComponentSettings, UserError, hookimpl
+class Mine:
+    class Config(ComponentSettings): pass
+    def __init__(self, config): raise ERROR
+@hookimpl
+def jepa_maskers():
+    return {"mine_*": Mine}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "KeyError('tea')",
+            "plugin 'bad': masker 'mine_1' cannot be built: KeyError: 'tea', raised in example_bad.py:5",
+        ),
+        ("UserError('lower masker.tea')", "lower masker.tea"),
+        (
+            "MemoryError()",
+            "there is not enough memory\ntry train.micro_batch, a smaller train.batch_size or a smaller "
+            "encoder; encoder.checkpoint=true trades time for memory",
+        ),
+        ("FileNotFoundError(2, 'No such file', 'tea.txt')", "tea.txt: No such file"),
+    ],
+)
+def test_a_constructor_that_raises_is_one_line(install: Install, error: str, said: str) -> None:
+    install(bad=RAISES.replace("ERROR", error))
+    catalogue = discover().catalogue("masker")
+    with pytest.raises(UserError) as refused:
+        catalogue.construct("mine_1", catalogue.find("mine_1").Config(name="mine_1"))
+    assert error_line(refused.value) == said

@@ -78,9 +78,10 @@ class FieldTransforms:
             elif own is None:
                 chosen = DEFAULT.get(field.kind, "none")
                 own = catalogue.find(chosen).Config(name=chosen)
-            made: Transform = catalogue.find(own.name)(own, field)
-        except (InvalidValue, UserError) as error:
-            raise UserError(f"[transforms.{name}]: {error}") from None
+            made: Transform = catalogue.construct(own.name, own, field)
+        except UserError as error:
+            refusal = error.__cause__ if isinstance(error.__cause__, InvalidValue) else error
+            raise UserError(f"[transforms.{name}]: {refusal}") from None
         return made
 
     def set_view_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:

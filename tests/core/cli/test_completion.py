@@ -212,7 +212,7 @@ def test_bash_itself(cache: Path) -> None:
 
 
 def test_completing_is_quick_and_loads_nothing_heavy(cache: Path) -> None:
-    """Half a second of the processor; the wall clock would judge whatever else the machine does."""
+    """Less than .8 s of the processor (measured: .4; torch alone takes 2), whatever else the machine does."""
     code = (
         "import sys\nfrom jepa_core.cli import main\ntry:\n    main()\nexcept SystemExit:\n"
         "    print(sorted({'torch', 'timm', 'numpy', 'jepa_ijepa'} & set(sys.modules)))"
@@ -227,7 +227,7 @@ def test_completing_is_quick_and_loads_nothing_heavy(cache: Path) -> None:
     *offered, heavy = done.stdout.splitlines()
     assert sorted(offered) == MASKERS
     assert heavy == "[]"
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8
 
 
 def test_what_was_kept_serves_until_a_changed_plugin_is_read_anew(

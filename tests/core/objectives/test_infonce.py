@@ -11,9 +11,10 @@ from torch import Tensor
 
 from jepa_core import IndexSet, MaskPlan, Tokens, UserError
 from jepa_core.objectives.infonce import InfoNCE
+from jepa_core.optimizers.adamw import AdamW
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.testing.process_pair import on_both
-from jepa_core.training.optimizer import parameter_groups
+from jepa_core.training.parameter_groups import parameter_groups
 from jepa_core.types.step import Group, Step
 
 
@@ -92,7 +93,10 @@ def test_gradients_are_those_of_finite_differences_on_every_side_that_has_one(bo
 def test_a_learned_temperature_is_trained_without_decay_and_stops_at_a_hundredth() -> None:
     term = infonce(learned=True)
     (parameter,) = term.parameters()
-    assert parameter_groups(term)[1] == {"params": [parameter], "decay": False}
+    groups = parameter_groups(term, AdamW.Config(name="adamw"))
+    assert [len(group["params"]) for group in groups] == [0, 1]
+    assert groups[1]["params"] == [parameter]
+    assert groups[1]["fixed_decay"] == 0
     predictions = vectors()
     term(step_of(predictions, predictions)).backward()  # all are right: a sharper softmax is better
     assert parameter.grad is not None

@@ -577,6 +577,46 @@ def test_what_settings_declare_is_not_asked() -> None:
         assert outcome.state == "not asked"
 
 
+class SaysSoItself(ShowsAll):
+    """A masker that says in its class that targets may be visible."""
+
+    disjoint = False
+
+
+class InheritsIt(SaysSoItself):
+    """A masker whose base class says it."""
+
+
+class SaysSoAsASetting(ShowsAll):
+    """A masker without the engine's settings that says it in a field of its own."""
+
+    class Config(ComponentSettings):
+        """Its settings."""
+
+        disjoint: bool = False
+        """Whether no target is visible."""
+
+
+class TakesItBack(SaysSoItself):
+    """A masker that promises what its base class does not."""
+
+    disjoint = True
+
+
+@pytest.mark.parametrize(
+    ("masker", "state"),
+    [
+        (SaysSoItself, "not asked"),
+        (InheritsIt, "not asked"),
+        (SaysSoAsASetting, "not asked"),
+        (TakesItBack, "fails"),
+    ],
+)
+def test_visible_targets_may_be_declared_wherever_it_suits(masker: type, state: str) -> None:
+    (outcome,) = [o for o in examine("masker", masker) if o.property == "disjoint"]
+    assert outcome.state == state
+
+
 def test_a_component_that_raises_fails_with_its_error_and_the_others_are_asked() -> None:
     class Raises(SmallMasker):
         def __call__(self, grid, batch_size, generator, progress=0.0):

@@ -124,9 +124,8 @@ class NamesAnother(Pictures):
 
 
 @breaks("probe", "scores")
-class WithoutTop1(KNN):
-    def __call__(self, train, held_out, classes):
-        return {"accuracy": super().__call__(train, held_out, classes)["top1"]}
+class NamesNoScore(KNN):
+    headline = "accuracy"
 
 
 @breaks("probe", "tells apart")
@@ -209,7 +208,7 @@ def test_every_property_is_broken_once() -> None:
         ("data", "labels", "sample 1 of train has label 2; there are 2 classes"),
         ("data", "by index", "draws from the global randomness of NumPy"),
         ("data", "held out", "sample 0 of val is sample 0 of train"),
-        ("probe", "scores", "there is no score 'top1'; got accuracy"),
+        ("probe", "scores", "its headline 'accuracy' is not among its scores: top1, top1_se"),
         ("probe", "tells apart", "classes ten deviations apart are guessed right in 25.0%"),
         ("probe", "inputs as they are", "features and labels after the probe: values differ by up to"),
     ],

@@ -22,4 +22,4 @@ def test_the_table_names_every_property_in_order() -> None:
 
 def test_every_property_says_what_it_is() -> None:
     every = [*common.CHECKS, *recipes.CHECKS, *(p for _, checks in suites.SUITES.values() for p in checks)]
-    assert all(prop.__doc__ and prop.__doc__.endswith(".") for prop in every)
+    assert all(prop.__doc__ and prop.__doc__.strip().endswith(".") for prop in every)

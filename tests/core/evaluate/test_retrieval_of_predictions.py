@@ -11,7 +11,7 @@ from PIL import Image
 
 from jepa_core import build_model, load_recipe
 from jepa_core.evaluate.evaluations import EVAL
-from jepa_core.evaluate.prediction_retrieval import GROUP, retrieval_scores
+from jepa_core.evaluate.retrieval_of_predictions import GROUP, retrieval_scores
 from jepa_core.evaluate.run import evaluate_run
 from jepa_core.evaluate.table import EvalResult
 from tests.made_runs import images, make_run

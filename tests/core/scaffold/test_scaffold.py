@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -51,14 +50,14 @@ def photos_in(folder: Path) -> Path:
 
 @pytest.fixture
 def installed(jepa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Writes a plugin and makes it known in this process, as its entry point would."""
+    """Writes a plugin and makes it known by its entry point, in this process and in those it starts."""
 
     def install(name: str, kind: str) -> Path:
         place = put(jepa, tmp_path, name, kind)
+        (info := place / f"jepa_{name}-0.1.0.dist-info").mkdir()
+        (info / "METADATA").write_text(f"Name: jepa-{name}\nVersion: 0.1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[jepa]\n{name} = jepa_{name}\n", encoding="utf-8")
         monkeypatch.syspath_prepend(place)
-        stock = plugins.entry_points
-        mine = EntryPoint(name, f"jepa_{name}", "jepa")
-        monkeypatch.setattr(plugins, "entry_points", lambda group: [*stock(group=group), mine])
         plugins.registry.cache_clear()
         return place
 
@@ -149,14 +148,13 @@ def test_a_new_component_keeps_the_contract(installed, tmp_path: Path, kind: str
     assert "stripes" in load_recipe("stripes/selftest").to_toml()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MADE if kind != "optimizer"])
+@pytest.mark.parametrize("kind", MADE)
 @pytest.mark.slow
 def test_a_new_plugin_holds_all_that_is_asked(jepa, installed, kind: str) -> None:
-    """An optimizer is asked where it is really installed: two processes make it by its name."""
     installed("stripes", kind)
     said = jepa("plugins", "check", "stripes", "--json")
     properties = json.loads(said.out)["properties"]
-    assert [entry["said"] for entry in properties if entry["state"] == "fails"] == []
+    assert [(o["property"], o["said"]) for o in properties if o["state"] == "fails"] == []
     assert said.code == 0
     states = {(o["state"], o["property"]) for o in properties if o["state"] != "holds"}
     assert states == NOT_ASKED.get(kind, set())

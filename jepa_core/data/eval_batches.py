@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa_core.data.field_reader import NamedViewBatches
+from jepa_core.data.field_reader import FieldReader
+from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.images import CorruptSample, Skipped
 from jepa_core.data.readers import ReadResult, check_corrupt
 from jepa_core.data.samples import InMemory, read_sample, read_tensors
@@ -17,6 +19,7 @@ from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
 from jepa_core.protocols import Samples
 from jepa_core.settings.sections import TransformSettings
+from jepa_core.types.batch import Batch
 
 
 class EvalLoader:
@@ -26,7 +29,7 @@ class EvalLoader:
     are those of the samples that could be read.
     """
 
-    def __init__(self, dataset: EvalBatches | NamedViewBatches, workers: int, max_corrupt: float) -> None:
+    def __init__(self, dataset: EvalBatches | FieldBatches, workers: int, max_corrupt: float) -> None:
         self.dataset, self.workers, self.max_corrupt = dataset, workers, max_corrupt
         self.images = len(dataset.index)
         self.skipped: list[Skipped] = []
@@ -46,6 +49,11 @@ class EvalLoader:
         return -(-self.images // self.dataset.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for result in self.results():
+            yield result.views["view"], result.labels
+
+    def results(self) -> Iterator[ReadResult]:
+        """All batches that hold a sample, as they were read. Raises UserError where none can be read."""
         self.skipped, self._read, seen = [], [], 0
         for result in iterate(self.dataset, range(len(self)), self.workers):
             seen += len(result.labels) + len(result.skipped)
@@ -55,7 +63,7 @@ class EvalLoader:
             if len(result.labels):
                 assert result.positions is not None
                 self._read.append((result.positions, result.labels))
-                yield result.views["view"], result.labels
+                yield result
         if len(self.skipped) == seen:
             raise UserError(f"none of {seen} samples can be read; the first: {self.skipped[0]}")
 
@@ -102,6 +110,75 @@ class EvalBatches(Dataset[ReadResult]):
         stacked = torch.stack(views) if views else torch.empty(0)
         numbers, places = (torch.tensor(values, dtype=torch.int64) for values in (labels, positions))
         return ReadResult({"view": stacked}, numbers, tuple(skipped), positions=places)
+
+
+class FieldBatches(Dataset[ReadResult]):
+    """`batches[i]` is the i-th batch of some samples of a split, in order and without randomness."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        transforms: FieldTransforms,
+        batch_size: int,
+        index: Tensor,
+        max_corrupt: float,
+    ) -> None:
+        self.batch_size, self.index = batch_size, index
+        self.reader = FieldReader(samples, transforms, max_corrupt)
+
+    def __getitem__(self, number: int) -> ReadResult:
+        rows = self.index[number * self.batch_size : (number + 1) * self.batch_size].tolist()
+        return self.reader.read(iter(rows), len(rows), train=False)
+
+
+class NamedViewBatches(FieldBatches):
+    """The same, of one view alone, which is then called `view`."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        transforms: FieldTransforms,
+        view: str,
+        batch_size: int,
+        index: Tensor,
+        max_corrupt: float,
+    ) -> None:
+        super().__init__(samples, transforms, batch_size, index, max_corrupt)
+        self.view = view
+
+    def __getitem__(self, number: int) -> ReadResult:
+        result = super().__getitem__(number)
+        return replace(result, views={"view": result.views[self.view]} if result.views else {"view": None})
+
+
+class EvalFields:
+    """Iterates over `Batch`es of some samples of a split, in order; corrupt ones are left out.
+
+    After a pass `positions`, int64 [n], says which samples those were.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        transforms: FieldTransforms,
+        index: Tensor,
+        batch_size: int = 256,
+        workers: int = 0,
+        max_corrupt: float = 0.1,
+    ) -> None:
+        batches = FieldBatches(samples, transforms, batch_size, index, max_corrupt)
+        self.loader = EvalLoader(batches, workers, max_corrupt)
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [n] of the last pass: where each sample stands in the split."""
+        return self.loader.positions
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (result.to_batch() for result in self.loader.results())
 
 
 def eval_loader(

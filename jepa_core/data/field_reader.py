@@ -6,7 +6,6 @@ Axes: B samples of a batch, n samples of a split.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -14,21 +13,18 @@ import torch
 from einops import rearrange
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from jepa_core.data import batched_transforms as batched
 from jepa_core.data.crops import Crops
 from jepa_core.data.field_transforms.crop import Crop
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.images import UNUSUAL, CorruptSample, Skipped
-from jepa_core.data.named_samples import first_view, read_named, where
+from jepa_core.data.named_samples import read_named, where
 from jepa_core.data.readers import Reader, ReadResult, check_corrupt, global_randomness
 from jepa_core.data.samples import ColumnSamples
 from jepa_core.data.transforms import image_size
-from jepa_core.data.workers import iterate
 from jepa_core.errors import UserError
 from jepa_core.protocols import Samples
-from jepa_core.types.batch import Batch
 
 
 def field_reader(samples: Samples, transforms: FieldTransforms, max_corrupt: float) -> Reader:
@@ -77,88 +73,12 @@ class FieldReader:
             positions.append(index)
             if len(rows) == batch_size:
                 break
-        parts = self.transforms.collate(rows) if rows else {part: {} for part in ("views",)}
+        parts = self.transforms.collate(rows)
         numbers, places = (torch.tensor(values, dtype=torch.int64) for values in (labels, positions))
         return ReadResult(
             parts["views"], numbers, tuple(skipped), tuple(unusual), places,
-            parts.get("condition", {}), parts.get("side", {}), parts.get("targets", {}),
+            parts["condition"], parts["side"], parts["targets"],
         )  # fmt: skip
-
-
-class FieldBatches(Dataset[ReadResult]):
-    """`batches[i]` is the i-th batch of some samples of a split, in order and without randomness."""
-
-    def __init__(
-        self,
-        samples: Samples,
-        transforms: FieldTransforms,
-        batch_size: int,
-        index: Tensor,
-        max_corrupt: float,
-    ) -> None:
-        self.batch_size, self.index = batch_size, index
-        self.reader = FieldReader(samples, transforms, max_corrupt)
-
-    def __getitem__(self, number: int) -> ReadResult:
-        rows = self.index[number * self.batch_size : (number + 1) * self.batch_size].tolist()
-        return self.reader.read(iter(rows), len(rows), train=False)
-
-
-class NamedViewBatches(FieldBatches):
-    """The same, of one view alone, which is then called `view`."""
-
-    def __init__(
-        self,
-        samples: Samples,
-        transforms: FieldTransforms,
-        view: str,
-        batch_size: int,
-        index: Tensor,
-        max_corrupt: float,
-    ) -> None:
-        super().__init__(samples, transforms, batch_size, index, max_corrupt)
-        self.view = view
-
-    def __getitem__(self, number: int) -> ReadResult:
-        result = super().__getitem__(number)
-        return replace(result, views={"view": result.views[self.view]} if result.views else {"view": None})
-
-
-@dataclass
-class EvalFields:
-    """Iterates over `Batch`es of some samples of a split, in order; corrupt ones are left out.
-
-    `positions` int64 [n] says, after a pass, which samples those were.
-    """
-
-    samples: Samples
-    transforms: FieldTransforms
-    index: Tensor
-    batch_size: int = 256
-    workers: int = 0
-    max_corrupt: float = 0.1
-    positions: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-
-    def __len__(self) -> int:
-        return -(-len(self.index) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        batches = FieldBatches(self.samples, self.transforms, self.batch_size, self.index, self.max_corrupt)
-        read: list[Tensor] = []
-        skipped: list[Skipped] = []
-        for result in iterate(batches, range(len(self)), self.workers):
-            skipped += result.skipped
-            if result.skipped:
-                check_corrupt(skipped, sum(map(len, read)) + len(skipped), self.max_corrupt)
-            if len(result.labels):
-                assert result.positions is not None
-                read.append(result.positions)
-                yield Batch(
-                    result.views, result.condition or None, result.side, result.labels, 0, result.targets
-                )
-        if not read:
-            raise UserError(f"none of {len(skipped)} samples can be read; the first: {skipped[0]}")
-        self.positions = torch.cat(read)
 
 
 class ColumnReader:
@@ -172,12 +92,15 @@ class ColumnReader:
         self.images: dict[str, Tensor] = {}
         self.ready: dict[str, list[Tensor]] = {}
         for place, transform in transforms.transforms.items():
+            column = columns[place]
             if isinstance(transform, Crop):
-                pixels = columns[place]
-                assert isinstance(pixels, Tensor)
-                self.images[place] = rearrange(pixels, "n c h w -> n h w c")
+                assert isinstance(column, Tensor)
+                self.images[place] = rearrange(column, "n c h w -> n h w c")
             else:
-                self.ready[place] = [self._transformed(samples, place, index) for index in range(count)]
+                self.ready[place] = [
+                    transforms.apply(place, column[index], f"{where(samples, index)}: {place}", train=False)
+                    for index in range(count)
+                ]
 
     @staticmethod
     def takes(samples: ColumnSamples, transforms: FieldTransforms) -> bool:
@@ -197,10 +120,6 @@ class ColumnReader:
             ):
                 return False
         return True
-
-    def _transformed(self, samples: Any, place: str, index: int) -> Tensor:
-        value = samples.columns()[place][index]
-        return self.transforms.apply(place, value, f"{where(samples, index)}: {place}", train=False)
 
     def __call__(self, indices: Iterator[int], batch_size: int, generator: torch.Generator) -> ReadResult:
         positions = list(islice(indices, batch_size))
@@ -227,14 +146,13 @@ class ColumnReader:
 
 def _crops_of(crop: Any, place: str, transforms: FieldTransforms) -> dict[str, Crops]:
     """The crops that are made of an image, by the names of their views."""
-    if place == first_view(transforms.fields) and transforms.groups:
+    if place == transforms.first_place and transforms.groups:
         return dict(transforms.groups)
     return {place.partition(".")[2]: Crops(crop.config, crop.output.shape)}
 
 
 def _in_order(views: dict[str, Any], transforms: FieldTransforms) -> dict[str, Any]:
     """The views in the order of the source's fields; the first one is the main encoder's."""
-    first = first_view(transforms.fields).partition(".")[2]
     names: Sequence[str] = [place[6:] for place in transforms.places.values() if place[:6] == "views."]
-    order = [*transforms.groups, *names[1:]] if transforms.groups else [first, *names[1:]]
+    order = [*transforms.groups, *names[1:]] if transforms.groups else names
     return {name: views[name] for name in order}

@@ -18,6 +18,7 @@ from jepa_core.data.samples import class_number, source_of
 from jepa_core.data.transforms import VIEWS
 from jepa_core.errors import UserError
 from jepa_core.protocols import DescribesFields, Recording, Samples, Source
+from jepa_core.types.fields import first_view
 from jepa_core.types.sample import PARTS, Field, Fields, Sample
 
 
@@ -53,11 +54,6 @@ def plain_fields(view_shape: Sequence[int]) -> Fields:
     return {f"views.{name}": Field("clip" if len(view_shape) == 4 else "image")}
 
 
-def first_view(fields: Fields) -> str:
-    """The place of the main encoder's view."""
-    return next(place for place in fields if place.startswith("views."))
-
-
 def read_named(samples: Samples, index: int, fields: Fields) -> Sample:
     """A sample with all its values checked; a pair (image, label) as a `Sample`.
 
@@ -71,7 +67,8 @@ def read_named(samples: Samples, index: int, fields: Fields) -> Sample:
                 f"{where(samples, index)} is a {type(sample).__name__}; expected a jepa_core.Sample, or "
                 "(image, label)"
             )
-        view = first_view(fields).partition(".")[2]
+        view = first_view(fields)
+        assert view is not None
         sample = Sample({view: sample[0]}, label=sample[1])
     place = where(samples, index, sample.key)
     check_values(sample.values(), fields, place)
@@ -79,7 +76,7 @@ def read_named(samples: Samples, index: int, fields: Fields) -> Sample:
     return sample if label == sample.label else replace(sample, label=label)
 
 
-def where(samples: Samples, index: int, key: str = "") -> str:
+def where(samples: Any, index: int, key: str = "") -> str:
     """A sample in words: its number, its name where it has one, and its source."""
     name = f" ({key})" if key else ""
     return f"sample {index}{name} of {source_of(samples)}"

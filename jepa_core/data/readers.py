@@ -26,6 +26,7 @@ from jepa_core.data.transforms import image_size, train_transform
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording, Samples
 from jepa_core.settings.sections import TransformSettings
+from jepa_core.types.batch import Batch
 
 MIN_SEEN = 100
 """Samples that have to be read before the share of corrupt ones is compared with what is allowed."""
@@ -45,6 +46,10 @@ class ReadResult:
     condition: Mapping[str, Any] = field(default_factory=dict)
     side: Mapping[str, Any] = field(default_factory=dict)
     targets: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_batch(self, step: int = 0) -> Batch:
+        """What was read as the batch of a step."""
+        return Batch(self.views, self.condition or None, self.side, self.labels, step, self.targets)
 
 
 Reader = Callable[[Iterator[int], int, torch.Generator], ReadResult]

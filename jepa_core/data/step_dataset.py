@@ -93,9 +93,7 @@ class StepDataset(Dataset[StepBatch]):
         generator = step_generator(self.order.seed, rank, step, "transform")
         with one_thread():
             result = self.read(self._indices(step, rank), self.order.batch_size, generator)
-        batch = Batch(
-            result.views, result.condition or None, result.side, result.labels, step, result.targets
-        )
+        batch = result.to_batch(step)
         plan = self.masks(step, rank, self.order.batch_size, batch.side) if self.masks else None
         return StepBatch(step, batch, plan, result.skipped, result.unusual)
 

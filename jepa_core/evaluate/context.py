@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from jepa_core.data.field_reader import EvalFields
+from jepa_core.data.eval_batches import EvalFields
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.evaluate.batches import eval_batches
 from jepa_core.evaluate.samples import choose_samples

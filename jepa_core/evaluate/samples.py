@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa_core.data.eval_batches import EvalBatches, EvalLoader, space_evenly
-from jepa_core.data.field_reader import NamedViewBatches
+from jepa_core.data.eval_batches import EvalBatches, EvalLoader, NamedViewBatches, space_evenly
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.samples import InMemory, source_of
 from jepa_core.errors import UserError

@@ -17,7 +17,7 @@ from jepa_core.protocols import Samples
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_core.runtime.distributed import Ranks
 from jepa_core.settings.recipe import Recipe
-from jepa_core.types.fields import fields_from_table, fields_to_table
+from jepa_core.types.fields import fields_from_table, fields_to_table, first_view
 from jepa_core.types.sample import Fields
 
 TRANSFORMS = "transforms.json"
@@ -76,6 +76,8 @@ def open_transforms(folder: Path, recipe: Recipe, model: JEPA) -> FieldTransform
     written = _read(folder / TRANSFORMS)
     if written is None:
         return None
+    if first_view(written[0]) is None:
+        raise UserError(f"{str(folder / TRANSFORMS)!r} is damaged (its entry 'fields' has no view)")
     transforms = FieldTransforms(written[0], recipe.transforms, recipe.transform)
     read_transforms(folder, transforms)
     set_view_shapes(transforms, model)

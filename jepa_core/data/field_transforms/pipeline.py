@@ -22,13 +22,14 @@ from jepa_core.data.field_transforms.base import (
     ViewTransform,
 )
 from jepa_core.data.images import CorruptSample
-from jepa_core.data.named_samples import draw_windows, first_view, read_named, source_fields, where
+from jepa_core.data.named_samples import draw_windows, read_named, source_fields, where
 from jepa_core.data.samples import ColumnSamples
 from jepa_core.errors import UserError, unknown
 from jepa_core.protocols import Recording, Samples, Source
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.sections import TransformSettings
+from jepa_core.types.fields import first_view
 from jepa_core.types.packed import Packed
 from jepa_core.types.sample import PARTS, Field, Fields, Sample
 
@@ -56,12 +57,21 @@ class FieldTransforms:
         self.plain = not settings and len(fields) == 1
         """Whether there is nothing but one view that `[transform]` is for."""
         self.transforms = {place: self._build(place, field) for place, field in fields.items()}
+        self.first = first_view(fields)
+        """The name of the main encoder's view."""
         self.groups: Mapping[str, Crops] = {}
+        self.crops: Mapping[str, Transform] = {}
+        """For each group of crops what makes one of them."""
         self.shapes: Mapping[str, Sequence[int]] = {}
         self.places = {place: self._place_in_batch(place) for place in fields}
         """The place in the batch of each value of a sample."""
-        if self.places[first_view(fields)] != first_view(fields):
-            raise UserError(f"{first_view(fields)} is the main encoder's view; it cannot be another part")
+        if self.places[self.first_place] != self.first_place:
+            raise UserError(f"{self.first_place} is the main encoder's view; it cannot be another part")
+
+    @property
+    def first_place(self) -> str:
+        """The place of the main encoder's view."""
+        return f"views.{self.first}"
 
     def _place_in_batch(self, place: str) -> str:
         part, _, name = place.partition(".")
@@ -87,15 +97,15 @@ class FieldTransforms:
     def set_view_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """The shapes of views that encoders ask for, by name; "" is the main encoder's, for its view."""
         self.shapes = dict(shapes)
-        first = first_view(self.fields)
         for place, transform in self.transforms.items():
             part, _, name = place.partition(".")
-            shape = shapes.get(name) or (shapes.get("") if place == first else None)
+            shape = shapes.get(name) or (shapes.get("") if place == self.first_place else None)
             if isinstance(transform, ViewTransform) and part == "views" and shape is not None:
                 transform.set_view_shape(shape)
-        name = first.partition(".")[2]
-        if self.transform.views and name not in self.settings and "" in shapes:
+        if self.transform.views and self.first not in self.settings and "" in shapes:
             self.groups = crops(self.transform, shapes[""])
+            field = self.fields[self.first_place]
+            self.crops = {name: _crop_of(group, field) for name, group in self.groups.items()}
 
     @property
     def outputs(self) -> Fields:
@@ -170,12 +180,11 @@ class FieldTransforms:
         """
         sample = self._windowed(sample, place, train)
         values, result = sample.values(), {}
-        first = first_view(self.fields)
         for name in self.transforms:
-            if name == first and self.groups and train:
-                for group, own in self.groups.items():
-                    crop = _crop_of(own, self.fields[first])
-                    result[f"views.{group}"] = [crop(values[name], True) for _ in range(own.per_sample)]
+            if name == self.first_place and self.groups and train:
+                for group, crop in self.crops.items():
+                    count = self.groups[group].per_sample
+                    result[f"views.{group}"] = [crop(values[name], True) for _ in range(count)]
                 continue
             result[self.places[name]] = [self.apply(name, values[name], f"{place}: {name}", train)]
         return result
@@ -236,11 +245,11 @@ class FieldTransforms:
     def collate(self, rows: Sequence[Mapping[str, list[Tensor]]]) -> dict[str, dict[str, Any]]:
         """The values of B samples by part and name: [B, ...], [B, V, ...] of crops, `Packed` where ragged.
 
-        Raises UserError where the shapes of one value differ.
+        All parts are empty without rows. Raises UserError where the shapes of one value differ.
         """
         outputs = self.outputs
         parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-        for place in rows[0]:
+        for place in rows[0] if rows else ():
             part, _, name = place.partition(".")
             values = [tensor for row in rows for tensor in row[place]]
             if place in outputs and outputs[place].is_ragged:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from jepa_core import Field, Packed, Sample, UserError
 from jepa_core.data import CorruptSample, TransformSettings, make_loader
-from jepa_core.data.field_reader import ColumnReader, EvalFields, FieldReader, field_reader
+from jepa_core.data.eval_batches import EvalFields
+from jepa_core.data.field_reader import ColumnReader, FieldReader, field_reader
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.settings.sections import ViewSettings
 from jepa_core.types.batch import Batch

@@ -10,6 +10,7 @@ import pytest
 
 from jepa_core import Recipe, UserError, hookimpl, load_recipe, plugins, train
 from jepa_core.runs import checkpoints
+from jepa_core.runs.load import open_model
 from jepa_core.runs.metrics_file import METRICS, read_metrics
 from jepa_core.runs.transforms_file import TRANSFORMS
 from tests.core.data.named_worlds import PairsSource
@@ -108,6 +109,13 @@ def test_a_damaged_file_is_one_line(recipe: Recipe, tmp_path: Path, content: str
         train(recipe, folder, resume=True)
     assert what in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_without_a_view_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
+    folder = stopped_at(recipe, tmp_path / "run", 4)
+    (folder / TRANSFORMS).write_text('{"fields": {}, "learned": {}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"transforms.json' is damaged \(its entry 'fields' has no view\)"):
+        open_model(folder)
 
 
 def test_values_in_memory_learn_the_same(recipe: Recipe, tiny_recipe: Path, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jepa_core.data.images import CorruptSample, unreadable_sample
 from jepa_core.data.samples import BaseSamples, Files
 from jepa_core.errors import UserError
@@ -27,28 +29,33 @@ MOST_BYTES = 1 << 16
 """Bytes of a caption's file that are read."""
 
 
-class CaptionFiles(BaseSamples):
-    """Images with a text file of the same name, but for its extension, beside each."""
+class Captioned(BaseSamples):
+    """Images with a text each, `texts[i]`, which may be read when it is asked for.
 
-    def __init__(self, images: Files, extension: str) -> None:
-        self.images, self.extension = images, extension.lstrip(".")
+    `names[i]` is the name of a sample in messages, by default its number. Of a list of texts the first is
+    taken.
+    """
+
+    def __init__(self, images: BaseSamples, texts: Any, names: Any = None) -> None:
+        self.images, self.texts, self.names = images, texts, names
         self.classes, self.note = images.classes, images.note
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image, label = _pair(self.images, index)
-        file = Path(self.images.path(index)).with_suffix(f".{self.extension}")
-        try:
-            with open_regular(file) as stream:
-                text = stream.read(MOST_BYTES).decode("utf-8", "replace").strip()
-        except OSError as error:
-            raise unreadable_sample(str(file), error) from None
-        return Sample({"image": image, "caption": text}, label=label, key=self.images.names[index])
+        pair = self.images[index]
+        assert not isinstance(pair, Sample)
+        text = self.texts[int(index)]
+        if isinstance(text, list | tuple):
+            text = text[0] if text else ""
+        if not isinstance(text, str):
+            raise CorruptSample(f"sample {index} of {self.note}", f"its caption is a {type(text).__name__}")
+        key = str(index) if self.names is None else self.names[int(index)]
+        return Sample({"image": pair[0], "caption": text}, label=pair[1], key=key)
 
     def keys(self) -> Sequence[str]:
-        """Those of the images."""
+        """Those of the images: all captions of one image are held out together."""
         return self.images.keys()
 
     def sizes(self, positions: Sequence[int]) -> list[int] | None:
@@ -56,50 +63,43 @@ class CaptionFiles(BaseSamples):
         return self.images.sizes(positions)
 
 
-class CaptionTable(BaseSamples):
-    """Images with captions from a table; several for one image are several samples."""
+class TextFiles:
+    """The texts in files beside images, of the same name but for the extension."""
 
-    def __init__(self, images: Files, rows: Sequence[tuple[int, str]]) -> None:
-        self.images, self.rows = images, rows
-        self.classes, self.note = images.classes, images.note
+    def __init__(self, images: Files, extension: str) -> None:
+        self.images, self.extension = images, extension.lstrip(".")
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Sample:
-        number, text = self.rows[index]
-        image, label = _pair(self.images, number)
-        return Sample({"image": image, "caption": text}, label=label, key=self.images.names[number])
-
-    def keys(self) -> Sequence[str]:
-        """The images' names: all captions of one image are held out together."""
-        names = self.images.names
-        return [names[number] for number, _ in self.rows]
-
-    def sizes(self, positions: Sequence[int]) -> list[int] | None:
-        """Those of the images."""
-        return self.images.sizes([self.rows[position][0] for position in positions])
+    def __getitem__(self, index: int) -> str:
+        file = Path(self.images.path(index)).with_suffix(f".{self.extension}")
+        try:
+            with open_regular(file) as stream:
+                return stream.read(MOST_BYTES).decode("utf-8", "replace").strip()
+        except OSError as error:
+            raise unreadable_sample(str(file), error) from None
 
 
 def with_captions(images: BaseSamples, root: Path, captions: str) -> BaseSamples:
     """Image files with their captions. Raises UserError for a table that cannot be used."""
     assert isinstance(images, Files)
     if "." not in captions.lstrip("."):
-        return CaptionFiles(images, captions)
+        return Captioned(images, TextFiles(images, captions), images.names)
     file = next(
         (path for path in (root / captions, root.parent / captions) if path.exists()), root / captions
     )
     numbers = {name: number for number, name in enumerate(images.names)}
-    rows = []
+    rows: list[int] = []
+    texts: list[str] = []
     for line, name, text in read_table(file):
         path = _below(file.parent / name, root)
         if path in numbers:
-            rows.append((numbers[path], text))
+            rows.append(numbers[path])
+            texts.append(text)
         elif not (file.parent / name).exists():
             raise UserError(f"{str(file)!r}, line {line}: there is no image {name!r}")
     if not rows:
         raise UserError(f"{str(file)!r} has captions of no image in {str(root)!r}")
-    return CaptionTable(images, rows)
+    chosen = images.take(np.array(rows), images.note)
+    return Captioned(chosen, texts, [images.names[row] for row in rows])
 
 
 def _below(path: Path, root: Path) -> str:
@@ -146,38 +146,3 @@ def _parse(line: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return line
-
-
-def _pair(images: BaseSamples, index: int) -> tuple[Any, int]:
-    """The image of samples without captions, and its label."""
-    pair = images[index]
-    assert not isinstance(pair, Sample)
-    return pair
-
-
-class TextColumn(BaseSamples):
-    """Samples whose caption another function reads by their position, such as a column of a table."""
-
-    def __init__(self, images: BaseSamples, texts: Any) -> None:
-        self.images, self.texts = images, texts
-        self.classes, self.note = images.classes, images.note
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, label = _pair(self.images, index)
-        text = self.texts[int(index)]
-        if isinstance(text, list | tuple):
-            text = text[0] if text else ""
-        if not isinstance(text, str):
-            raise CorruptSample(f"sample {index} of {self.note}", f"its caption is a {type(text).__name__}")
-        return Sample({"image": image, "caption": text}, label=label, key=str(index))
-
-    def keys(self) -> Sequence[str]:
-        """Those of the images."""
-        return self.images.keys()
-
-    def sizes(self, positions: Sequence[int]) -> list[int] | None:
-        """Those of the images."""
-        return self.images.sizes(positions)

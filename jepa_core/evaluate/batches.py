@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.images import CorruptSample, to_rgb
+from jepa_core.data.named_samples import source_fields
 from jepa_core.data.transforms import eval_transform
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording, Samples
 from jepa_core.settings.recipe import Recipe
 from jepa_core.types.batch import Batch
 from jepa_core.types.packed import Packed
-from jepa_core.types.sample import Fields, Sample
+from jepa_core.types.sample import Sample
 
 TRIES = 16
 """Samples that are tried for the first one that can be read."""
@@ -81,13 +82,7 @@ def tensor_of(value: Any) -> Tensor | None:
 
 def read_units(source: Any) -> dict[str, str]:
     """The units of a source's fields by place, `{"targets.speed": "m/s"}`; empty where it describes none."""
-    fields = source.fields() if isinstance(source, _HasFields) else {}
-    return {place: field.units for place, field in fields.items() if field.units}
-
-
-@runtime_checkable
-class _HasFields(Protocol):
-    def fields(self) -> Fields: ...
+    return {place: field.units for place, field in source_fields(source).items() if field.units}
 
 
 def _read(samples: Any, place: int) -> Sample | None:

@@ -45,7 +45,7 @@ def zero_shot(context: EvaluationContext) -> EvaluationTable | None:
     if not named.any():
         raise UserError("no sample has a label")
     pictures = {row: _embed_samples(context, one)[named] for row, one in context.models.items()}
-    names = {row: _embed_names(context, one, classes) for row, one in context.models.items()}
+    names = {row: embed_names(context, one, classes) for row, one in context.models.items()}
     compare, right = comparison_of(model), labels[named]
     scores = {row: score_classes(pictures[row], names[row], right, compare) for row in context.models}
     shuffled = names[TRAINED][_derange(len(classes), context)]
@@ -92,7 +92,7 @@ def _without_text(batch: Batch, text_view: str) -> dict[str, Any]:
     return {name: view for name, view in batch.views.items() if name != text_view}
 
 
-def _embed_names(context: EvaluationContext, model: Any, classes: Sequence[str]) -> Tensor:
+def embed_names(context: EvaluationContext, model: Any, classes: Sequence[str]) -> Tensor:
     """[C, E]: of each class the normalised mean over its normalised prompts."""
     means = []
     for prompt in model.prompts:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from jepa_core.data.eval_batches import space_evenly
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
+from jepa_core.evaluate.pair_protocols import ReadsPrompts
 from jepa_core.report.picture_grid import Line, Picture
 from jepa_core.report.sections import Section
 
@@ -18,11 +20,11 @@ SHOWN, GUESSES, AMONG = 24, 3, 2000
 
 def nearest_captions(recipe: Any, model: Any, source: Any) -> Section | None:
     """Pictures of the validation split; None for a model that embeds no captions."""
-    if getattr(model, "text_view", None) is None or model.transforms is None:
+    asked: object = model
+    if not isinstance(asked, ReadsPrompts) or model.transforms is None:
         return None
     samples = source.split("val")
-    rows = torch.arange(min(AMONG, len(samples))) * len(samples) // min(AMONG, len(samples))
-    chosen = [samples[int(row)] for row in rows]
+    chosen = [samples[row] for row in space_evenly(len(samples), AMONG).tolist()]
     texts = [sample.views[model.text_view] for sample in chosen]
     unique = sorted(set(texts))
     transforms: FieldTransforms = model.transforms.of_source(source)

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.evaluate.context import EvaluationContext
-from jepa_core.evaluate.pairs import hits
+from jepa_core.evaluate.pair_protocols import ReadsPrompts
 from jepa_core.evaluate.regression import fit_ridge
-from jepa_core.evaluate.score_tables import EvaluationTable, share_score
+from jepa_core.evaluate.score_tables import EvaluationTable
+from jepa_core.evaluate.zero_shot import embed_names, score_classes
 
 SIDE, LEVELS = 16, 4
 """Of the pixels a ridge sees, and of a histogram's colours: levels of each of red, green, blue."""
@@ -43,12 +43,12 @@ class KnowsUnseen(Protocol):
 def word_accuracy(context: EvaluationContext) -> list[EvaluationTable] | None:
     """A table for seen words and two for unseen ones; None for other models and sources."""
     samples = context.samples()
-    if getattr(context.model, "text_view", None) is None or not isinstance(samples, KnowsUnseen):
+    if not isinstance(context.model, ReadsPrompts) or not isinstance(samples, KnowsUnseen):
         return None
     if not samples.classes or context.split == "train":
         return None
     pictures, labels, unseen = embed_pictures(context)
-    words = {name: embed_words(model, samples.classes) for name, model in context.models.items()}
+    words = {name: embed_names(context, model, samples.classes) for name, model in context.models.items()}
     order = torch.randperm(len(samples.classes), generator=context.generator("words"))
     queries = {**pictures, "shuffled words": pictures["trained"]}
     names = {**dict.fromkeys(pictures, words["trained"]), **words, "shuffled words": words["trained"][order]}
@@ -67,12 +67,7 @@ def word_accuracy(context: EvaluationContext) -> list[EvaluationTable] | None:
         scores = {}
         for row, values in queries.items():
             right = place[labels[rows]]
-            scores[row] = {
-                f"top{k}": share_score(
-                    hits(values[rows], names[row][among], right, k).tolist(), k / len(among)
-                )
-                for k in (1, 5)
-            }
+            scores[row] = score_classes(values[rows], names[row][among], right)
         note = f"Each picture is one of {len(among):,} words, known by name alone."
         tables.append(context.table(scores, count=int(rows.sum()), samples="pictures", task=task, note=note))
     return tables
@@ -96,18 +91,6 @@ def embed_pictures(context: EvaluationContext) -> tuple[dict[str, Tensor], Tenso
     for name, features in controls(context).items():
         pictures[name] = features(torch.cat(plain))
     return pictures, every, torch.isin(every, samples.labels[samples.unseen])
-
-
-def embed_words(model: Any, words: Any) -> Tensor:
-    """[C, E]: of each word the normalised mean over its normalised prompts."""
-    transforms: FieldTransforms = model.transforms
-    means = []
-    for prompt in model.prompts:
-        texts = [prompt.replace("{}", str(word)) for word in words]
-        parts = transforms.transform_values({f"views.{model.text_view}": texts})
-        view = parts["views"][model.text_view].to(next(model.parameters()).device)
-        means.append(F.normalize(model.embed({model.text_view: view})[model.text_view].float().cpu(), dim=-1))
-    return F.normalize(torch.stack(means).mean(0), dim=-1)
 
 
 def controls(context: EvaluationContext) -> Mapping[str, Any]:

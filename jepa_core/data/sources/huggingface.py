@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.cache import expand_home
-from jepa_core.data.captions import FIELDS, TextColumn
+from jepa_core.data.captions import FIELDS, Captioned
 from jepa_core.data.images import CorruptSample, read_image
 from jepa_core.data.samples import BaseSamples, class_number
 from jepa_core.data.splits import ImageFileSettings, SplitSource
@@ -79,7 +79,7 @@ class HuggingFaceSource(SplitSource):
         caption = self.config.caption_column
         if caption is None:
             return samples
-        return TextColumn(samples, data[_column(data, caption, "Value")])
+        return Captioned(samples, data[_column(data, caption, "Value")])
 
 
 class HuggingFaceSamples(BaseSamples):

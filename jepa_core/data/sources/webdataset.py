@@ -26,7 +26,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from jepa_core.data.cache import Arrays, cached_arrays
-from jepa_core.data.captions import FIELDS, MOST_BYTES, TextColumn
+from jepa_core.data.captions import FIELDS, MOST_BYTES, Captioned
 from jepa_core.data.images import EXTENSIONS, MAX_PIXELS, CorruptSample, read_image, unreadable_sample
 from jepa_core.data.packed_names import PackedNames
 from jepa_core.data.samples import BaseSamples
@@ -90,7 +90,7 @@ class WebDatasetSource(SplitSource):
         samples = ShardSamples(files, shards, note, self.max_pixels)
         if self.captions and not samples.text_size.any():
             raise UserError(f"no captions (KEY.txt) in the {len(files)} shards of {self.paths[name]!r}")
-        return TextColumn(samples, ShardTexts(samples)) if self.captions else samples
+        return Captioned(samples, ShardTexts(samples)) if self.captions else samples
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,7 @@ class Decoded:
     """float [K, S, X]."""
 
 
-def make_conditions(
-    model: JEPA, batch: Batch, plan: MaskPlan, sets: HiddenSets
-) -> Mapping[str, Condition]:
+def make_conditions(model: JEPA, batch: Batch, plan: MaskPlan, sets: HiddenSets) -> Mapping[str, Condition]:
     """The conditions by name, of the hidden sets that `hidden_sets` gives of this batch and plan."""
     other = hidden_sets(model, shuffle(batch), plan)
     conditions = (
@@ -62,7 +60,12 @@ def make_conditions(
 
 @torch.no_grad()
 def decode(
-    network: nn.Module, sets: HiddenSets, condition: Condition, times: Sequence[float], config: Config, number: int
+    network: nn.Module,
+    sets: HiddenSets,
+    condition: Condition,
+    times: Sequence[float],
+    config: Config,
+    number: int,
 ) -> Decoded:
     """What the network makes of the sets under a condition.
 

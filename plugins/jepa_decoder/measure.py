@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.jepa import JEPA
-from jepa_core.types import Batch, MaskPlan
+from jepa_core.types import Batch, IndexSet, MaskPlan, grid_size
 from jepa_decoder.conditions import Decoded, decode, make_conditions
 from jepa_decoder.hidden import HiddenSets, cut_patches, draw_masks, hidden_sets, image_view
 from jepa_decoder.measures import (
@@ -48,6 +47,21 @@ class Group:
     decoded: Mapping[str, Decoded]
     """By condition."""
 
+    @property
+    def seen(self) -> Tensor:
+        """bool [B, N]: patches of any context."""
+        return any_of(self.plan.contexts, grid_size(self.sets.grid))
+
+    @property
+    def hidden(self) -> Tensor:
+        """bool [B, N]: patches of any target."""
+        return any_of(self.plan.targets, grid_size(self.sets.grid))
+
+
+def any_of(sets: Sequence[IndexSet], tokens: int) -> Tensor:
+    """bool [B, N]: tokens that are in one of the sets."""
+    return torch.stack([own.mask(tokens) for own in sets]).any(0)
+
 
 @dataclass(frozen=True, eq=False)
 class Measured:
@@ -69,10 +83,18 @@ class Measured:
         """n."""
         return len(self.ceiling)
 
+    @property
+    def group(self) -> int:
+        """B, the images among which a block is looked for."""
+        return len(self.first.views)
 
-def measure(
-    model: JEPA, network: nn.Module, batches: Iterable[Batch], config: Config
-) -> Measured:
+    @property
+    def pixels(self) -> int:
+        """Values of a patch."""
+        return self.first.sets.pixels.shape[1]
+
+
+def measure(model: JEPA, network: nn.Module, batches: Iterable[Batch], config: Config) -> Measured:
     """The measures over whole groups; images of a last, smaller group are left out.
 
     Raises UserError where there are no images.
@@ -97,7 +119,9 @@ def measure(
     return Measured(
         {name: torch.cat([errors[name] for errors, _, _ in scores], dim=1) for name in conditions},
         {
-            name: {key: torch.cat([values[name][key] for _, values, _ in scores]) for key in scores[0][1][name]}
+            name: {
+                key: torch.cat([values[name][key] for _, values, _ in scores]) for key in scores[0][1][name]
+            }
             for name in conditions
         },
         torch.cat([ceiling for _, _, ceiling in scores]),
@@ -126,7 +150,7 @@ def measure_group(
         values[name] = {
             **sample_scores(own, sets),
             "retrieval": retrieval(mean, patches, sets),
-            "retrieval of layout": retrieval(mean, patches, sets, channels=views.shape[1]),
+            "layout": retrieval(mean, patches, sets, channels=views.shape[1]),
             "cosine": composite_cosine(model, batch, plan, sets, own.samples[0], truth),
         }
     ceiling = retrieval(F.normalize(sets.predicted, dim=1), F.normalize(truth, dim=2), sets)

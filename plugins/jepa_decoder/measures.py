@@ -35,7 +35,7 @@ def image_means(values: Tensor, owner: Tensor, count: int) -> Tensor:
 
 
 def sample_scores(decoded: Decoded, sets: HiddenSets) -> dict[str, Tensor]:
-    """float [B] each: `mean of K`, `best of K` (the least error of a set's samples), and `spread`.
+    """float [B] each: `mean`, the error of the mean of K samples; `best`, the least of a set's; `spread`.
 
     Errors are mean squares over pixels, in units of the encoder's normalised pixels; the spread is the
     unbiased variance of a pixel over the samples.
@@ -45,8 +45,8 @@ def sample_scores(decoded: Decoded, sets: HiddenSets) -> dict[str, Tensor]:
     of_sets = image_means((samples - sets.pixels).square().mean(2), sets.at.segments, sets.at.batch_size)
     spread = samples.var(0).mean(1)
     return {
-        "mean of K": image_means(mean, owner, count),
-        "best of K": image_means(of_sets.min(0).values, sets.images, count),
+        "mean": image_means(mean, owner, count),
+        "best": image_means(of_sets.min(0).values, sets.images, count),
         "spread": image_means(spread, owner, count),
     }
 

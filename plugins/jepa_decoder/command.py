@@ -52,19 +52,20 @@ def decode(
     config = read_settings(words)
     try:
         with Terminal() as progress:
-            record, table = decode_run(run, config, split, progress, overwrite)
+            record, tables = decode_run(run, config, split, progress, overwrite)
     except Stopped as stopped:
         warn(f"stopped by {stopped}; the same command goes on from here")
         raise typer.Exit(REQUEUE) from None
     if as_json:
         print_json(record)
     else:
-        print_results(run, record, table)
+        print_results(run, record, tables)
 
 
-def print_results(run: Path, record: dict[str, Any], table: EvaluationTable) -> None:
-    """The table, its caption, the sentence, and where the pictures are."""
-    whole(table.table())
-    say(table.caption())
+def print_results(run: Path, record: dict[str, Any], tables: list[EvaluationTable]) -> None:
+    """The tables with their captions, the sentence, and where the pictures are."""
+    for table in tables:
+        whole(table.table())
+        say(table.caption())
     say(record["says"])
     say(f"pictures: {run / 'pictures' / 'decoder.png'}; `jepa report {run}` shows them with the table")

@@ -8,23 +8,22 @@ from typing import Any
 from jepa_core.assembly import build
 from jepa_core.data.splits import check_split
 from jepa_core.evaluate import EvaluationContext, EvaluationTable
-from jepa_core.jepa import JEPA
 from jepa_core.runs import checkpoints
 from jepa_core.runs.load import open_model
 from jepa_core.runs.lock import RunLock
 from jepa_core.runtime.progress import Progress
-from jepa_core.settings.recipe import Recipe
 from jepa_decoder.hidden import check_decodable
 from jepa_decoder.measure import GROUP, measure
-from jepa_decoder.results import make_section, make_table, save_results, to_record
+from jepa_decoder.results import make_section, make_tables, save_results, to_record
 from jepa_decoder.settings import Config
+from jepa_decoder.sheet import draw_sheet
 from jepa_decoder.train_decoder import FOLDER, remove_decoder, train_decoder
 
 
 def decode_run(
     folder: Path, config: Config, split: str, progress: Progress, overwrite: bool = False
-) -> tuple[dict[str, Any], EvaluationTable]:
-    """The record that decode.json has, and the table of the measures.
+) -> tuple[dict[str, Any], list[EvaluationTable]]:
+    """The record that decode.json has, and the tables of the measures.
 
     Raises UserError for a folder that is no run, a run that cannot be decoded (no predictor, no masks, no
     images on a grid of patches), a split that is missing, and as `train_decoder` does.
@@ -52,10 +51,11 @@ def decode_run(
         weights = checkpoints.sha256(folder / "checkpoints" / f"step-{step:08d}" / checkpoints.WEIGHTS)
         training = train_decoder(place, recipe, model, context.samples("train"), config, weights, progress)
         measured = measure(model, training.model.average, context.batches(), config)
-        table = make_table(measured, config, split)
+        tables = make_tables(measured, config, split)
         parameters = sum(p.numel() for p in training.model.network.parameters())
         facts = {"step": step, "split": split, "images": measured.images, "parameters": parameters}
-        record = to_record(measured, table, config, facts)
-        section = make_section(measured, table, record, recipe.transform.mean, recipe.transform.std)
+        record = to_record(measured, tables, config, facts)
+        colours = recipe.transform.mean, recipe.transform.std
+        section = make_section(measured, tables, record, lambda: draw_sheet(measured.first, *colours))
         save_results(folder, record, section)
-    return record, table
+    return record, tables

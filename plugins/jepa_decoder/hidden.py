@@ -54,7 +54,7 @@ class HiddenSets:
         return self.images[self.at.segments]
 
     def rows_of_pairs(self) -> list[Tensor]:
-        """The rows of each pair's patches, int64 [s] each: within a pair no patch of an image occurs twice."""
+        """The rows of each pair's patches, int64 [s]: in a pair no patch of an image occurs twice."""
         sizes = self.at.lengths.view(-1, self.count).sum(1)
         return list(torch.arange(self.at.total, device=self.at.index.device).split(sizes.tolist()))
 
@@ -69,8 +69,11 @@ class HiddenSets:
 def hidden_sets(model: JEPA, batch: Batch, plan: MaskPlan) -> HiddenSets:
     """The hidden patches of a batch by a plan, with what the model predicts of them and their targets.
 
-    Raises UserError where the model's predictions are not of hidden patches of its image.
+    Raises UserError for the empty plan of a method without masks, and where the model's predictions are not
+    of hidden patches of its image.
     """
+    if plan.empty:
+        raise UserError("this run's masker hides nothing, so there is nothing to decode")
     step = model.run_stages(batch, plan)
     grid = model.grid()
     _check_step(step, grid)
@@ -159,12 +162,6 @@ def check_decodable(name: str, model: JEPA) -> None:
         raise UserError(
             f"{name!r} has {views} on a grid {grid}; expected images (C, H, W) on a grid (H, W) of patches"
         )
-
-
-def check_plan(name: str, plan: MaskPlan) -> None:
-    """Raises UserError for the empty plan of a method without masks."""
-    if plan.empty:
-        raise UserError(f"{name!r} hides nothing (its masks are empty), so there is nothing to decode")
 
 
 def _check_step(step: Step, grid: Grid) -> None:

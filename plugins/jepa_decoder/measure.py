@@ -1,9 +1,9 @@
-"""All measures of a decoder on held-out images, batch by batch, as a table and a record for decode.json.
+"""All measures of a decoder on held-out images, group by group.
 
 Every condition has the same images, masks, noise and seeds. Images come in groups of 64, among which blocks
 are retrieved, and as an evaluation sees them: resized and cropped at the centre.
 
-Axes: n images, B images of a group, T times.
+Axes: n images, B images of a group, N tokens of the grid, T times.
 """
 
 from __future__ import annotations
@@ -32,13 +32,10 @@ from jepa_decoder.settings import Config
 GROUP = 64
 """Images among which a block is looked for."""
 
-Values = dict[str, dict[str, Tensor]]
-"""By condition and measure, one value an image."""
-
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A batch of held-out images, what is hidden of them, and what was decoded of it."""
+    """Held-out images, what is hidden of them, and what was decoded of it."""
 
     views: Tensor
     """float [B, C, h, w]."""
@@ -50,22 +47,21 @@ class Group:
     @property
     def seen(self) -> Tensor:
         """bool [B, N]: patches of any context."""
-        return any_of(self.plan.contexts, grid_size(self.sets.grid))
+        return _any_of(self.plan.contexts, grid_size(self.sets.grid))
 
     @property
     def hidden(self) -> Tensor:
         """bool [B, N]: patches of any target."""
-        return any_of(self.plan.targets, grid_size(self.sets.grid))
+        return _any_of(self.plan.targets, grid_size(self.sets.grid))
 
 
-def any_of(sets: Sequence[IndexSet], tokens: int) -> Tensor:
-    """bool [B, N]: tokens that are in one of the sets."""
+def _any_of(sets: Sequence[IndexSet], tokens: int) -> Tensor:
     return torch.stack([own.mask(tokens) for own in sets]).any(0)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """What was measured of all groups."""
+class Scores:
+    """What was measured, one value an image."""
 
     errors: Mapping[str, Tensor]
     """By condition, float [T, n]: the denoising error at `measures.TIMES`."""
@@ -73,10 +69,15 @@ class Measured:
     """By condition and measure, float [n]."""
     ceiling: Tensor
     """float [n]: retrieval by the predicted features themselves."""
+    patches: Tensor
+    """float [n]: hidden patches of a set, on average over an image's sets."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured(Scores):
+    """The scores of all groups, and the first of these for pictures."""
+
     first: Group
-    """The first group, for pictures."""
-    patches: float
-    """Hidden patches of a set, on average."""
 
     @property
     def images(self) -> int:
@@ -95,63 +96,63 @@ class Measured:
 
 
 def measure(model: JEPA, network: nn.Module, batches: Iterable[Batch], config: Config) -> Measured:
-    """The measures over whole groups; images of a last, smaller group are left out.
+    """The scores over whole groups; images of a last, smaller group are left out.
 
-    Raises UserError where there are no images.
+    `batches` holds one batch or more, and raises where there are no images.
     """
-    groups: list[Group] = []
-    scores: list[tuple[Mapping[str, Tensor], Values, Tensor]] = []
-    patches: list[float] = []
+    first: Group | None = None
+    scores: list[Scores] = []
     for number, batch in enumerate(batches):
-        if groups and batch.batch_size < len(groups[0].views):
+        if first is not None and batch.batch_size < len(first.views):
             break
-        plan = draw_masks(model, batch, config.seed, number, rank=1)
-        sets = hidden_sets(model, batch, plan)
-        group, values, ceiling = measure_group(model, network, batch, plan, sets, config, number)
-        groups = groups or [group]
-        errors = {
-            name: image_means(own.errors, sets.image_of_patch, sets.count)
-            for name, own in group.decoded.items()
-        }
-        scores.append((errors, values, ceiling))
-        patches.append(sets.at.total / sets.at.batch_size)
-    conditions = groups[0].decoded
-    return Measured(
-        {name: torch.cat([errors[name] for errors, _, _ in scores], dim=1) for name in conditions},
-        {
-            name: {
-                key: torch.cat([values[name][key] for _, values, _ in scores]) for key in scores[0][1][name]
-            }
-            for name in conditions
-        },
-        torch.cat([ceiling for _, _, ceiling in scores]),
-        groups[0],
-        sum(patches) / len(patches),
-    )
+        group = decode_group(model, network, batch, config, number)
+        scores.append(score_group(model, batch, group))
+        first = first or group
+    assert first is not None
+    return join_scores(scores, first)
 
 
 @torch.no_grad()
-def measure_group(
-    model: JEPA,
-    network: nn.Module,
-    batch: Batch,
-    plan: MaskPlan,
-    sets: HiddenSets,
-    config: Config,
-    number: int,
-) -> tuple[Group, Values, Tensor]:
-    """A group's decoded sets, its values by condition and measure, and retrieval by predicted features."""
-    views = image_view(model, batch)
-    patches, truth = cut_patches(views, sets.grid), target_features(model, views, plan)
-    decoded, values = {}, Values()
-    for name, condition in make_conditions(model, batch, plan, sets).items():
-        own = decoded[name] = decode(network, sets, condition, TIMES, config, number)
+def decode_group(model: JEPA, network: nn.Module, batch: Batch, config: Config, number: int) -> Group:
+    """What the network makes of a batch's hidden patches; masks and noise follow from the batch's number."""
+    plan = draw_masks(model, batch, config.seed, number, rank=1)  # training draws its own as rank 0
+    sets = hidden_sets(model, batch, plan)
+    conditions = make_conditions(model, batch, plan, sets)
+    decoded = {name: decode(network, sets, own, TIMES, config, number) for name, own in conditions.items()}
+    return Group(image_view(model, batch), plan, sets, decoded)
+
+
+@torch.no_grad()
+def score_group(model: JEPA, batch: Batch, group: Group) -> Scores:
+    """The scores of a decoded batch."""
+    sets, views = group.sets, group.views
+    patches, truth = cut_patches(views, sets.grid), target_features(model, views, group.plan)
+    values = {}
+    for name, own in group.decoded.items():
         mean = own.samples.mean(0)
         values[name] = {
             **sample_scores(own, sets),
             "retrieval": retrieval(mean, patches, sets),
             "layout": retrieval(mean, patches, sets, channels=views.shape[1]),
-            "cosine": composite_cosine(model, batch, plan, sets, own.samples[0], truth),
+            "cosine": composite_cosine(model, batch, group.plan, sets, own.samples[0], truth),
         }
+    errors = {
+        name: image_means(own.errors, sets.image_of_patch, sets.count) for name, own in group.decoded.items()
+    }
     ceiling = retrieval(F.normalize(sets.predicted, dim=1), F.normalize(truth, dim=2), sets)
-    return Group(views, plan, sets, decoded), values, ceiling
+    return Scores(errors, values, ceiling, image_means(sets.at.lengths.float(), sets.images, sets.count))
+
+
+def join_scores(scores: Sequence[Scores], first: Group) -> Measured:
+    """The scores of several groups as one, in order."""
+    names = scores[0].values
+    return Measured(
+        {name: torch.cat([own.errors[name] for own in scores], dim=1) for name in names},
+        {
+            name: {key: torch.cat([own.values[name][key] for own in scores]) for key in names[name]}
+            for name in names
+        },
+        torch.cat([own.ceiling for own in scores]),
+        torch.cat([own.patches for own in scores]),
+        first,
+    )

@@ -6,10 +6,11 @@ Axes: n images, T times.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from jepa_core.errors import UserError
@@ -22,44 +23,60 @@ from jepa_core.runtime.atomic_write import atomic_write
 from jepa_decoder.measure import Measured
 from jepa_decoder.measures import TIMES, information, mean_and_error, share_kept
 from jepa_decoder.settings import Config
-from jepa_decoder.sheet import draw_sheet
 
 FILE = "decode.json"
 SECTION = "decoder"
+TITLE = "What the predictions keep, decoded"
 SHOWN = (0.0, 0.2, 0.4, 0.8)
 """Times in the table; decode.json has all."""
+CONTROL = 0.2
+"""The time at which conditions are compared in words."""
 ROWS = ("predicted", "nothing", "target", "predicted, shuffled", "target, shuffled")
 
 
-def make_table(measured: Measured, config: Config, split: str) -> EvaluationTable:
-    """A row a condition, that of the predictions first."""
-    return EvaluationTable(
-        name="decoder",
-        split=split,
-        count=measured.images,
-        samples="images",
-        rows=make_rows({name: _row(measured, name, config) for name in ROWS}),
-        note=(
-            "E: mean-square error of the decoded patch at noise level t, in units of normalised pixels. nats: "
-            "an estimate of what the condition tells of a patch, no bound. cosine: of the re-encoded composite "
-            "to the target, minus the mean over images."
-        ),
-    )
+def make_tables(measured: Measured, config: Config, split: str) -> list[EvaluationTable]:
+    """A table of denoising errors and one of samples; a row a condition, that of the predictions first."""
+    notes = {
+        "denoising": "E(t): mean-square error of the decoded patch at noise level t, in units of normalised "
+        "pixels; nats: an estimate, by I-MMSE up to t = 0.8, of what the condition tells of a patch; it is "
+        "no bound.",
+        "samples": f"Errors are those of {config.samples} samples of each set; layout: retrieval without the "
+        "mean colour; cosine: of the re-encoded composite to the target, minus the mean over images.",
+    }
+    rows = {
+        "denoising": {name: _denoising_scores(measured, name) for name in ROWS},
+        "samples": {name: _sample_scores(measured, name) for name in ROWS},
+    }
+    return [
+        EvaluationTable(
+            name="decoder",
+            task=task,
+            split=split,
+            count=measured.images,
+            samples="images",
+            rows=make_rows(rows[task]),
+            note=note,
+        )
+        for task, note in notes.items()
+    ]
 
 
-def _row(measured: Measured, name: str, config: Config) -> dict[str, MetricScore]:
-    errors, values = measured.errors[name], measured.values[name]
+def _denoising_scores(measured: Measured, name: str) -> dict[str, MetricScore]:
+    errors = measured.errors[name]
     nats = information(errors, measured.errors["nothing"], measured.pixels)
-    chance, many = 1 / measured.group, f"of {config.samples}"
+    scores = {f"E({t:g})": _score(errors[TIMES.index(t)], better="lower") for t in SHOWN}
+    return {**scores, "nats": _score(nats)}
+
+
+def _sample_scores(measured: Measured, name: str) -> dict[str, MetricScore]:
+    values, share = measured.values[name], {"unit": SHARE, "chance": 1 / measured.group}
     return {
-        **{f"E({t:g})": _score(errors[TIMES.index(t)], better="lower") for t in SHOWN},
-        f"mean {many}": _score(values["mean"], better="lower"),
-        f"best {many}": _score(values["best"], better="lower"),
+        "error of the mean": _score(values["mean"], better="lower"),
+        "of the best": _score(values["best"], better="lower"),
         "spread": _score(values["spread"], better="lower"),
-        "retrieval": _score(values["retrieval"], unit=SHARE, chance=chance),
-        "layout": _score(values["layout"], unit=SHARE, chance=chance),
+        "retrieval": _score(values["retrieval"], **share),
+        "layout": _score(values["layout"], **share),
         "cosine": _score(values["cosine"]),
-        "nats": _score(nats),
     }
 
 
@@ -70,30 +87,40 @@ def _score(values: Tensor, **more: Any) -> MetricScore:
 
 def say_share(measured: Measured) -> str:
     """How much the predictions keep, in a sentence, and whether the decoder looks at them."""
-    share, error = share_kept(measured.errors)
+    gain, error = _difference(measured, "nothing", "target")
+    if gain < 2 * error:
+        return (
+            "With targets the decoder does no better than with nothing: it was trained too short to say "
+            "anything of the predictions."
+        )
+    share, errors = share_kept(measured.errors)
     at = [TIMES.index(t) for t in (0.0, 0.2, 0.4)]
-    shares = ", ".join(f"{100 * share[i]:.0f} ± {100 * error[i]:.0f} % at t = {TIMES[i]:g}" for i in at)
+    shares = ", ".join(f"{100 * share[i]:.0f} ± {100 * errors[i]:.0f} % at t = {TIMES[i]:g}" for i in at)
     return (
-        f"Of what the targets bring the decoder beyond nothing, the predictions keep {shares} (t = 0: pure "
-        f"noise, where tone counts most; later: detail). {_say_control(measured)}"
+        f"Of what the targets bring the decoder beyond nothing, the predictions keep {shares} (t = 0 is pure "
+        f"noise, where tone counts most; later, detail). {_say_control(measured)}"
     )
 
 
 def _say_control(measured: Measured) -> str:
-    """Whether features of another image do harm, which they must where the decoder looks at its condition."""
-    row = TIMES.index(0.2)
-    worse = measured.errors["predicted, shuffled"][row] - measured.errors["nothing"][row]
-    mean, error = mean_and_error(worse)
-    if mean > 2 * error:
-        return "Predictions for another image are worse than nothing, so the decoder reads its condition."
+    """Whether predictions for another image do harm, as they must where the decoder looks at them."""
+    worse, error = _difference(measured, "predicted, shuffled", "nothing")
+    if worse > 2 * error:
+        return "Predictions for another image are worse than nothing: the decoder reads them."
     return (
-        "Predictions for another image are not worse than nothing (at t = 0.2), so the decoder hardly reads "
-        "them: it is trained too short, or they hold next to nothing."
+        f"Predictions for another image are no worse than nothing at t = {CONTROL:g}: the decoder hardly "
+        "reads them, so it was trained too short, or they hold next to nothing."
     )
 
 
+def _difference(measured: Measured, first: str, second: str) -> tuple[float, float]:
+    """How much larger the first condition's denoising error is, image by image, and the standard error."""
+    row = TIMES.index(CONTROL)
+    return mean_and_error(measured.errors[first][row] - measured.errors[second][row])
+
+
 def to_record(
-    measured: Measured, table: EvaluationTable, config: Config, facts: Mapping[str, Any]
+    measured: Measured, tables: Sequence[EvaluationTable], config: Config, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What decode.json holds: plain values."""
     share, error = share_kept(measured.errors)
@@ -109,10 +136,10 @@ def to_record(
             name: {"value": own.mean(1).tolist(), "se": (own.std(1) / own.shape[1] ** 0.5).tolist()}
             for name, own in measured.errors.items()
         },
-        "table": json.loads(table.model_dump_json()),
+        "tables": [json.loads(table.model_dump_json()) for table in tables],
         "retrieval_of_predicted_features": {"value": ceiling[0], "se": ceiling[1]},
         "group": measured.group,
-        "patches_of_a_set": measured.patches,
+        "patches_of_a_set": measured.patches.mean().item(),
         "settings": config.model_dump(mode="json"),
     }
 
@@ -127,21 +154,21 @@ def save_results(folder: Path, record: Mapping[str, Any], section: Section) -> N
 
 
 def make_section(
-    measured: Measured, table: EvaluationTable, record: Mapping[str, Any], mean: Any, std: Any
+    measured: Measured,
+    tables: Sequence[EvaluationTable],
+    record: Mapping[str, Any],
+    draw: Callable[[], Figure],
 ) -> Section:
-    """The section of the report: the sentence, the sheet, the table."""
-    ceiling = record["retrieval_of_predicted_features"]
+    """The section of the report: the sentence, the sheet, the tables side by side."""
+    ceiling = record["retrieval_of_predicted_features"]["value"]
     says = (
         f"{record['says']} Decoded from features and positions alone, by a network of "
-        f"{record['parameters'] / 1e6:.1f} M parameters that never sees the context; decoded patches are pasted "
-        "into the visible context for display, what is neither seen nor hidden is grey. Samples differ by "
-        "their noise: what they have in common is in the features. By the predicted features themselves "
-        f"{100 * ceiling['value']:.0f} % of blocks are retrieved among {measured.group}. {table.caption()}"
+        f"{record['parameters'] / 1e6:.1f} M parameters that never sees the context. For display decoded "
+        "patches are pasted into the visible context; what is neither seen nor hidden is grey. Samples of a "
+        "condition differ by their noise: what they have in common is in the features. The predicted "
+        f"features themselves retrieve {100 * ceiling:.0f} % of the blocks among {measured.group}. "
+        + " ".join(table.caption() for table in tables)
     )
-    head, *lines = table.cells()
-    return Section(
-        "What the predictions keep, decoded",
-        says,
-        draw=lambda: draw_sheet(measured.first, mean, std),
-        table=TextTable(head, lines),
-    )
+    together = zip(*(table.cells() for table in tables), strict=True)
+    head, *lines = ([own[0][0], *(cell for row in own for cell in row[1:])] for own in together)
+    return Section(TITLE, says, draw=draw, table=TextTable(["condition", *head[1:]], lines))

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 NEAREST = 0.05
-"""1 - t is taken as no less than this, so that neither loss nor velocity is divided by zero."""
+"""1 - t is taken as no less than this in the loss, which would else be that of the last steps alone."""
 
 Denoise = Callable[[Tensor, float], Tensor]
 """(x_t [S, X], t) to the clean patches x̂ [S, X] that the network guesses."""
@@ -43,9 +43,11 @@ def draw_times(count: int, mean: float, std: float, at_zero: float, generator: G
 
 
 def sample(denoise: Denoise, noise: Tensor, steps: int) -> Tensor:
-    """Patches [S, X] from noise [S, X] in `steps` Euler steps of the velocity (x̂ - x_t) / max(1 - t, .05)."""
+    """Patches [S, X] from noise [S, X] in `steps` Euler steps of the velocity (x̂ - x_t) / (1 - t).
+
+    The last step, from t = 1 - 1 / `steps`, ends at its x̂, so nothing is divided by less than 1 / `steps`.
+    """
     x = noise
     for number in range(steps):
-        t = number / steps
-        x = x + (denoise(x, t) - x) / (steps * max(1 - t, NEAREST))
+        x = x + (denoise(x, number / steps) - x) / (steps - number)
     return x

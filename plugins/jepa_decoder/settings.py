@@ -23,7 +23,7 @@ class Config(Settings):
     steps: int = Field(8000, ge=1)
     """Optimizer steps."""
     batch_size: int = Field(64, ge=1, le=65536)
-    """Images of a step."""
+    """Images of a step; all of them, where there are fewer."""
     draws: int = Field(3, ge=1, le=64)
     """Noisy versions of each hidden set in a step, each with a kind, a time and noise of its own; features
     are computed once for all of them."""

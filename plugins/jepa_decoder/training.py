@@ -116,7 +116,7 @@ def training_sets(
         samples,
         recipe.transform,
         model.encoder.view_shape(),
-        config.batch_size,
+        min(config.batch_size, max(1, len(samples))),
         steps=range(start, config.steps),
         seed=config.seed,
         workers=recipe.data.workers,

@@ -46,7 +46,7 @@ Jepa = Callable[..., Said]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> dict[str, Path]:
-    """Runs with random weights: multi-block, whose sets are ragged, and the union masker with its batch norm."""
+    """Runs with random weights: multi-block with its ragged sets, and the union masker with batch norm."""
     place = tmp_path_factory.mktemp("runs")
     overrides = {"multiblock": (), "union": ("masker=union", "variant.target_norm=batch")}
     for name, words in overrides.items():

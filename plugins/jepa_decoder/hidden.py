@@ -61,8 +61,10 @@ class HiddenSets:
     def repeat(self, times: int) -> HiddenSets:
         """The same sets, `times` times one after the other."""
         at = replace(self.at, index=self.at.index.repeat(times), lengths=self.at.lengths.repeat(times))
-        parts = (part.repeat(times, 1) for part in (self.pixels, self.predicted, self.target))
-        return HiddenSets(*parts, at, self.count, self.grid)
+        pixels, predicted, target = (
+            part.repeat(times, 1) for part in (self.pixels, self.predicted, self.target)
+        )
+        return replace(self, pixels=pixels, predicted=predicted, target=target, at=at)
 
 
 @torch.no_grad()

@@ -90,8 +90,8 @@ def composite_cosine(
     for rows in sets.rows_of_pairs():
         features = target_features(model, paste(views, decoded, sets, [rows]), plan)
         place = sets.at.index[rows]
-        pairs = (whole[owner[rows], place] - centre[place] for whole in (features, truth))
-        cosines[rows] = F.cosine_similarity(*pairs, dim=1)
+        made, exact = (whole[owner[rows], place] - centre[place] for whole in (features, truth))
+        cosines[rows] = F.cosine_similarity(made, exact, dim=1)
     return image_means(cosines, owner, sets.count)
 
 

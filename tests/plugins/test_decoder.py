@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_core import JEPA, UserError
-from jepa_core.assembly import build
+from jepa_core import JEPA, UserError, build_model, load_recipe
+from jepa_core.assembly import build, random_batch
 from jepa_core.report.saved_sections import saved_sections
 from jepa_core.runs import checkpoints
 from jepa_core.runs.load import open_model
@@ -236,6 +236,20 @@ def test_shuffling_moves_every_value_of_a_sample_together() -> None:
     moved = shuffle(batch)
     assert moved.views["image"].flatten().tolist() == [2, 0, 1] == moved.labels.tolist()
     assert moved.condition == {"caption": ["c", "a", "b"]}
+
+
+def test_a_predictor_s_captions_go_with_their_images() -> None:
+    small = ("encoder.width=32", "encoder.depth=1", "encoder.heads=2", "variant.target_layers=1")
+    recipe = load_recipe("imagetext/captioned", *small, "predictor.width=24", "predictor.depth=1")
+    model = build_model(recipe).eval()
+    batch = random_batch(recipe, model, 4)
+    plan = draw_masks(model, batch, 0, 0)
+    conditions = make_conditions(model, batch, plan, hidden_sets(model, batch, plan))
+    order = [3, 0, 1, 2]
+    moved = {name: caption.take(order) for name, caption in batch.condition.items()}
+    step = model.run_stages(Batch({"image": batch.views["image"][order]}, moved), plan)
+    shuffled = conditions["predicted, shuffled"].features
+    torch.testing.assert_close(shuffled, torch.cat([p.values for p in step.predictions]))
 
 
 # measures

@@ -53,7 +53,7 @@ class Config(Settings):
     """Share of the training at t = 0, pure noise, where the answer is the mean-square one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the training's products; auto: bf16 where the device multiplies it fast. Measures are in fp32."""
-    checkpoint_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(250, ge=1)
     """Steps between two checkpoints."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of the weights, of the training, and of all that is drawn for the measures."""

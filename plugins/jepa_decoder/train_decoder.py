@@ -85,12 +85,10 @@ def make_training(config: Config, like: HiddenSets) -> Training:
 def newest_state(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
     """The newest whole checkpoint of a decoder and its state; two None where there is none.
 
-    Newer damaged ones are set aside with a warning. Raises UserError where all are damaged.
+    Newer damaged ones are set aside with a warning. Raises UserError where all are damaged, or hold no state.
     """
     try:
         checkpoint, damages = checkpoints.newest_good(folder)
-    except checkpoints.DamagedCheckpoint:
-        raise
     except UserError as error:
         raise UserError(f"{error}; {ANEW}") from None
     if checkpoint is None:

@@ -34,7 +34,7 @@ from jepa_decoder.measures import (
     target_features,
 )
 from jepa_decoder.network import NOTHING, PREDICTED, TARGET, Decoder
-from jepa_decoder.settings import read_settings
+from jepa_decoder.settings import read_settings, training_settings
 from jepa_decoder.train_decoder import FOLDER, train_decoder
 from tests.conftest import Said
 from tests.made_runs import images, make_run
@@ -395,6 +395,21 @@ def test_a_damaged_checkpoint_is_passed_over_and_what_belongs_elsewhere_refused(
         path.write_bytes(b"cut")
     with pytest.raises(UserError, match=r"every checkpoint .* is damaged: .*; --overwrite begins anew"):
         train(runs["union"], place)
+
+
+def test_checkpoints_that_are_no_decoder_s_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    weights_alone, other_state = tmp_path / "weights", tmp_path / "state"
+    shutil.copytree(runs["union"] / "checkpoints", weights_alone / "checkpoints")
+    with pytest.raises(UserError, match="holds weights only"):
+        train(runs["union"], weights_alone)
+    checkpoints.save(other_state, 3, {"x": torch.zeros(2)}, {"step": 3, "optimizer": {}}, keep=1)
+    with pytest.raises(UserError, match="are not a decoder's; --overwrite begins anew"):
+        train(runs["union"], other_state)
+    belongs = {"weights": "hash", "settings": training_settings(read_settings(SMALL))}
+    state = {"step": 4, "optimizer": {}, **belongs}
+    checkpoints.save(other_state, 4, {"x": torch.zeros(2)}, state, keep=1)
+    with pytest.raises(UserError, match="is of another model: missing"):
+        train(runs["union"], other_state)
 
 
 # the command

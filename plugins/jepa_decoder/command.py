@@ -20,8 +20,10 @@ def decode(
         list[str] | None,
         typer.Argument(help="setting=value, any number: width, depth, batch_size, …", show_default=False),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps; by default 8,000")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, training and measures; by default 0")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, the setting steps")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, training and measures, the setting seed")
+    ] = None,
     split: Annotated[
         str,
         typer.Option(

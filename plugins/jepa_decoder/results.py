@@ -88,7 +88,7 @@ def _score(values: Tensor, **more: Any) -> MetricScore:
 def say_share(measured: Measured) -> str:
     """How much the predictions keep, in a sentence, and whether the decoder looks at them."""
     gain, error = _difference(measured, "nothing", "target")
-    if gain < 2 * error:
+    if gain <= 2 * error:
         return (
             "With targets the decoder does no better than with nothing: it was trained too short to say "
             "anything of the predictions."

@@ -23,6 +23,7 @@ from jepa_core.types import Batch, IndexSet
 from jepa_decoder.conditions import CONDITIONS, Decoded, decode, make_conditions
 from jepa_decoder.flow import NEAREST, add_noise, draw_times, loss_weight, sample
 from jepa_decoder.hidden import HiddenSets, cut_patches, draw_masks, hidden_sets, join_patches, paste, shuffle
+from jepa_decoder.measure import Group, Measured, score_group
 from jepa_decoder.measures import (
     TIMES,
     composite_cosine,
@@ -34,7 +35,9 @@ from jepa_decoder.measures import (
     target_features,
 )
 from jepa_decoder.network import NOTHING, PREDICTED, TARGET, Decoder
+from jepa_decoder.results import say_share
 from jepa_decoder.settings import read_settings, training_settings
+from jepa_decoder.sheet import GREY, draw_sheet, sheet_parts
 from jepa_decoder.train_decoder import FOLDER, train_decoder
 from tests.conftest import Said
 from tests.made_runs import images, make_run
@@ -328,6 +331,51 @@ def test_information_is_that_of_a_gaussian_known_exactly() -> None:
     assert information(nothing, nothing, 12, times).item() == 0
     assert TIMES[0] == 0
     assert TIMES[-1] == 0.8
+
+
+# words and pictures
+
+
+def measured_of(model: JEPA, errors: dict[str, Tensor]) -> Measured:
+    """Made errors [T, n], and the rest of a group whose every condition decodes the true patches."""
+    batch = batch_of()
+    plan = draw_masks(model, batch, 0, 0)
+    sets = hidden_sets(model, batch, plan)
+    exact = Decoded(torch.zeros(1, sets.at.total), sets.pixels, sets.pixels.expand(3, -1, -1))
+    group = Group(batch.views["image"], plan, sets, dict.fromkeys(CONDITIONS, exact))
+    scores = score_group(model, batch, group)
+    return Measured(errors, scores.values, scores.ceiling, scores.patches, group)
+
+
+def test_true_patches_score_as_true_and_the_sheet_shows_the_image(model: JEPA) -> None:
+    measured = measured_of(model, {})
+    for values in measured.values.values():
+        assert all((values[name] < 1e-12).all() for name in ("mean", "best", "spread"))
+        assert values["retrieval"].tolist() == values["layout"].tolist() == [1] * 5
+        torch.testing.assert_close(values["cosine"], torch.ones(5))
+    group = measured.first
+    parts = dict(sheet_parts(group, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)))
+    assert [len(pictures) for pictures in parts.values()] == [1, 1, 1, 3, 2, 2]
+    (image,), (seen,), decoded = parts["image"], parts["seen"], parts["predicted: samples"][0]
+    for picture, shown in ((seen, group.seen), (decoded, group.seen | group.hidden)):
+        mask = shown.view(5, 4, 4).repeat_interleave(4, 1).repeat_interleave(4, 2).numpy()
+        assert (picture[mask] == image[mask]).all()
+        assert (picture[~mask] == GREY).all()
+    figure = draw_sheet(group, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    assert len(figure.axes[0].images) == 5 * 10
+
+
+def test_the_sentence_says_how_much_is_kept_and_when_not_to_believe_it(model: JEPA) -> None:
+    nothing = 1 + 0.1 * noise(len(TIMES), 300)
+    target = nothing - 0.8
+    errors = {"nothing": nothing, "target": target, "predicted": nothing - 0.2, "target, shuffled": nothing}
+    reading = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing + 0.1}))
+    assert "the predictions keep 25 ± 0 % at t = 0, 25 ± 0 % at t = 0.2, 25 ± 0 % at t = 0.4" in reading
+    assert reading.endswith("Predictions for another image are worse than nothing: the decoder reads them.")
+    deaf = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing}))
+    assert "are no worse than nothing at t = 0.2: the decoder hardly reads them" in deaf
+    short = say_share(measured_of(model, {**errors, "target": nothing}))
+    assert short.startswith("With targets the decoder does no better than with nothing")
 
 
 # training

@@ -85,8 +85,8 @@ def _score(values: Tensor, **more: Any) -> MetricScore:
     return MetricScore(value=value, se=error, **more)
 
 
-def say_share(measured: Measured) -> str:
-    """How much the predictions keep, in a sentence, and whether the decoder looks at them."""
+def say_share(measured: Measured, steps: int) -> str:
+    """How much the predictions keep by a decoder of `steps` steps, and whether it looks at them, in words."""
     gain, error = _difference(measured, "nothing", "target")
     if gain <= 2 * error:
         return (
@@ -97,8 +97,8 @@ def say_share(measured: Measured) -> str:
     at = [TIMES.index(t) for t in (0.0, 0.2, 0.4)]
     shares = ", ".join(f"{100 * share[i]:.0f} ± {100 * errors[i]:.0f} % at t = {TIMES[i]:g}" for i in at)
     return (
-        f"Of what the targets bring the decoder beyond nothing, the predictions keep {shares} (t = 0 is pure "
-        f"noise, where tone counts most; later, detail). {_say_control(measured)}"
+        f"Of what the targets bring a decoder of {steps:,} steps beyond nothing, the predictions keep "
+        f"{shares} (t = 0 is pure noise, where tone counts most; later, detail). {_say_control(measured)}"
     )
 
 
@@ -127,7 +127,7 @@ def to_record(
     ceiling = mean_and_error(measured.ceiling)
     return {
         **facts,
-        "says": say_share(measured),
+        "says": say_share(measured, config.steps),
         "share_kept": [
             {"t": t, "value": value, "se": se}
             for t, value, se in zip(TIMES, share.tolist(), error.tolist(), strict=True)

@@ -369,12 +369,15 @@ def test_the_sentence_says_how_much_is_kept_and_when_not_to_believe_it(model: JE
     nothing = 1 + 0.1 * noise(len(TIMES), 300)
     target = nothing - 0.8
     errors = {"nothing": nothing, "target": target, "predicted": nothing - 0.2, "target, shuffled": nothing}
-    reading = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing + 0.1}))
-    assert "the predictions keep 25 ± 0 % at t = 0, 25 ± 0 % at t = 0.2, 25 ± 0 % at t = 0.4" in reading
+    reading = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing + 0.1}), 1000)
+    assert (
+        "targets bring a decoder of 1,000 steps beyond nothing, the predictions keep 25 ± 0 % at t = 0, 25 ± 0 % at t = 0.2, 25 ± 0 % at t = 0.4"
+        in reading
+    )
     assert reading.endswith("Predictions for another image are worse than nothing: the decoder reads them.")
-    deaf = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing}))
+    deaf = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing}), 1000)
     assert "are no worse than nothing at t = 0.2: the decoder hardly reads them" in deaf
-    short = say_share(measured_of(model, {**errors, "target": nothing}))
+    short = say_share(measured_of(model, {**errors, "target": nothing}), 1000)
     assert short.startswith("With targets the decoder does no better than with nothing")
 
 

@@ -371,8 +371,8 @@ def test_the_sentence_says_how_much_is_kept_and_when_not_to_believe_it(model: JE
     errors = {"nothing": nothing, "target": target, "predicted": nothing - 0.2, "target, shuffled": nothing}
     reading = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing + 0.1}), 1000)
     assert (
-        "targets bring a decoder of 1,000 steps beyond nothing, the predictions keep 25 ± 0 % at t = 0, 25 ± 0 % at t = 0.2, 25 ± 0 % at t = 0.4"
-        in reading
+        "targets bring a decoder of 1,000 steps beyond nothing, the predictions keep 25 ± 0 % at t = 0, "
+        "25 ± 0 % at t = 0.2, 25 ± 0 % at t = 0.4" in reading
     )
     assert reading.endswith("Predictions for another image are worse than nothing: the decoder reads them.")
     deaf = say_share(measured_of(model, {**errors, "predicted, shuffled": nothing}), 1000)

@@ -28,7 +28,7 @@ VIEWS = {3: "image", 4: "video"}
 
 
 def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:
-    """Random window and random resized crop to `view_shape`, then flip, RandAugment, colour, blur where they are on."""
+    """Random window and random resized crop to `view_shape`, then flip, RandAugment, colour, blur if on."""
     height, width = image_size(view_shape)
     steps: list[nn.Module] = [
         Window(view_shape, random=True),

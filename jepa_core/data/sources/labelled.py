@@ -7,7 +7,7 @@
     name = "cifar10"
 
 For fine-tuning and probes with few labels. `val` and `test` stay whole. Of a source that can be labelled in
-several ways (`protocols.Tasks`) `task` says how. A draw of more labels with the same seed holds the smaller one.
+several ways (`protocols.Tasks`) `task` says how. A larger draw with the same seed holds the smaller one.
 
 Axes: n samples of the training split.
 """
@@ -15,7 +15,6 @@ Axes: n samples of the training split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ class LabelledSource:
         """The shape of the views that a task labels, (3, H, W) or (3, T, H, W): needed with `task`."""
 
         def check(self) -> None:
-            """Raises UserError for settings that exclude each other, and for what is wrong with the source."""
+            """Raises UserError for settings that exclude each other, and for a source that is none."""
             if self.per_class is not None and self.share is not None:
                 raise UserError("data.per_class and data.share both say how many labels; give one of them")
             if self.task is not None and self.view_shape is None:
@@ -80,8 +79,8 @@ class LabelledSource:
         if view is None or fields[f"views.{view}"].kind not in ("image", "clip"):
             kind = "none" if view is None else fields[f"views.{view}"].kind
             raise UserError(
-                f"the first view of the source {self.config.source['name']!r} is of the kind {kind}; labelled "
-                "takes images and clips"
+                f"the first view of the source {self.config.source['name']!r} is of the kind {kind}; "
+                "labelled takes images and clips"
             )
         return None
 
@@ -154,7 +153,7 @@ def draw_of_class(positions: Indices, name: str, config: LabelledSource.Config) 
 def read_labels(samples: Samples) -> Indices:
     """int64 [n]: the label of each sample, -1 for none and for a sample that cannot be read.
 
-    Of samples that do not hold their labels apart, each is read. Raises UserError for a label that is no class.
+    Of samples that do not hold their labels apart, each is read. Raises UserError for a label that is none.
     """
     if isinstance(samples, InMemory):
         return samples.tensors()[1].numpy()
@@ -165,7 +164,9 @@ def read_labels(samples: Samples) -> Indices:
         return numbers
     where = source_of(samples)
     found = [_label(samples, index) for index in range(len(samples))]
-    checked = [class_number(label, samples.classes, f"sample {i} of {where}") for i, label in enumerate(found)]
+    checked = [
+        class_number(label, samples.classes, f"sample {i} of {where}") for i, label in enumerate(found)
+    ]
     return np.array(checked, dtype=np.int64)
 
 

@@ -39,7 +39,7 @@ FEW_LABELS: Table = {
 ALL_LABELS: Table = {
     "variant": {"mixup": 0.8, "cutmix": 1.0, "drop_path": 0.1},
     "optimizer": {"lr": 1e-3, "weight_decay": 0.05, "warmup_share": 0.1, "layer_decay": 0.75},
-    "train": {"epochs": 50.0, "batch_size": 128, "log_every": 50, "checkpoint_every": 1000},
+    "train": {"epochs": 50.0, "batch_size": 128, "epoch_steps": 5, "log_every": 50, "checkpoint_every": 1000},
 }
 """Settings for all labels."""
 

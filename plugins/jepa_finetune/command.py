@@ -107,13 +107,16 @@ def train_or_go_on(recipe: Recipe, folder: Path, as_json: bool) -> None:
 
 
 def report_runs(folders: list[Path], split: str, words: str, as_json: bool) -> None:
-    """Scores the runs, prints the table of all and says where they are."""
+    """Scores the runs, leaves their table in the first one's report, prints it and says where they are."""
     from jepa_core.observers.progress_bar import Terminal
+    from jepa_core.report.saved_sections import save_section
     from jepa_finetune.comparison import compare, evaluate
+    from jepa_finetune.comparison_section import comparison_section
 
     with Terminal() as progress:
         results = [evaluate(place, split, progress, probes=place == folders[0]) for place in folders]
     table = compare(results[0], results[1] if len(results) > 1 else None, words)
+    save_section(folders[0], "fine_tuning", comparison_section(table))
     if as_json:
         print_json(facts(table, folders))
         return

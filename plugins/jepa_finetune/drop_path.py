@@ -31,9 +31,9 @@ class SampleDropPath(nn.Module):
         """Tokens [S, D] of `samples` samples, a residual branch's output."""
         if not self.training or not self.share:
             return x
-        kept = torch.rand(self.samples, 1, 1, device=x.device) >= self.share
+        stays = torch.rand(self.samples, 1, 1, device=x.device) >= self.share
         rows = rearrange(x, "(b n) d -> b n d", b=self.samples)
-        return (rows * kept / (1 - self.share)).to(x.dtype).flatten(0, 1)
+        return (rows * stays / (1 - self.share)).to(x.dtype).flatten(0, 1)
 
 
 def add_drop_path(encoder: nn.Module, last: float) -> None:

@@ -147,10 +147,10 @@ def _crops(own: Table, base: Recipe, run: Path) -> Table:
 def _transform(own: Table, task: str | None) -> Table:
     """The run's crops with a flip and RandAugment; for a task neither crops nor RandAugment, which move and
     cut off what it asks for (VISSL fine-tunes CLEVR's tasks so)."""
-    kept = {key: own[key] for key in KEPT_OF_TRANSFORM if key in own}
+    crops = {key: own[key] for key in KEPT_OF_TRANSFORM if key in own}
     if task is not None:
-        return {**kept, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.5}
-    return {**kept, "flip": 0.5, "rand_augment": 2}
+        return {**crops, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": 0.5}
+    return {**crops, "flip": 0.5, "rand_augment": 2}
 
 
 def has_layers(encoder: Any) -> bool:

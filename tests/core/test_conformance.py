@@ -77,8 +77,8 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
 ]
 """Settings that change what a component does."""
 
-OURS = ("core", "ijepa", "lejepa", "vjepa")
-OWN_PARTS = {"lejepa": "lejepa/selftest"}
+OURS = ("core", "finetune", "ijepa", "lejepa", "vjepa")
+OWN_PARTS = {"classifier": "finetune/selftest", "lejepa": "lejepa/selftest"}
 """Variants that refuse the small parts of the checks, and the recipe in which they are checked instead."""
 
 

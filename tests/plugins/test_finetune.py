@@ -1,4 +1,4 @@
-"""The classifier: head, mixing, drop path, labels; the recipe that is made of a run's; accuracy and guesses."""
+"""The classifier: head, mixing, drop path, labels; the recipe made of a run's; accuracy and guesses."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_labels_that_are_no_classes_are_refused(run: Path, labels: Tensor | None
 
 
 def test_maskers_and_predictors_are_refused(run: Path) -> None:
-    with pytest.raises(UserError, match="variant 'classifier' has no masker; got 'multiblock', expected masker"):
+    with pytest.raises(UserError, match="variant 'classifier' has no masker; got 'multiblock', expected"):
         model_of(recipe_of(run, "masker=multiblock"))
     with pytest.raises(UserError, match="has no predictor; got 'vit_predictor'"):
         model_of(recipe_of(run, "predictor=vit_predictor"))
@@ -238,7 +238,10 @@ def test_accuracy_counts_first_guesses(run: Path) -> None:
     assert table.own["top1"].value == pytest.approx(hits.mean().item())
     assert table.own["top1"].chance == 0.5
     assert table.count == len(labels) > 2
-    assert accuracy(EvaluationContext(recipe, jepa_core.build_model(load_recipe("ijepa/demo")), None, source)) is None
+    assert (
+        accuracy(EvaluationContext(recipe, jepa_core.build_model(load_recipe("ijepa/demo")), None, source))
+        is None
+    )
 
 
 def _batches(context: EvaluationContext) -> list[tuple[Tensor, Tensor]]:

@@ -131,8 +131,8 @@ def refused(jepa: Jepa, *words: object) -> str:
 @pytest.mark.parametrize("word", ["0%", "0", "150%", "some"])
 def test_labels_that_are_none(run: Path, jepa: Jepa, word: str) -> None:
     assert refused(jepa, run, "--labels", word) == (
-        f"--labels is {word!r}; expected a share above 0% and up to 100%, a number of labels a class from 1 on, "
-        "or all"
+        f"--labels is {word!r}; expected a share above 0% and up to 100%, a number of labels a class from "
+        "1 on, or all"
     )
 
 
@@ -168,8 +168,8 @@ def test_an_encoder_of_something_else_than_images(run: Path, jepa: Jepa) -> None
     fields = {"views.state": {"kind": "vector", "shape": [6]}}
     (run / "fields.json").write_text(json.dumps(fields), encoding="utf-8")
     assert refused(jepa, run) == (
-        f"the encoder 'official_tiny' of {str(run)!r} reads views.state, a vector; jepa finetune takes encoders of "
-        "images or clips"
+        f"the encoder 'official_tiny' of {str(run)!r} reads views.state, a vector; jepa finetune takes "
+        "encoders of images or clips"
     )
 
 

@@ -163,9 +163,9 @@ def read_labels(samples: Samples) -> Indices:
     if numbers is not None:
         return numbers
     where = source_of(samples)
-    found = [_label(samples, index) for index in range(len(samples))]
+    labels = [_label(samples, index) for index in range(len(samples))]
     checked = [
-        class_number(label, samples.classes, f"sample {i} of {where}") for i, label in enumerate(found)
+        class_number(label, samples.classes, f"sample {i} of {where}") for i, label in enumerate(labels)
     ]
     return np.array(checked, dtype=np.int64)
 

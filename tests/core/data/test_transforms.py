@@ -99,13 +99,17 @@ def test_rand_augment_follows_from_the_seed_and_changes_images(image: Image.Imag
 
 
 def test_what_rand_augment_uncovers_is_the_mean_colour() -> None:
-    settings = TransformSettings(crop_scale=(1.0, 1.0), rand_augment=4, rand_magnitude=20, mean=(0.2, 0.4, 0.6))
+    settings = TransformSettings(
+        crop_scale=(1.0, 1.0), rand_augment=4, rand_magnitude=20, mean=(0.2, 0.4, 0.6)
+    )
     uncovered = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for _ in range(40):
             turned = rand_augment(settings)(torch.full((3, 16, 16), 200, dtype=torch.uint8))
-            uncovered += int((turned.float() == torch.tensor([51.0, 102.0, 153.0])[:, None, None]).all(0).sum())
+            uncovered += int(
+                (turned.float() == torch.tensor([51.0, 102.0, 153.0])[:, None, None]).all(0).sum()
+            )
     assert uncovered > 40
 
 

@@ -46,8 +46,12 @@ def test_without_a_number_all_that_have_a_label_are_kept(file: Path) -> None:
 
 
 def test_so_many_of_each_class_or_a_share_of_each(file: Path) -> None:
-    for settings, expected in (({"per_class": 7}, (7, 7)), ({"share": 0.1}, (4, 2)), ({"share": 0.01}, (1, 1))):
-        numbers = drawn(file, **settings)
+    for settings, expected in (
+        ({"per_class": 7}, (7, 7)),
+        ({"share": 0.1}, (4, 2)),
+        ({"share": 0.01}, (1, 1)),
+    ):
+        numbers = drawn(file, **dict(settings))
         assert Counter(number < 40 for number in numbers) == {True: expected[0], False: expected[1]}
         assert numbers == sorted(numbers)
 
@@ -92,7 +96,7 @@ def test_what_is_refused(file: Path, settings: dict[str, Any], said: str) -> Non
 def test_data_without_labels_are_refused(tmp_path: Path) -> None:
     images = np.zeros((30, 4, 4, 3), dtype=np.uint8)
     np.savez(tmp_path / "plain.npz", images=images)
-    with pytest.raises(UserError, match="the train split of .*plain.npz.* has no labels"):
+    with pytest.raises(UserError, match=r"the train split of .*plain\.npz.* has no labels"):
         labelled(tmp_path / "plain.npz").split("train")
     np.savez(tmp_path / "none.npz", images=images, labels=np.append(np.full(29, -1), 0))
     with pytest.raises(UserError, match="has 1 labelled"):
@@ -174,5 +178,5 @@ def test_labels_are_read_from_samples_that_do_not_hold_them_apart() -> None:
     assert read_labels(Shapes(3)).tolist() == [0, 1, 2] * 4
     plain = type("Plain", (), {"classes": ["a"], "note": "", "__len__": lambda self: 2})()
     type(plain).__getitem__ = lambda self, index: (None, index)
-    with pytest.raises(UserError, match="sample 1 of .* has the label 1"):
+    with pytest.raises(UserError, match=r"sample 1 of .* has the label 1"):
         read_labels(plain)

@@ -32,7 +32,8 @@ FROZEN = {
 def evaluate(folder: Path, split: str, progress: Progress, *, probes: bool) -> EvalResult:
     """The run's evaluation on a split, made where there is none of its last step; with or without probes."""
     made = latest_table(folder, split, step=read_status(folder).step)
-    if made is not None and _own(made) and (made.rows[0].scores or not probes):
+    whole = made is not None and made.of_images is None and _own(made) is not None
+    if made is not None and whole and (made.rows[0].scores or not probes):
         return made
     overrides = () if probes else ("probes.linear=false",)
     result = evaluate_run(folder, [], split, progress=progress, overrides=overrides, evaluations=["accuracy"])

@@ -15,6 +15,7 @@ Axes: n samples of the training split.
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ from jepa_core.protocols import Samples, Source, Tasks
 from jepa_core.settings.base import SourceSettings
 from jepa_core.types.fields import first_view
 from jepa_core.types.sample import Fields, Sample
+
+log = logging.getLogger("jepa")
 
 
 class LabelledSource:
@@ -163,6 +166,7 @@ def read_labels(samples: Samples) -> Indices:
     if numbers is not None:
         return numbers
     where = source_of(samples)
+    log.info("reading %d samples of %s for their labels", len(samples), where)
     labels = [_label(samples, index) for index in range(len(samples))]
     checked = [
         class_number(label, samples.classes, f"sample {i} of {where}") for i, label in enumerate(labels)

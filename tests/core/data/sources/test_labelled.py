@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import ImageFolder
 
 from jepa_core import UserError, plugins
 from jepa_core.data import BaseSamples, SourceSettings
 from jepa_core.data.sources.labelled import LabelledSource, read_labels
+from jepa_core.data.sources.torchvision import TorchvisionSamples
 from jepa_core.types import Field, Sample
 
 COUNTS = {0: 40, 1: 20, -1: 30}
@@ -180,3 +182,11 @@ def test_labels_are_read_from_samples_that_do_not_hold_them_apart() -> None:
     type(plain).__getitem__ = lambda self, index: (None, index)
     with pytest.raises(UserError, match=r"sample 1 of .* has the label 1"):
         read_labels(plain)
+
+
+def test_labels_of_a_torchvision_folder_are_known_without_reading(tmp_path: Path) -> None:
+    for name, count in (("cat", 2), ("dog", 3)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number}.png").write_bytes(b"no image")
+    assert read_labels(TorchvisionSamples(ImageFolder(tmp_path), "folder", 100)).tolist() == [0, 0, 1, 1, 1]

@@ -18,6 +18,7 @@ PAGES = [
     "docs/data.md",
     "docs/design.md",
     "docs/exchange.md",
+    "docs/finetuning.md",
     "docs/hooks.md",
     "docs/own_images.md",
     "docs/plugins.md",

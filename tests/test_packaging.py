@@ -26,6 +26,7 @@ def test_the_wheel_holds_the_packages_their_data_and_nothing_else(core_wheel: Pa
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
         "jepa_core",
+        "jepa_decoder",
         "jepa_ijepa",
         "jepa_kernels",
         "jepa_lejepa",

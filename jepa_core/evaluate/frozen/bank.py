@@ -218,3 +218,11 @@ def block_map(model: Any, name: str, role: str) -> BlockMap:
     module = model if isinstance(model, nn.Module) else None
     described = f"{role} encoder, mean over tokens"
     return BlockMap(name, described, encode, module, blocks_width=count * encoder.width)
+
+
+def features_of(feature_map: FeatureMap, views: Tensor) -> Tensor:
+    """The features [B, D] of some views that a `BankRow` has as `values`, on the CPU."""
+    values = feature_map.pool_tokens(feature_map.encode(views).float().cpu())
+    if isinstance(feature_map, BlockMap) and feature_map.blocks_width:
+        return values[:, : -feature_map.blocks_width]
+    return values

@@ -137,6 +137,8 @@ class EvaluationTable(BaseModel):
             for name, score in scores.items()
             if score.chance is not None
         ]
+        if len(levels) > 1 and len({level.partition(" (")[0] for level in levels}) == 1:
+            levels = [levels[0].partition(" (")[0]]
         lower = [name for name, score in scores.items() if score.better == "lower"]
         every = [score for row in self.rows for score in row.scores.values()]
         parts = [

@@ -85,6 +85,15 @@ def labelled_samples(context: EvaluationContext, split: str, task: str | None) -
     return context.source.labelled_samples(task, split, view_shape(context))
 
 
+def class_names(context: EvaluationContext, task: str | None) -> Sequence[str]:
+    """The names of the classes. Raises UserError where there are none, or one."""
+    classes = labelled_samples(context, "train", task).classes or ()
+    if len(classes) < 2:
+        has = f"one class, {classes[0]!r}" if classes else "none"
+        raise UserError(f"it needs labels of two classes or more; {context.recipe.data.name!r} has {has}")
+    return classes
+
+
 def view_shape(context: EvaluationContext) -> tuple[int, ...]:
     """Of the views that the judged encoder reads, without B."""
     named = encoder_name(context.role)
@@ -128,15 +137,11 @@ def bank_of(context: EvaluationContext, split: str, task: str | None = None) -> 
 def labelled_bank(context: EvaluationContext, split: str, task: str | None = None) -> Bank:
     """`bank_of`, of the samples that have a label. Raises UserError where there are none, or fewer than two
     classes."""
+    class_names(context, task)
     bank = bank_of(context, split, task)
     named = bank.labels >= 0
-    if len(bank.classes) < 2 or not named.any():
-        raise UserError(
-            f"it needs labels, and the {split} split of {context.recipe.data.name!r} has none"
-            if not len(bank.classes)
-            else f"it needs labels of two classes or more; the {split} split has {int(named.sum())} labelled "
-            f"samples of {len(bank.classes)}"
-        )
+    if not named.any():
+        raise UserError(f"no sample of the {split} split has a label")
     if (most := int(bank.labels.max())) >= len(bank.classes):
         raise UserError(
             f"a label of the {split} split is {most}; expected 0 … {len(bank.classes) - 1}, or -1 without"

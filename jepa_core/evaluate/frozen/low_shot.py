@@ -148,11 +148,11 @@ class LowShot:
         }
 
     def _note(self, method: str, train: Bank, counts: Mapping[str, Sequence[int]]) -> str:
-        drawn = "; ".join(
-            f"{name}: {of_class[0]} labels a class"
-            if len(set(of_class)) == 1
-            else f"{name}: {min(of_class)} to {max(of_class)} labels a class"
-            for name, of_class in counts.items()
+        shares = [of_class for name, of_class in counts.items() if name.startswith("percent")]
+        drawn = "nN: N labels a class" + "".join(
+            f"; {self.config.share:.3g} of train: {min(of_class)}"
+            + (f" to {max(of_class)}" if max(of_class) > min(of_class) else "")
+            for of_class in shares
         )
         how = {
             "class_mean": "Nothing is chosen.",

@@ -31,8 +31,8 @@ def low_shot_section(tables: Sequence[EvaluationTable]) -> Section | None:
         return None
     return Section(
         "Few labels",
-        "Accuracy in % against labels a class, mean over draws with a band of one standard deviation; dashed: "
-        f"chance. Scored on {shown[0].count:,} {shown[0].samples} of the {shown[0].split} split.",
+        "Accuracy in % against labels a class, mean over draws with a band of one standard deviation; "
+        f"dashed: chance. Scored on {shown[0].count:,} {shown[0].samples} of the {shown[0].split} split.",
         lambda: draw_curves(shown),
     )
 

@@ -76,14 +76,17 @@ class LabelFree:
         )
 
     def _note(self, window: tuple[int, int], count: int, images: int) -> str:
-        least, views = f"{self.config.crop_area:.0%}", self.config.lidar_views
-        return (
-            f"No labels. alpha_req: slope over the eigenvalues {window[0]} to {window[1]} of {count:,} "
-            f"samples, good near 1. lidar: {images:,} images × {views} random crops of {least} to 100% of the "
-            f"area, at most min(width, {images - 1:,}). clid: accuracy of 1-NN on {round(math.sqrt(count))} k-means "
-            "clusters plus TwoNN dimension / width. All depend on width and number of samples: compare "
-            "within one width and method only, and with a probe before believing them."
+        config, clusters = self.config, round(math.sqrt(count))
+        sentences = (
+            "No labels.",
+            f"alpha_req: slope over the eigenvalues {window[0]} to {window[1]} of {count:,} samples, good near",
+            f"1. lidar: {images:,} images × {config.lidar_views} random crops of {config.crop_area:.0%} to 100%",
+            f"of the area, at most min(width, {images - 1:,}).",
+            f"clid: accuracy of 1-NN on {clusters} k-means clusters plus TwoNN dimension / width.",
+            "All depend on width and number of samples: compare within one width and method only, and with a",
+            "probe before believing them.",
         )
+        return " ".join(sentences)
 
     def _row(self, context: EvaluationContext, row: BankRow, lidar_score: float) -> dict[str, MetricScore]:
         """The scores of a row, each plain number the better the higher but for α-ReQ's."""

@@ -75,8 +75,9 @@ def lidar(views: Tensor) -> float:
 
 
 def intrinsic_dimension(features: Tensor) -> float:
-    """TwoNN of features [n, D]: n / Σ log(r2/r1) of the distances to the first and second neighbour.
+    """TwoNN of features [n, D], from the ratios r2/r1 of the distances to the second and first neighbour.
 
+    The slope through the origin of -log(1 - i/n) on the i-th smallest log ratio.
     The largest tenth of the ratios, and samples whose first neighbour is at no distance, are left out (Facco
     et al. 2017). NaN where none is left.
     """
@@ -84,9 +85,12 @@ def intrinsic_dimension(features: Tensor) -> float:
     first, second = nearest[:, 1], nearest[:, 2]
     apart = first > 0
     ratios = (second[apart] / first[apart]).log().sort().values
-    ratios = ratios[: max(1, len(ratios) - math.floor(DROPPED_RATIOS * len(ratios)))]
-    total = ratios.sum().item()
-    return len(ratios) / total if total > 0 else math.nan
+    count = len(ratios)
+    share = torch.arange(1, count + 1, dtype=torch.float64) / max(1, count)
+    x = ratios[: math.floor((1 - DROPPED_RATIOS) * count)]
+    y = -(1 - share[: len(x)]).log()
+    total = x.square().sum().item()
+    return (x * y).sum().item() / total if total > 0 else math.nan
 
 
 def cluster_learnability(features: Tensor, generator: Generator) -> float:

@@ -101,8 +101,8 @@ class ManyHeads:
     def _note(self, fitted: str, kept_out: str, picked: str) -> str:
         config = self.config
         return (
-            f"{len(config.rates)} learning rates × {{last block, last 4 blocks}}, {config.epochs:g} epochs of "
-            f"{fitted} in batches of {config.batch_size}; rate and layers chosen on {kept_out} others of "
+            f"{len(config.rates)} learning rates × {{last block, last 4 blocks}}, {config.epochs:g} epochs "
+            f"of {fitted} in batches of {config.batch_size}; rate and layers chosen on {kept_out} others of "
             f"the train split ({picked}). Of rows without blocks last4 is the same as last."
         )
 

@@ -79,9 +79,9 @@ class LabelFree:
         config, clusters = self.config, round(math.sqrt(count))
         sentences = (
             "No labels.",
-            f"alpha_req: slope over the eigenvalues {window[0]} to {window[1]} of {count:,} samples, good near",
-            f"1. lidar: {images:,} images × {config.lidar_views} random crops of {config.crop_area:.0%} to 100%",
-            f"of the area, at most min(width, {images - 1:,}).",
+            f"alpha_req: slope over the eigenvalues {window[0]} to {window[1]} of {count:,} samples,",
+            f"good near 1. lidar: {images:,} images × {config.lidar_views} random crops of",
+            f"{config.crop_area:.0%} to 100% of the area, at most min(width, {images - 1:,}).",
             f"clid: accuracy of 1-NN on {clusters} k-means clusters plus TwoNN dimension / width.",
             "All depend on width and number of samples: compare within one width and method only, and with a",
             "probe before believing them.",

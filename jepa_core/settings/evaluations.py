@@ -41,6 +41,6 @@ def with_settings(offer: Any, settings: EvaluationSettings | bool | None) -> Cal
     own."""
     component, config = unwrap(offer), settings_class(offer)
     if config is None:
-        return component  # type: ignore[no-any-return]
+        return component
     own = settings if isinstance(settings, EvaluationSettings) else config()
     return lambda context: component(own)(context)

@@ -45,7 +45,7 @@ class Layers:
         """Share of the training samples that is kept out of the fit to choose strength and head."""
         max_iterations: int = Field(100, ge=1)
         """L-BFGS iterations for each fit, at most."""
-        budget: float = Field(15.0, gt=0)
+        budget: float = Field(8.0, gt=0)
         """Seconds that the fits of one head of one row may take, by a measured prediction; what could take
         longer is solved less exactly."""
 

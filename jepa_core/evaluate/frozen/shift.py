@@ -46,7 +46,7 @@ class Shift:
         """Held-out images that are corrupted, a seeded draw; each in 25 ways."""
         l2: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1), min_length=1)
         """Strengths to choose from, on a tenth of the training images."""
-        budget: float = Field(15.0, gt=0)
+        budget: float = Field(8.0, gt=0)
         """Seconds that the fits on one kind of features may take, by a measured prediction."""
 
     def __init__(self, config: Config) -> None:

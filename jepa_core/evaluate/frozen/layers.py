@@ -45,7 +45,7 @@ class Layers:
         """Share of the training samples that is kept out of the fit to choose strength and head."""
         max_iterations: int = Field(100, ge=1)
         """L-BFGS iterations for each fit, at most."""
-        budget: float = Field(8.0, gt=0)
+        budget: float = Field(20.0, gt=0)
         """Seconds that the fits of one head of one row may take, by a measured prediction; what could take
         longer is solved less exactly."""
 
@@ -60,11 +60,13 @@ class Layers:
         train, held_out = train_and_held_out(context, task)
         scores: dict[str, dict[str, MetricScore]] = {}
         chosen: dict[str, str] = {}
+        cut: list[str] = []
         for row, judged in zip(train.rows, held_out.rows, strict=True):
             context.progress.begin(f"heads on {row.name}", None)
             heads = self._fit(row, train)
             best = choose_head(heads)
             chosen[row.name] = f"{row.name}: {HEADS[best][0]}" if row.blocks is not None else ""
+            cut += [row.name] if any(head.was_cut for head in heads.values()) else []
             of_heads = _score_heads(heads, judged, held_out)
             scores[row.name] = {"chosen": of_heads[best], **of_heads}
         return context.table(
@@ -72,7 +74,8 @@ class Layers:
             count=len(held_out),
             samples=held_out.samples,
             task=task,
-            note=self._note(len(train), train.samples, [text for text in chosen.values() if text]),
+            note=self._note(len(train), train.samples, [text for text in chosen.values() if text])
+            + describe_cut(cut, "layers", self.config.budget),
         )
 
     def _fit(self, row: BankRow, train: Bank) -> dict[str, LinearHead]:
@@ -102,6 +105,16 @@ class Layers:
             f"({'; '.join(chosen)}). bn: batch norm; last4: concatenated means of the last four blocks, of "
             "rows without blocks the same as last."
         )
+
+
+def describe_cut(rows: Sequence[str], evaluation: str, budget: float) -> str:
+    """A sentence for the note of a table some of whose fits would have taken longer; empty without any."""
+    if not rows:
+        return ""
+    return (
+        f" Solved less exactly, as the fits would have taken over {budget:g} s "
+        f"(evaluations.{evaluation}.budget): {', '.join(rows)}."
+    )
 
 
 def _features_of(head: str, row: BankRow) -> Tensor:

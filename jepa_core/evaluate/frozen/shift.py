@@ -27,6 +27,7 @@ from jepa_core.evaluate.frozen.bank import (
     view_shape,
 )
 from jepa_core.evaluate.frozen.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from jepa_core.evaluate.frozen.layers import describe_cut
 from jepa_core.evaluate.linear_head import LinearHead, fit_linear_head
 from jepa_core.evaluate.samples import choose_samples
 from jepa_core.evaluate.score_tables import EvaluationTable, share_score
@@ -46,7 +47,7 @@ class Shift:
         """Held-out images that are corrupted, a seeded draw; each in 25 ways."""
         l2: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1), min_length=1)
         """Strengths to choose from, on a tenth of the training images."""
-        budget: float = Field(8.0, gt=0)
+        budget: float = Field(20.0, gt=0)
         """Seconds that the fits on one kind of features may take, by a measured prediction."""
 
     def __init__(self, config: Config) -> None:
@@ -91,7 +92,12 @@ class Shift:
             task=task,
             note=f"Linear head on the features of {len(train):,} clean training images, L2 chosen on a "
             "tenth of them. Each corruption: mean over 5 severities, made on the encoder's input; mean: of "
-            "the five corruptions.",
+            "the five corruptions."
+            + describe_cut(
+                [m.name for m, head in zip(maps, heads, strict=True) if head.was_cut],
+                "shift",
+                self.config.budget,
+            ),
         )
 
     def _judge(

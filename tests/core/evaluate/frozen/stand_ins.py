@@ -71,7 +71,7 @@ class TwoTasks:
 
 def make_context(recipe_file: Path, source: Any = None, **changes: Any) -> EvaluationContext:
     """A random model with a twin of another seed, on shades."""
-    recipe = load_recipe(recipe_file, "evaluations.low_shot.draws=2")
+    recipe = load_recipe(recipe_file, "evaluations.low_shot.draws=2", "evaluations.low_shot.l2=[0.1]")
     model, twin = build_model(recipe).eval(), build_model(recipe, seed=99).eval()
     context = EvaluationContext(recipe, model, twin, source or ShadeSource(), batch_size=32)
     return replace(context, **changes)

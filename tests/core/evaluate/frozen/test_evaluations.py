@@ -162,6 +162,14 @@ def test_the_head_with_batch_norm_is_the_linear_probe(
     assert pixels["last4_bn"] == pixels["last_bn"] > 0.9
 
 
+def test_a_budget_that_does_not_do_is_told(context: EvaluationContext) -> None:
+    (table,) = call(Layers, context, budget=1e-9)
+    assert "Solved less exactly, as the fits would have taken over 1e-09 s (evaluations.layers.budget)" in (
+        table.note
+    )
+    assert "Solved less exactly" not in call(Layers, context, budget=1e6)[0].note
+
+
 def test_draws_are_shared_by_all_rows(context: EvaluationContext) -> None:
     alike = replace(context, twin=context.model, memory={})
     for table in call(LowShot, alike, draws=2, l2=(0.1,)):

@@ -53,6 +53,7 @@ def jepa_target_updates() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_objectives() -> Mapping[str, type]:
+    from jepa_core.objectives.cross_entropy import CrossEntropy
     from jepa_core.objectives.infonce import InfoNCE
     from jepa_core.objectives.prediction import L1, MSE, Cosine, SmoothL1
     from jepa_core.objectives.sigreg import SIGReg
@@ -68,6 +69,7 @@ def jepa_objectives() -> Mapping[str, type]:
         "sigreg": SIGReg,
         "vicreg": VICReg,
         "infonce": InfoNCE,
+        "cross_entropy": CrossEntropy,
     }
 
 
@@ -87,6 +89,7 @@ def jepa_data() -> Mapping[str, type]:
     from jepa_core.data.sources.cifar10 import Cifar10Source
     from jepa_core.data.sources.folder import FolderSource
     from jepa_core.data.sources.huggingface import HuggingFaceSource
+    from jepa_core.data.sources.labelled import LabelledSource
     from jepa_core.data.sources.mix import MixSource
     from jepa_core.data.sources.npz import NpzSource
     from jepa_core.data.sources.torchvision import TorchvisionSource
@@ -96,6 +99,7 @@ def jepa_data() -> Mapping[str, type]:
         "cifar10": Cifar10Source,
         "folder": FolderSource,
         "huggingface": HuggingFaceSource,
+        "labelled": LabelledSource,
         "mix": MixSource,
         "npz": NpzSource,
         "torchvision": TorchvisionSource,

@@ -19,6 +19,7 @@ PAGES = [
     "docs/design.md",
     "docs/evaluations.md",
     "docs/exchange.md",
+    "docs/finetuning.md",
     "docs/hooks.md",
     "docs/own_images.md",
     "docs/plugins.md",

@@ -114,7 +114,7 @@ class ColumnReader:
                 and isinstance(columns[place], Tensor)
                 and len(transform.output.shape) == 3
                 and all(
-                    batched.applies(columns[place].shape, group.shape)
+                    batched.applies(columns[place].shape, group.shape, group.settings)
                     for group in _crops_of(transform, place, transforms).values()
                 )
             ):

@@ -28,7 +28,7 @@ VIEWS = {3: "image", 4: "video"}
 
 
 def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:
-    """Random window and random resized crop to `view_shape`, then flip, colour, blur where they are on."""
+    """Random window and random resized crop to `view_shape`, then flip, RandAugment, colour, blur if on."""
     height, width = image_size(view_shape)
     steps: list[nn.Module] = [
         Window(view_shape, random=True),
@@ -42,6 +42,8 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
     ]
     if settings.flip:
         steps.append(v2.RandomHorizontalFlip(settings.flip))
+    if settings.rand_augment:
+        steps.append(rand_augment(settings))
     if settings.colour_jitter:
         jitter = v2.ColorJitter(*colours.reach(settings.colour_jitter))
         steps += [v2.RandomApply([jitter], colours.JITTERED), v2.RandomGrayscale(colours.GREY)]
@@ -49,6 +51,16 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
         gaussian = v2.GaussianBlur(colours.kernel_size(height, width), colours.SIGMA)
         steps.append(v2.RandomApply([gaussian], settings.blur))
     return v2.Compose([*steps, *_normalise(settings, view_shape)])
+
+
+def rand_augment(settings: TransformSettings) -> v2.RandAugment:
+    """RandAugment as the settings have it; what an operation uncovers has the colour that becomes 0."""
+    return v2.RandAugment(
+        settings.rand_augment,
+        settings.rand_magnitude,
+        interpolation=v2.InterpolationMode.BILINEAR,  # bicubic is there for Pillow images alone
+        fill=[255 * value for value in settings.mean],
+    )
 
 
 def eval_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:

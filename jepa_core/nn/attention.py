@@ -98,18 +98,21 @@ class PackedBlock(Block):
     all rows give keys and values, but the products after attention are three quarters of a block's.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, attn_layer=PackedAttention, **kwargs)
+    def __init__(self, width: int, heads: int, **kwargs: Any) -> None:
+        super().__init__(width, heads, attn_layer=PackedAttention, **kwargs)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, attn_mask: Layout | Rotary | RowsRead | None = None, is_causal: bool = False
     ) -> Tensor:
         """[S, D] to [S, D]; to [R, D] for `RowsRead`."""
         if not isinstance(attn_mask, RowsRead):
-            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+            whole: Any = super().forward
+            out: Tensor = whole(x, attn_mask=attn_mask, is_causal=is_causal)
+            return out
         mixed = self.attn(self.norm1(x), attn_mask=attn_mask)
         x = x.index_select(0, attn_mask.rows) + self.drop_path1(self.ls1(mixed))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        out = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return out
 
 
 def choose_implementation(module: nn.Module, impl: str, instead_of: str | None = None) -> None:

@@ -145,7 +145,7 @@ class PackedPredictor(nn.Module, ABC):
             read = self.condition.tokens(condition, sets[0].batch_size)
             seen, sets = self.condition.join(read, seen, sets)
             plan = MaskPlan(tuple(sets), plan.targets, plan.pairs)
-        packing = pack(plan, self.mode)
+        packing = pack(plan, self.packing_mode(plan))
         order = _inverse(packing.rows)
         x = to_residual(self._sources(seen, plan, packing, grid), self.config.residual)
         x = run_blocks_at(
@@ -159,6 +159,15 @@ class PackedPredictor(nn.Module, ABC):
         targets = [plan.targets[j] for _, j in plan.pairs]
         parts = guesses.split([target.total for target in targets])
         return tuple(Tokens(part, target, grid) for part, target in zip(parts, targets, strict=True))
+
+    def packing_mode(self, plan: MaskPlan) -> Mode:
+        """`mode`; for a single block `shared` where that saves copies of a context.
+
+        A single block gives the same guesses in both: copies of a context differ only after they have read
+        their target, and after the last block nobody reads them.
+        """
+        has_copies = len(plan.pairs) > len({context for context, _ in plan.pairs})
+        return "shared" if has_copies and self.config.depth == 1 else self.mode
 
     def _embed(self, context: Tokens, grid: Grid) -> Tensor:
         """[S, P]: a context, projected, with its positions."""

@@ -125,18 +125,35 @@ def jepa_transforms() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_probes() -> Mapping[str, type]:
+    from jepa_core.evaluate.attentive import AttentiveProbe
     from jepa_core.evaluate.probes import KNN, LinearProbe
 
-    return {"knn": KNN, "linear": LinearProbe}
+    return {"knn": KNN, "linear": LinearProbe, "attentive": AttentiveProbe}
 
 
 @hookimpl
 def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.evaluate.frozen.class_retrieval import ClassRetrieval
+    from jepa_core.evaluate.frozen.label_free import LabelFree
+    from jepa_core.evaluate.frozen.layers import Layers
+    from jepa_core.evaluate.frozen.low_shot import LowShot
+    from jepa_core.evaluate.frozen.many_heads import ManyHeads
+    from jepa_core.evaluate.frozen.shift import Shift
     from jepa_core.evaluate.regression import regression
     from jepa_core.evaluate.retrieval import retrieval
     from jepa_core.evaluate.zero_shot import zero_shot
+    from jepa_core.settings.evaluations import OnRequest
 
-    return {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
+    by_name = {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
+    frozen: dict[str, Callable[..., Any]] = {
+        "layers": Layers,
+        "low_shot": LowShot,
+        "many_heads": ManyHeads,
+        "class_retrieval": ClassRetrieval,
+        "shift": Shift,
+        "label_free": LabelFree,
+    }
+    return {**by_name, **{name: OnRequest(evaluation) for name, evaluation in frozen.items()}}
 
 
 @hookimpl

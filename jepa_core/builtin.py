@@ -106,12 +106,14 @@ def jepa_data() -> Mapping[str, type]:
 @hookimpl
 def jepa_transforms() -> Mapping[str, type]:
     from jepa_core.data.field_transforms.crop import Crop
+    from jepa_core.data.field_transforms.follow_view import FollowView
     from jepa_core.data.field_transforms.log_mel import LogMel
     from jepa_core.data.field_transforms.numbers import Normalise, NoTransform
     from jepa_core.data.field_transforms.tokenize import Tokenize
 
     return {
         "crop": Crop,
+        "follow_view": FollowView,
         "none": NoTransform,
         "normalise": Normalise,
         "tokenize": Tokenize,

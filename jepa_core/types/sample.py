@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-Kind = Literal["image", "clip", "text", "ids", "audio", "vector", "sequence"]
+Kind = Literal["image", "clip", "text", "ids", "audio", "vector", "sequence", "map"]
 """What a value is: an `image` (Pillow, or uint8 [3, h, w]); a `clip` (uint8 [T, 3, h, w] or a `Recording`);
 `text` (str); `ids` (int64 [L]: numbers of a vocabulary); `audio` (float32 [samples], or [channels, samples]);
-a `vector` (float32 [D]); a `sequence` of vectors (float32 [L, D])."""
+a `vector` (float32 [D]); a `sequence` of vectors (float32 [L, D]); a `map` (float32 or int64 [H, W]:
+a number or a class for each pixel of the first view)."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PARTS = ("views", "condition", "side", "targets")
@@ -29,11 +30,11 @@ class Field:
     shape: tuple[int | None, ...] = ()
     """Its shape without the batch axis; None where it differs from sample to sample. () : not said."""
     vocabulary: int | None = None
-    """Numbers that `ids` may be, from 0 on."""
+    """Numbers that `ids` may be, from 0 on; classes of a `map`."""
     units: str = ""
-    """Of a vector or a sequence: `m/s`, `pixels`, …"""
+    """Of a vector, a sequence or a map: `m/s`, `pixels`, …"""
     names: tuple[str, ...] = ()
-    """Of the elements of a vector: `x`, `y`, …"""
+    """Of the elements of a vector: `x`, `y`, …; of the classes of a map."""
     rate: float | None = None
     """Samples a second of `audio`, frames a second of a clip or a sequence."""
 
@@ -51,7 +52,7 @@ class Field:
     @property
     def is_ragged(self) -> bool:
         """Whether its length differs from sample to sample: batches then hold it `Packed`."""
-        return bool(self.shape) and self.shape[0] is None and self.kind not in ("image", "clip")
+        return bool(self.shape) and self.shape[0] is None and self.kind not in ("image", "clip", "map")
 
     def changed(self, **changes: Any) -> Field:
         """The field with some entries changed."""

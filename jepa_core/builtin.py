@@ -130,11 +130,22 @@ def jepa_probes() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.evaluate.dense.depth import depth
+    from jepa_core.evaluate.dense.depth_bins import depth_bins
+    from jepa_core.evaluate.dense.segmentation import segmentation
+    from jepa_core.evaluate.model_evaluations import OnRequest
     from jepa_core.evaluate.regression import regression
     from jepa_core.evaluate.retrieval import retrieval
     from jepa_core.evaluate.zero_shot import zero_shot
 
-    return {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
+    return {
+        "retrieval": retrieval,
+        "zero_shot": zero_shot,
+        "regression": regression,
+        "depth": OnRequest(depth),
+        "depth_bins": OnRequest(depth_bins),
+        "segmentation": OnRequest(segmentation),
+    }
 
 
 @hookimpl

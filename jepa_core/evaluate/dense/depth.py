@@ -9,7 +9,7 @@ Axes: B images, N tokens of the grid, D width, H, W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -34,7 +34,7 @@ EVALUATION = "depth"
 PLACE, MEAN_MAP = "position only", "mean map"
 
 Grid2 = tuple[int, int]
-Head = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Rows and columns of tokens."""
 
 
 @dataclass
@@ -51,6 +51,30 @@ class DepthFit:
     low: float = float("inf")
     high: float = float("-inf")
     """Of the log-depths of the training patches; guesses are limited to them."""
+
+    def count(self, batch: DenseBatch) -> tuple[Tensor, Tensor]:
+        """(log-depths of the patches [B, N], which are known): counted, and added to the mean maps."""
+        values = batch.maps[self.name]
+        known = valid_pixels(values, self.name)
+        target, patch_known = log_patches(values, known, self.grid)
+        if self.means is None:
+            self.means = MeanMaps.empty(values.shape[1:], target.shape[1])
+        self.means.add(values, known, target, patch_known)
+        self.images += batch.images
+        self.pixels += known.numel()
+        self.holes += int((~known).sum())
+        if patch_known.any():
+            low, high = target[patch_known].aminmax()
+            self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
+        return target, patch_known
+
+    def check(self) -> None:
+        """Raises UserError where no training image has a depth."""
+        if self.pixels == self.holes:
+            raise UserError(
+                f"targets.{self.name} of the training split holds no depth: all of its {self.pixels:,} pixels "
+                "are holes (0, NaN or infinite)"
+            )
 
     def guess(self, row: str, tokens: Tensor) -> Tensor:
         """The log-depths [B, N] that a row's head reads off tokens [B, N, D]."""
@@ -79,7 +103,7 @@ def fit_depth(context: EvaluationContext, name: str) -> DepthFit:
     parts: dict[tuple[str, bool], Moments] = {}
     draw = context.generator("depth: strength")
     for batch in dense_batches(context, EVALUATION, "train"):
-        target, known = _count(fit, batch)
+        target, known = fit.count(batch)
         judged = torch.rand(batch.images, generator=draw) < CHOSEN_ON
         for row, tokens in batch.tokens.items():
             for is_judged in (False, True):
@@ -87,38 +111,17 @@ def fit_depth(context: EvaluationContext, name: str) -> DepthFit:
                 moments = Moments.of(tokens[chosen], target[chosen])
                 key = row, is_judged
                 parts[key] = parts[key] + moments if key in parts else moments
-    _check_fit(fit, parts)
+    fit.check()
+    _check_parts(fit, parts)
     for row in {row: None for row, _ in parts}:
         fit.heads[row] = fit_streamed(parts[row, False], parts[row, True])
     return fit
 
 
-def _count(fit: DepthFit, batch: DenseBatch) -> tuple[Tensor, Tensor]:
-    """(log-depths of the patches [B, N], which are known), counted and added to the mean maps."""
-    values = batch.maps[fit.name]
-    known = valid_pixels(values, fit.name)
-    target, patch_known = log_patches(values, known, fit.grid)
-    if fit.means is None:
-        fit.means = MeanMaps.empty(values.shape[1:], target.shape[1])
-    fit.means.add(values, known, target, patch_known)
-    fit.images += batch.images
-    fit.pixels += known.numel()
-    fit.holes += int((~known).sum())
-    if patch_known.any():
-        low, high = target[patch_known].aminmax()
-        fit.low, fit.high = min(fit.low, low.item()), max(fit.high, high.item())
-    return target, patch_known
-
-
-def _check_fit(fit: DepthFit, parts: Mapping[tuple[str, bool], Moments]) -> None:
-    if fit.pixels == fit.holes:
-        raise UserError(
-            f"targets.{fit.name} of the training split holds no depth: all of its {fit.pixels:,} pixels are "
-            "holes (0, NaN or infinite)"
-        )
+def _check_parts(fit: DepthFit, parts: Mapping[tuple[str, bool], Moments]) -> None:
     if min(moments.count for moments in parts.values()) < 1:
         raise UserError(
-            f"depth chooses its ridge on a tenth of the training images; the {fit.images} there are do not "
+            f"depth chooses its ridge on a tenth of the training images; the {fit.images} that there are do not "
             "suffice"
         )
 

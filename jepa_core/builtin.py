@@ -131,21 +131,41 @@ def jepa_probes() -> Mapping[str, type]:
 @hookimpl
 def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
     from jepa_core.evaluate.dense.depth import depth
-    from jepa_core.evaluate.dense.depth_bins import depth_bins
-    from jepa_core.evaluate.dense.segmentation import segmentation
-    from jepa_core.evaluate.model_evaluations import OnRequest
+    from jepa_core.evaluate.dense.depth_bins import DepthBins
+    from jepa_core.evaluate.dense.segmentation import Segmentation
+    from jepa_core.evaluate.frozen.class_retrieval import ClassRetrieval
+    from jepa_core.evaluate.frozen.label_free import LabelFree
+    from jepa_core.evaluate.frozen.layers import Layers
+    from jepa_core.evaluate.frozen.low_shot import LowShot
+    from jepa_core.evaluate.frozen.many_heads import ManyHeads
+    from jepa_core.evaluate.frozen.shift import Shift
     from jepa_core.evaluate.regression import regression
     from jepa_core.evaluate.retrieval import retrieval
     from jepa_core.evaluate.zero_shot import zero_shot
+    from jepa_core.settings.evaluations import OnRequest
 
-    return {
-        "retrieval": retrieval,
-        "zero_shot": zero_shot,
-        "regression": regression,
-        "depth": OnRequest(depth),
-        "depth_bins": OnRequest(depth_bins),
-        "segmentation": OnRequest(segmentation),
+    by_name = {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
+    frozen: dict[str, Callable[..., Any]] = {
+        "layers": Layers,
+        "low_shot": LowShot,
+        "many_heads": ManyHeads,
+        "class_retrieval": ClassRetrieval,
+        "shift": Shift,
+        "label_free": LabelFree,
     }
+    dense: dict[str, Callable[..., Any]] = {
+        "depth": depth,
+        "depth_bins": DepthBins,
+        "segmentation": Segmentation,
+    }
+    return {**by_name, **{name: OnRequest(one) for name, one in {**frozen, **dense}.items()}}
+
+
+@hookimpl
+def jepa_sections() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.report.dense_maps import depth_maps, segmentation_maps
+
+    return {"depth_maps": depth_maps, "segmentation_maps": segmentation_maps}
 
 
 @hookimpl

@@ -53,6 +53,10 @@ class EvaluationContext:
     """Which data the run was trained on, where these are others."""
     splits: dict[str, Samples] = field(default_factory=dict)
     """Those of the source that were asked for."""
+    initial: Any = None
+    """The run's model as its training began, with weights of elsewhere; None where that is the twin."""
+    memory: dict[Any, Any] = field(default_factory=dict)
+    """What evaluations leave for those after them, such as features, so that the data are read once."""
 
     @property
     def models(self) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.model_evaluations import Evaluate, call_evaluation
 from jepa_core.evaluate.score_tables import TRAINED, EvaluationTable
 from jepa_core.settings.describe import summary
+from jepa_core.settings.evaluations import unwrap, with_settings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.testing.outcomes import NotAsked, require, untouched_randomness
 from jepa_core.types.sample import Field, Fields, Sample
@@ -85,16 +86,21 @@ class EvaluationCase:
     name: str
     function: Evaluate
     recipe: Recipe
+    what: str = ""
+    """What it measures, from its docstring."""
 
     @classmethod
     def of(cls, evaluation: Evaluate | str, recipe: Recipe) -> EvaluationCase:
         """From a function or a registered name. Raises UserError for an unknown name."""
         if not isinstance(evaluation, str):
-            return cls(getattr(evaluation, "__name__", "evaluation"), evaluation, recipe)
+            component = unwrap(evaluation)
+            name = getattr(component, "__name__", "evaluation")
+            return cls(name, with_settings(evaluation, None), recipe, summary(component))
         offered = plugins.registry().functions("evaluation")[0]
         if evaluation not in offered:
             raise unknown("evaluation", evaluation, offered)
-        return cls(evaluation, offered[evaluation], recipe)
+        offer = offered[evaluation]
+        return cls(evaluation, with_settings(offer, None), recipe, summary(unwrap(offer)))
 
     @cached_property
     def context(self) -> EvaluationContext:
@@ -113,7 +119,7 @@ class EvaluationCase:
 
 def documented(case: EvaluationCase) -> None:
     """The function says what it measures."""
-    require(bool(summary(case.function)), "the function has no docstring")
+    require(bool(case.what), "the function has no docstring")
 
 
 def own_row_first(case: EvaluationCase) -> None:

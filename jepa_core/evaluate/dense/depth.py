@@ -141,7 +141,9 @@ def depth_table(
     for batch in dense_batches(context, EVALUATION):
         guesses = {row: fit.guess(row, tokens) for row, tokens in batch.tokens.items()}
         judge.add(batch, {row: (logs.exp(), spread(logs, fit.grid, batch)) for row, logs in guesses.items()})
-    return judge.table(context, unit, task, "Ridge to the mean log-depth of each patch, bilinear in between; ")
+    return judge.table(
+        context, unit, task, "Ridge to the mean log-depth of each patch, bilinear in between; "
+    )
 
 
 def spread(logs: Tensor, grid: Grid2, batch: DenseBatch) -> Tensor:
@@ -185,7 +187,9 @@ class DepthJudge:
     def table(self, context: EvaluationContext, unit: str, task: str | None, head: str) -> EvaluationTable:
         """The scores of every row. Raises UserError where the scored split has no depth."""
         if self.pixels == self.holes:
-            raise UserError(f"targets.{self.fit.name} of the {context.split} split holds no depth, holes alone")
+            raise UserError(
+                f"targets.{self.fit.name} of the {context.split} split holds no depth, holes alone"
+            )
         return context.table(
             score_rows(self.errors, MEAN_MAP, unit),
             count=self.images,

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from jepa_core.evaluate.context import EvaluationContext
@@ -23,16 +24,17 @@ from jepa_core.evaluate.dense.depth_scores import valid_pixels
 from jepa_core.evaluate.dense.reading import dense_batches, maps_of_kind, to_patches, token_grid
 from jepa_core.evaluate.samples import choose_samples
 from jepa_core.evaluate.score_tables import EvaluationTable
+from jepa_core.runtime.progress import Progress
+from jepa_core.settings.base import EvaluationSettings
 
 EVALUATION = "depth_bins"
-IMAGES = 4096
-"""Training images whose tokens are kept, a seeded draw where there are more."""
-STEPS, BATCH, RATE, DECAY, CLIP = 1000, 16, 1e-3, 0.01, 35.0
+DECAY, CLIP = 0.01, 35.0
 WARM_UP = 1 / 3
 """Share of the steps."""
 WITHOUT_VARIANCE = 100
 """First steps whose SigLoss has no variance."""
-BINS, LOW = 256, 1e-3
+LOW = 1e-3
+"""The least bin."""
 
 
 @dataclass
@@ -43,36 +45,55 @@ class Bank:
     depths: list[Tensor] = field(default_factory=list)
 
 
-def depth_bins(context: EvaluationContext, steps: int = STEPS) -> list[EvaluationTable]:
-    """Depth by a trained mixture of 256 bins (DINOv2), for each map of decimal numbers among the targets.
+class DepthBins:
+    """Depth by DINOv2's trained head of 256 bins, for each map of decimal numbers among the targets."""
 
-    Rows and scores are those of `depth`. Raises UserError as that does.
-    """
-    fields = maps_of_kind(context, EVALUATION, numbers=True)
-    return [
-        _table(context, name, field.units, name if len(fields) > 1 else None, steps)
-        for name, field in fields.items()
-    ]
+    class Config(EvaluationSettings):
+        """How the head is trained."""
 
+        steps: int = Field(1000, ge=1)
+        """Of AdamW; 38,400 in the paper."""
+        batch_size: int = Field(16, ge=1)
+        """Images of a step."""
+        lr: float = Field(1e-3, gt=0)
+        """The highest learning rate; 1e-4 in the paper."""
+        bins: int = Field(256, ge=2)
+        """Depths that are mixed, evenly spaced up to the largest."""
+        max_depth: float | None = Field(None, gt=0)
+        """The largest bin; by default the largest training depth. 10 m for NYU, 80 m for KITTI."""
+        images: int = Field(4096, ge=2)
+        """Training images whose tokens are kept in memory, a seeded draw where there are more."""
 
-def _table(
-    context: EvaluationContext, name: str, unit: str, task: str | None, steps: int
-) -> EvaluationTable:
-    fit, bank = _gather(context, name)
-    heads = {}
-    for row, parts in bank.tokens.items():
-        context.progress.begin(f"depth_bins: head of {row}", steps)
-        draw = context.generator("depth_bins: head")
-        heads[row] = train_head(torch.cat(parts), torch.cat(bank.depths), fit.grid, steps, draw, context)
-    judge = DepthJudge(fit)
-    for batch in dense_batches(context, EVALUATION):
-        size = (batch.views.shape[-2], batch.views.shape[-1])
-        pixels = {row: heads[row].depth(tokens, fit.grid, size) for row, tokens in batch.tokens.items()}
-        judge.add(batch, {row: (patch_depth(map_, fit.grid), map_) for row, map_ in pixels.items()})
-    note = (
-        f"DINOv2's head of {BINS} bins, AdamW, {steps:,} steps of {BATCH} of {sum(map(len, bank.depths)):,} drawn "
-    )
-    return judge.table(context, unit, task, note + "images; ")
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __call__(self, context: EvaluationContext) -> list[EvaluationTable]:
+        """A table for each map; rows and scores are those of `depth`. Raises UserError as that does."""
+        fields = maps_of_kind(context, EVALUATION, numbers=True)
+        return [
+            self._table(context, name, field.units, name if len(fields) > 1 else None)
+            for name, field in fields.items()
+        ]
+
+    def _table(self, context: EvaluationContext, name: str, unit: str, task: str | None) -> EvaluationTable:
+        config = self.config
+        fit, bank = gather(context, name, config.images)
+        depths = torch.cat(bank.depths)
+        heads = {}
+        for row, parts in bank.tokens.items():
+            context.progress.begin(f"depth_bins: head of {row}", config.steps)
+            draw = context.generator("depth_bins: head")
+            heads[row] = train_head(config, torch.cat(parts), depths, fit.grid, draw, context.progress)
+        judge = DepthJudge(fit)
+        for batch in dense_batches(context, EVALUATION):
+            size = (batch.views.shape[-2], batch.views.shape[-1])
+            pixels = {row: heads[row].depth(tokens, fit.grid, size) for row, tokens in batch.tokens.items()}
+            judge.add(batch, {row: (patch_depth(depth, fit.grid), depth) for row, depth in pixels.items()})
+        note = (
+            f"DINOv2's head of {config.bins} bins, {config.steps:,} steps of AdamW on {config.batch_size} of "
+            f"{len(depths):,} drawn images; "
+        )
+        return judge.table(context, unit, task, note)
 
 
 def patch_depth(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -80,14 +101,15 @@ def patch_depth(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     return to_patches(pixels.log(), grid).mean(-1).exp()
 
 
-def _gather(context: EvaluationContext, name: str) -> tuple[DepthFit, Bank]:
+def gather(context: EvaluationContext, name: str, images: int) -> tuple[DepthFit, Bank]:
+    """What one pass over the training images counts, and the tokens of so many of them, drawn with a seed."""
     fit, bank = DepthFit(name, token_grid(context, EVALUATION)), Bank()
     total = len(choose_samples(len(context.samples("train")), None, context.images))
     draw = context.generator("depth_bins: images")
     for batch in dense_batches(context, EVALUATION, "train"):
         fit.count(batch)
         seen = valid_pixels(batch.maps[name], name).flatten(1).any(1).cpu()
-        chosen = (seen & (torch.rand(batch.images, generator=draw) < IMAGES / total)).nonzero()[:, 0]
+        chosen = (seen & (torch.rand(batch.images, generator=draw) < images / total)).nonzero()[:, 0]
         chosen = chosen.to(batch.views.device)
         bank.depths.append(batch.maps[name][chosen])
         for row, tokens in batch.tokens.items():
@@ -98,30 +120,30 @@ def _gather(context: EvaluationContext, name: str) -> tuple[DepthFit, Bank]:
 
 @torch.enable_grad()
 def train_head(
+    config: DepthBins.Config,
     tokens: Tensor,
     depths: Tensor,
     grid: tuple[int, int],
-    steps: int,
     draw: torch.Generator,
-    context: EvaluationContext | None = None,
+    progress: Progress,
 ) -> BinsHead:
-    """The head after `steps` of AdamW on tokens [n, N, D] and depths [n, H, W]; `draw` picks the images."""
+    """The head after AdamW on tokens [n, N, D] and depths [n, H, W]; `draw` picks the images of each step."""
     flat = tokens.flatten(0, 1).float()
     scale = 1 / flat.std(0, correction=0).clamp(min=1e-6)
-    high = depths[valid_pixels(depths, "depth")].max().item()
-    head = BinsHead(flat.mean(0), scale, LOW, high, BINS)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
-    for step in range(steps):
-        rows = torch.randint(len(tokens), (min(BATCH, len(tokens)),), generator=draw).to(tokens.device)
+    high = config.max_depth or depths[valid_pixels(depths, "depth")].max().item()
+    head = BinsHead(flat.mean(0), scale, LOW, high, config.bins)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=DECAY)
+    for step in range(config.steps):
+        count = min(config.batch_size, len(tokens))
+        rows = torch.randint(len(tokens), (count,), generator=draw).to(tokens.device)
         loss = _loss(head, tokens[rows].float(), depths[rows], grid, variance=step >= WITHOUT_VARIANCE)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)
         for group in optimizer.param_groups:
-            group["lr"] = RATE * rate_at(step, steps)
+            group["lr"] = config.lr * rate_at(step, config.steps)
         optimizer.step()
-        if context is not None:
-            context.progress.advance(1)
+        progress.advance(1)
     return head.requires_grad_(False)
 
 

@@ -27,7 +27,9 @@ def valid_pixels(depth: Tensor, name: str) -> Tensor:
     known = depth.isfinite() & (depth != 0)
     if (depth[known] < 0).any():
         least = depth[known].min().item()
-        raise UserError(f"targets.{name} holds {least:.4g}; a depth is positive (0, NaN and infinite: a hole)")
+        raise UserError(
+            f"targets.{name} holds {least:.4g}; a depth is positive (0, NaN and infinite: a hole)"
+        )
     return known
 
 
@@ -144,8 +146,6 @@ def _means(sums: Tensor, counts: Tensor) -> Tensor:
     return torch.where(counts > 0, sums / counts.clamp(min=1), sums.sum() / counts.sum()).float()
 
 
-def score_rows(
-    errors: Mapping[str, DepthErrors], base: str, unit: str
-) -> dict[str, dict[str, MetricScore]]:
+def score_rows(errors: Mapping[str, DepthErrors], base: str, unit: str) -> dict[str, dict[str, MetricScore]]:
     """The scores of every row; `base` is that of the mean map."""
     return {row: own.scores(errors[base], unit) for row, own in errors.items()}

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import Field as Setting
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from jepa_core.errors import UserError
@@ -28,14 +30,11 @@ from jepa_core.evaluate.dense.reading import (
 from jepa_core.evaluate.linear_head import LinearHead, fit_linear_head
 from jepa_core.evaluate.samples import choose_samples
 from jepa_core.evaluate.score_tables import EvaluationTable, MetricScore
+from jepa_core.settings.base import EvaluationSettings
 from jepa_core.types.sample import Field
 
 EVALUATION = "segmentation"
 PLACE, COMMONEST = "position only", "commonest class"
-TOKENS = 100_000
-"""Training tokens that a head is fitted on, a seeded draw where there are more."""
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Of L2; the best on a tenth of the training tokens is taken."""
 LOGITS_AT_ONCE = 1 << 25
 
 
@@ -75,19 +74,36 @@ class ClassFit:
         return (self.counts + 1).log().float()
 
 
-def segmentation(context: EvaluationContext, ignore: int = 255) -> list[EvaluationTable]:
-    """Classes of patches and pixels read off frozen features, for each map of classes among the targets.
+class Segmentation:
+    """Classes of patches and pixels read off frozen features, for each map of classes among the targets."""
 
-    Of several maps those that name their classes. Pixels of the class `ignore`, or of a negative one, are not
-    counted. Rows: the trained encoder, its twin, raw patches with their places, the place alone, the class
-    that is the commonest. Raises UserError without such a map, for classes beyond those of its field, and for
-    an encoder whose tokens are no grid of rows and columns.
-    """
-    maps = class_maps(context)
-    return [
-        class_table(context, fit_classes(context, name, count, ignore), name if len(maps) > 1 else None)
-        for name, count in maps.items()
-    ]
+    class Config(EvaluationSettings):
+        """What is counted, and how the heads are fitted."""
+
+        ignore: int = Setting(255, ge=0)
+        """A class whose pixels are not counted; those of negative classes are not either."""
+        tokens: int = Setting(100_000, ge=2)
+        """Training tokens that a head is fitted on, a seeded draw where there are more."""
+        l2: tuple[PositiveFloat, ...] = Setting((1e-4, 1e-3, 1e-2, 1e-1), min_length=1)
+        """Strengths to choose from; the best on a tenth of the training tokens is taken."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __call__(self, context: EvaluationContext) -> list[EvaluationTable]:
+        """A table for each map; of several those that name their classes.
+
+        Rows: the trained encoder, its twin, raw patches with their places, the place alone, the commonest
+        class. Raises UserError without such a map, for classes beyond those of its field, and for an encoder
+        whose tokens are no grid of rows and columns.
+        """
+        maps = class_maps(context)
+        return [
+            class_table(
+                context, fit_classes(self.config, context, name, count), name if len(maps) > 1 else None
+            )
+            for name, count in maps.items()
+        ]
 
 
 def class_maps(context: EvaluationContext) -> dict[str, int]:
@@ -116,9 +132,9 @@ def majority(labels: Tensor, classes: int) -> Tensor:
     return commonest.view(labels.shape[:2])
 
 
-def fit_classes(context: EvaluationContext, name: str, classes: int, ignore: int = 255) -> ClassFit:
+def fit_classes(config: Segmentation.Config, context: EvaluationContext, name: str, classes: int) -> ClassFit:
     """One pass over the training images, and a solved head for each row."""
-    fit = ClassFit(name, token_grid(context, EVALUATION), classes, ignore)
+    fit = ClassFit(name, token_grid(context, EVALUATION), classes, config.ignore)
     places = fit.grid[0] * fit.grid[1]
     fit.counts = torch.zeros(places, classes, dtype=torch.int64)
     total = len(choose_samples(len(context.samples("train")), None, context.images)) * places
@@ -127,7 +143,7 @@ def fit_classes(context: EvaluationContext, name: str, classes: int, ignore: int
         truth = majority(to_patches(fit.labels(batch.maps[name]), fit.grid), classes).cpu()
         for place, column in enumerate(truth.T):
             fit.counts[place] += torch.bincount(column[column >= 0], minlength=classes)
-        chosen = (truth >= 0) & (torch.rand(truth.shape, generator=draw) < TOKENS / total)
+        chosen = (truth >= 0) & (torch.rand(truth.shape, generator=draw) < config.tokens / total)
         truths.append(truth[chosen])
         for row, tokens in batch.tokens.items():
             features.setdefault(row, []).append(tokens[chosen.to(tokens.device)])
@@ -139,7 +155,7 @@ def fit_classes(context: EvaluationContext, name: str, classes: int, ignore: int
     for row, parts in features.items():
         context.progress.begin(f"segmentation: classes of {row}", None)
         tokens = torch.cat(parts)
-        fit.heads[row] = fit_linear_head((tokens, labels.to(tokens.device)), classes, strengths=STRENGTHS)
+        fit.heads[row] = fit_linear_head((tokens, labels.to(tokens.device)), classes, strengths=config.l2)
     return fit
 
 
@@ -156,10 +172,14 @@ def class_table(context: EvaluationContext, fit: ClassFit, task: str | None = No
             of_row[0].add(logits.argmax(-1).to(patches.device), patches)
             of_row[1].add(pixel_classes(logits, fit.grid, labels).flatten(1), labels.flatten(1))
     if not matrices[COMMONEST][1].counts.sum():
-        raise UserError(f"targets.{fit.name} of the {context.split} split has no class: all pixels are ignored")
+        raise UserError(
+            f"targets.{fit.name} of the {context.split} split has no class: all pixels are ignored"
+        )
     base = matrices[COMMONEST]
     scores = {row: _scores(pair, base) for row, pair in matrices.items()}
-    return context.table(scores, count=images, samples="images", task=task, note=" ".join(_notes(context, fit)))
+    return context.table(
+        scores, count=images, samples="images", task=task, note=" ".join(_notes(context, fit))
+    )
 
 
 def _logits(fit: ClassFit, tokens: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:

@@ -41,9 +41,10 @@ def source_fields(source: Source | DescribesFields, view_shape: Sequence[int] = 
                 f"fields() of {name} has {place!r}: {field!r:.60}; expected a Field by its place, PART.NAME "
                 f"with PART one of {', '.join(PARTS)}"
             )
-    if strays := [p for p, field in fields.items() if field.kind == "map" and not p.startswith("targets.")]:
+    maps = [place for place, field in fields.items() if field.kind == "map"]
+    if strays := [place for place in maps if not place.startswith("targets.")]:
         raise UserError(
-            f"fields() of {name} has the map {strays[0]}; a map, which no random crop is made of, is one of targets"
+            f"fields() of {name} has the map {strays[0]}; maps follow no random crop, so they are among targets"
         )
     names = [place.partition(".")[2] for place in fields]
     if twice := sorted({one for one in names if names.count(one) > 1}):
@@ -116,10 +117,9 @@ def check_map_sizes(values: Mapping[str, Any], fields: Fields, place: str) -> No
         return
     pixels = [view.height, view.width] if isinstance(view, Image) else list(view.shape[-2:])
     for name in maps:
-        if list(np.shape(values[name])) != pixels:
+        if (sides := list(np.shape(values[name]))) != pixels:
             raise UserError(
-                f"{place}: {name} is a map of {list(np.shape(values[name]))} pixels; expected {pixels}, those "
-                "of the first view"
+                f"{place}: {name} is a map of {sides} pixels; expected {pixels}, those of the first view"
             )
 
 

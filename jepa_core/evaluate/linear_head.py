@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from jepa_core.evaluate.logistic import Fit, FitPlan, Logistic, plan_fits, shuffle_order

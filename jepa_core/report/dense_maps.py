@@ -1,7 +1,7 @@
 """What is read off single patches, as pictures: sections of the report for runs whose samples have maps.
 
-A head is fitted anew for each report, on a few training images: the pictures are to be looked at, and the numbers
-are those of the evaluations `depth` and `segmentation`.
+A head is fitted anew for each report, on a few training images: the pictures are to be looked at, the
+numbers are those of the evaluations `depth` and `segmentation`.
 
 Axes: n images, h × w pixels, R × C tokens of the grid.
 """
@@ -59,8 +59,8 @@ def depth_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
     maps = [colour_map(values.cpu().numpy(), scale) for values in (truth, *guesses)]
     maps[0] = np.where(known.cpu().numpy()[..., None], maps[0], np.array(HOLE, dtype=np.uint8))
     says = (
-        f"Images of the {context.split} split, their true depth, and the depth that a linear map reads off the "
-        f"features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in between), fitted on "
+        f"Images of the {context.split} split, their true depth, and the depth that a linear map reads off "
+        f"the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in between), fitted on "
         f"{fit.images:,} training images. Right the same with features of random weights: what the trained "
         "encoder shows beyond it, it has learned. One scale of colours for all, from the 1st to the 99th "
         "percentile of the true depths; grey: not known."
@@ -84,8 +84,8 @@ def segmentation_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | 
     names = _fields(source)[name].names or tuple(f"class {number}" for number in range(count))
     says = (
         f"Images of the {context.split} split, the true class of each pixel, and the class that a logistic "
-        f"regression reads off the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in between), "
-        f"fitted on {fit.drawn:,} patches of {fit.images:,} training images. Right the same with features of "
+        f"regression reads off the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in "
+        f"between), fitted on {fit.drawn:,} patches of {fit.images:,} training images. Right the same with features of "
         "random weights."
     )
     palette = np.array([*(to_bytes(np.array(to_rgb(colour))) for colour in COLOURS[:count]), HOLE], np.uint8)
@@ -103,7 +103,7 @@ def _fields(source: Source) -> dict[str, Field]:
 
 
 def _context(recipe: Recipe, model: JEPA, source: Source) -> EvaluationContext | None:
-    """For the encoder of the first view; None without maps and for tokens that are no grid of rows and columns."""
+    """Of the encoder of the first view; None without maps, and for tokens in no grid of rows and columns."""
     if not _fields(source) or len(model.grid("target")) != 2:
         return None
     twin = build_model(recipe, model.fields)
@@ -153,7 +153,7 @@ def draw(
     scale: Scale | None = None,
     keys: Sequence[tuple[str, str]] = (),
 ) -> Figure:
-    """A row for each image [h, w, 3] with its maps beside it, and a colour bar, or a key of (name, colour)."""
+    """A row for each image [h, w, 3] with its maps beside it; a colour bar, or a key of (name, colour)."""
     aspect = images.shape[1] / images.shape[2]
     below = 0.75
     height = len(images) * CELL * aspect + 0.3 + below

@@ -17,6 +17,10 @@ from jepa_core.settings.base import ValueSettings
 from jepa_core.types.sample import Field
 
 
+RANKS = {"vector": 1, "sequence": 2, "ids": 1, "map": 2}
+"""Axes of a value, by its kind."""
+
+
 @runtime_checkable
 class Transform(Protocol):
     """`Transform(config, field)`: what is done to one named value of each sample before the model sees it."""
@@ -78,7 +82,7 @@ class FollowsView(Protocol):
     """
 
     def follow(self, view: Transform) -> None:
-        """Takes the transform of the first view, whose `output` has its shape, to do in evaluation as it does."""
+        """Takes the transform of the first view, whose `output` says its shape, to do as it does."""
         ...
 
 
@@ -121,8 +125,7 @@ def as_numbers(value: Any, field: Field) -> Tensor:
     expected = shape_text(field)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise InvalidValue(f"{str(tensor.dtype).removeprefix('torch.')}; expected numbers {expected}")
-    if not fits(tuple(tensor.shape), field.shape or (None,) * {"vector": 1, "sequence": 2, "ids": 1, "map": 2}.get(
-        field.kind, tensor.dim())):  # fmt: skip
+    if not fits(tuple(tensor.shape), field.shape or (None,) * RANKS.get(field.kind, tensor.dim())):
         raise InvalidValue(f"shape {list(tensor.shape)}; expected {expected}")
     if not tensor.numel():
         raise InvalidValue(f"nothing (shape {list(tensor.shape)}); expected {expected}")

@@ -22,9 +22,9 @@ from jepa_core.types.sample import Field
 class FollowView(ValueTransform):
     """A map of numbers or classes in the evaluation's resize and centre crop of the first view.
 
-    A new pixel has the mean over its area, in which holes (0, NaN and infinite numbers, as depth sensors give
-    where they see nothing) do not count; it is 0 where there is nothing but holes. Of classes, which are whole
-    numbers, it has that of the nearest pixel.
+    A new pixel has the mean over its area, in which holes (0, NaN and infinite numbers, as depth sensors
+    give where they see nothing) do not count; it is 0 where there is nothing but holes. Of classes, which
+    are whole numbers, it has that of the nearest pixel.
     """
 
     kinds = ("map",)
@@ -45,7 +45,7 @@ class FollowView(ValueTransform):
         self.cover: Cover | None = None
 
     def follow(self, view: Transform) -> None:
-        """Takes the shape of the first view, and its resize where it is a `Crop`; else maps stay as they are."""
+        """Takes the shape of the first view, and its resize where it is a `Crop`; else maps stay as is."""
         height, width = image_size(tuple(side or 0 for side in view.output.shape))
         self.output = self.field.changed(shape=(height, width))
         self.cover = cover_of(view.config, (height, width)) if isinstance(view, Crop) else None

@@ -183,8 +183,8 @@ class FieldTransforms:
     def __call__(self, sample: Sample, place: str, train: bool) -> dict[str, list[Tensor]]:
         """The values of one sample by the places of what comes out, one tensor for each crop.
 
-        In training without those that follow the evaluation's view of the first one. `place` is the sample in words. Raises CorruptSample for a value that is to be skipped, UserError for
-        one that is not.
+        In training without maps, which follow the evaluation's view. `place` is the sample in words. Raises
+        CorruptSample for a value that is to be skipped, UserError for one that is not.
         """
         sample = self._windowed(sample, place, train)
         values, result = sample.values(), {}

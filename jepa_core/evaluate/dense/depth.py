@@ -1,8 +1,8 @@
 """The evaluation `depth`: a ridge from the feature of each patch to the mean logarithm of its depth.
 
-What is unusual: the head is solved, not trained, in one pass over the training images (`moments`), so there is
-no learning rate, and the number of images costs no memory. Every row is compared with the mean depth map of
-the training images, which needs no image to look at: a plain RMSE flatters them all.
+What is unusual: the head is solved, not trained, in one pass over the training images (`moments`), so there
+is no learning rate, and the number of images costs no memory. Every row is compared with the mean depth map
+of the training images, which needs no look at the image: a plain RMSE flatters them all.
 
 Axes: B images, N tokens of the grid, D width, H, W pixels.
 """
@@ -72,8 +72,8 @@ class DepthFit:
         """Raises UserError where no training image has a depth."""
         if self.pixels == self.holes:
             raise UserError(
-                f"targets.{self.name} of the training split holds no depth: all of its {self.pixels:,} pixels "
-                "are holes (0, NaN or infinite)"
+                f"targets.{self.name} of the training split holds no depth: all {self.pixels:,} pixels are "
+                "holes (0, NaN or infinite)"
             )
 
     def guess(self, row: str, tokens: Tensor) -> Tensor:
@@ -121,8 +121,8 @@ def fit_depth(context: EvaluationContext, name: str) -> DepthFit:
 def _check_parts(fit: DepthFit, parts: Mapping[tuple[str, bool], Moments]) -> None:
     if min(moments.count for moments in parts.values()) < 1:
         raise UserError(
-            f"depth chooses its ridge on a tenth of the training images; the {fit.images} that there are do not "
-            "suffice"
+            f"depth chooses its ridge on a tenth of the training images; the {fit.images} that there are do "
+            "not suffice"
         )
 
 

@@ -81,8 +81,8 @@ def token_grid(context: EvaluationContext, evaluation: str) -> tuple[int, int]:
     grid = context.model.grid(context.role)
     if len(grid) != 2:
         raise UserError(
-            f"{evaluation} takes an encoder of images, whose tokens are a grid of rows and columns; the grid of "
-            f"this one is {tuple(grid)}"
+            f"{evaluation} takes an encoder whose tokens are a grid of rows and columns; the grid of this one "
+            f"is {tuple(grid)}"
         )
     return grid[0], grid[1]
 
@@ -139,8 +139,8 @@ def to_patches(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """[B, H, W] as [B, N, pixels of a patch]. Raises UserError for sides that the grid does not divide."""
     if values.shape[-2] % grid[0] or values.shape[-1] % grid[1]:
         raise UserError(
-            f"maps of {values.shape[-2]} x {values.shape[-1]} pixels cannot be cut into {grid[0]} x {grid[1]} "
-            "patches"
+            f"maps of {values.shape[-2]} x {values.shape[-1]} pixels cannot be cut into {grid[0]} x "
+            f"{grid[1]} patches"
         )
     return rearrange(values, "b (R p) (C q) -> b (R C) (p q)", R=grid[0], C=grid[1])
 

@@ -1,8 +1,8 @@
 """The evaluation `segmentation`: the class of each patch, and of each pixel, read off frozen patch features.
 
-A multinomial logistic regression from the feature of a patch to the class that most of its pixels have, solved
-as the linear probe is; for pixels its logits are interpolated bilinearly between patch centres. Accuracy and
-mean IoU are those of one confusion matrix over the split.
+A multinomial logistic regression from the feature of a patch to the class that most of its pixels have,
+solved as the linear probe is; for pixels its logits are interpolated bilinearly between patch centres.
+Accuracy and mean IoU are those of one confusion matrix over the split.
 
 Axes: B images, S tokens that a head is fitted on, N tokens of the grid, D width, C classes, H, W pixels.
 """
@@ -59,8 +59,8 @@ class ClassFit:
         beyond = values[~ignored & (values >= self.classes)]
         if len(beyond):
             raise UserError(
-                f"targets.{self.name} holds the class {int(beyond.max())}; expected 0 to {self.classes - 1}, or "
-                f"{self.ignore} or a negative number for none"
+                f"targets.{self.name} holds the class {int(beyond.max())}; expected 0 to {self.classes - 1}, "
+                f"or {self.ignore} or a negative number for none"
             )
         return values.masked_fill(ignored, -1)
 
@@ -98,12 +98,8 @@ class Segmentation:
         whose tokens are no grid of rows and columns.
         """
         maps = class_maps(context)
-        return [
-            class_table(
-                context, fit_classes(self.config, context, name, count), name if len(maps) > 1 else None
-            )
-            for name, count in maps.items()
-        ]
+        fits = (fit_classes(self.config, context, name, count) for name, count in maps.items())
+        return [class_table(context, fit, fit.name if len(maps) > 1 else None) for fit in fits]
 
 
 def class_maps(context: EvaluationContext) -> dict[str, int]:
@@ -113,8 +109,8 @@ def class_maps(context: EvaluationContext) -> dict[str, int]:
     counts = {name: count for name, field in named.items() if (count := _class_count(field))}
     if not counts:
         raise UserError(
-            f"segmentation takes a map whose field says its classes, Field('map', vocabulary=4) or names=(…); "
-            f"those of this source do not: {', '.join(fields)}"
+            f"segmentation takes a map whose field says its classes, by vocabulary=… or names=…; of this source "
+            f"none does: {', '.join(fields)}"
         )
     return counts
 
@@ -124,7 +120,7 @@ def _class_count(field: Field) -> int:
 
 
 def majority(labels: Tensor, classes: int) -> Tensor:
-    """int64 [B, N]: the commonest class in patches [B, N, P] of labels, the first of equals; -1 where all are."""
+    """int64 [B, N]: the commonest class of patches [B, N, pixels], the first of equals; -1 where all are."""
     patches = labels.flatten(0, 1)
     cells = torch.arange(len(patches), device=labels.device)[:, None] * classes + patches
     counts = torch.bincount(cells[patches >= 0], minlength=len(patches) * classes).view(-1, classes)
@@ -194,7 +190,7 @@ def _logits(fit: ClassFit, tokens: Mapping[str, Tensor], images: int) -> dict[st
 
 
 def pixel_classes(logits: Tensor, grid: tuple[int, int], labels: Tensor) -> Tensor:
-    """int64 [B, H, W], of the size of `labels`: the class of the interpolated logits, some images at a time."""
+    """int64 [B, H, W], the size of `labels`: the class of the interpolated logits, some images at a time."""
     size = labels.shape[-2], labels.shape[-1]
     at_once = max(1, LOGITS_AT_ONCE // (logits.shape[-1] * size[0] * size[1]))
     parts = [upsample(part, grid, size).argmax(1) for part in logits.split(at_once)]
@@ -215,7 +211,7 @@ def _scores(pair: tuple[Confusion, Confusion], base: tuple[Confusion, Confusion]
 def _notes(context: EvaluationContext, fit: ClassFit) -> Iterator[str]:
     same = ", the scored ones, so no measure of new ones" if context.split == "train" else ""
     yield (
-        f"Logistic regression from each patch to its commonest class of {fit.classes}, on {fit.drawn:,} tokens "
-        f"of {fit.images:,} training images{same}; logits bilinear between patches."
+        f"Logistic regression from each patch to its commonest class of {fit.classes}, on {fit.drawn:,} "
+        f"tokens of {fit.images:,} training images{same}; logits bilinear between patches."
     )
     yield "mIoU: of one confusion matrix over the split, the mean over the classes that are there or guessed."

@@ -44,7 +44,7 @@ def source_fields(source: Source | DescribesFields, view_shape: Sequence[int] = 
     maps = [place for place, field in fields.items() if field.kind == "map"]
     if strays := [place for place in maps if not place.startswith("targets.")]:
         raise UserError(
-            f"fields() of {name} has the map {strays[0]}; maps follow no random crop, so they are among targets"
+            f"fields() of {name} has the map {strays[0]}; maps are targets, as no random crop is followed"
         )
     names = [place.partition(".")[2] for place in fields]
     if twice := sorted({one for one in names if names.count(one) > 1}):

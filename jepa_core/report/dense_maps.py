@@ -36,8 +36,10 @@ from jepa_core.types.sample import Field
 SHOWN, FITTED_ON, BATCH = 6, 512, 64
 """Images that are shown, training images that the heads are fitted on, images that are read together."""
 COLUMNS = ("image", "truth", "read off the trained encoder", "read off random weights")
-HOLE = (128, 128, 128)
+HOLE = (255, 255, 255)
 """Colour of a pixel of which nothing is known."""
+CLASS_COLOURS = ("#c3c9d1", *COLOURS)
+"""Grey for the first class, which is the ground more often than not."""
 CELL = 1.55
 """Inches."""
 
@@ -63,7 +65,7 @@ def depth_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
         f"the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in between), fitted on "
         f"{fit.images:,} training images. Right the same with features of random weights: what the trained "
         "encoder shows beyond it, it has learned. One scale of colours for all, from the 1st to the 99th "
-        "percentile of the true depths; grey: not known."
+        "percentile of the true depths; white: not known."
     )
     return Section("Depth, read off the patches", says, lambda: draw(_images(context, batch), maps, scale))
 
@@ -73,7 +75,7 @@ def segmentation_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | 
     context = _context(recipe, model, source)
     if context is None or _first_map(context, numbers=False) is None:
         return None
-    maps = {name: count for name, count in class_maps(context).items() if count <= len(COLOURS)}
+    maps = {name: count for name, count in class_maps(context).items() if count <= len(CLASS_COLOURS)}
     if not maps:
         return None
     name, count = next(iter(maps.items()))
@@ -85,12 +87,14 @@ def segmentation_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | 
     says = (
         f"Images of the {context.split} split, the true class of each pixel, and the class that a logistic "
         f"regression reads off the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in "
-        f"between), fitted on {fit.drawn:,} patches of {fit.images:,} training images. Right the same with features of "
-        "random weights."
+        f"between), fitted on {fit.drawn:,} patches of {fit.images:,} training images. Right the same with "
+        "features of random weights."
     )
-    palette = np.array([*(to_bytes(np.array(to_rgb(colour))) for colour in COLOURS[:count]), HOLE], np.uint8)
-    coloured = [palette[values.cpu().numpy()] for values in (truth, *guesses)]  # -1 is the last: grey
-    keys = list(zip(names, COLOURS, strict=False))
+    palette = np.array(
+        [*(to_bytes(np.array(to_rgb(colour))) for colour in CLASS_COLOURS[:count]), HOLE], np.uint8
+    )
+    coloured = [palette[values.cpu().numpy()] for values in (truth, *guesses)]  # -1 is the last: white
+    keys = list(zip(names, CLASS_COLOURS, strict=False))
     return Section(
         "Classes, read off the patches", says, lambda: draw(_images(context, batch), coloured, keys=keys)
     )

@@ -188,7 +188,8 @@ class DepthJudge:
         """The scores of every row. Raises UserError where the scored split has no depth."""
         if self.pixels == self.holes:
             raise UserError(
-                f"targets.{self.fit.name} of the {context.split} split holds no depth, holes alone"
+                f"targets.{self.fit.name} of the {context.split} split holds no depth: all {self.pixels:,} "
+                "pixels are holes (0, NaN or infinite)"
             )
         return context.table(
             score_rows(self.errors, MEAN_MAP, unit),

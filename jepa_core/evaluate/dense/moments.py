@@ -18,6 +18,10 @@ from torch import Tensor
 from jepa_core.evaluate.regression import STRENGTHS, Ridge
 
 
+CONSTANT = 1e-6
+"""A feature that varies less than this share of its size is constant but for rounding, and is left out."""
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over samples of features x and one number y each, in float64."""
@@ -53,7 +57,8 @@ class Moments:
         centre, mean = self.x / self.count, self.y / self.count
         covariance = self.xx / self.count - torch.outer(centre, centre)
         deviation = covariance.diagonal().clamp(min=0).sqrt()
-        scale = torch.where(deviation > 1e-9, 1 / deviation.clamp(min=1e-9), 0.0)
+        size = (self.xx.diagonal() / self.count).sqrt()
+        scale = torch.where(deviation > CONSTANT * size, 1 / deviation.clamp(min=1e-30), 0.0)
         gram = covariance * torch.outer(scale, scale)
         right = (self.xy / self.count - centre * mean) * scale
         eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

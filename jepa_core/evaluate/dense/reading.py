@@ -81,7 +81,7 @@ def token_grid(context: EvaluationContext, evaluation: str) -> tuple[int, int]:
     grid = context.model.grid(context.role)
     if len(grid) != 2:
         raise UserError(
-            f"{evaluation} takes an encoder whose tokens are a grid of rows and columns; the grid of this one "
+            f"{evaluation} takes an encoder whose tokens are a grid of rows and columns; that of this one "
             f"is {tuple(grid)}"
         )
     return grid[0], grid[1]

@@ -109,8 +109,8 @@ def class_maps(context: EvaluationContext) -> dict[str, int]:
     counts = {name: count for name, field in named.items() if (count := _class_count(field))}
     if not counts:
         raise UserError(
-            f"segmentation takes a map whose field says its classes, by vocabulary=… or names=…; of this source "
-            f"none does: {', '.join(fields)}"
+            "segmentation takes a map whose field says its classes, by vocabulary=… or names=…; none of "
+            f"these does: {', '.join(fields)}"
         )
     return counts
 
@@ -169,7 +169,7 @@ def class_table(context: EvaluationContext, fit: ClassFit, task: str | None = No
             of_row[1].add(pixel_classes(logits, fit.grid, labels).flatten(1), labels.flatten(1))
     if not matrices[COMMONEST][1].counts.sum():
         raise UserError(
-            f"targets.{fit.name} of the {context.split} split has no class: all pixels are ignored"
+            f"targets.{fit.name} of the {context.split} split has no class: all of its pixels are ignored"
         )
     base = matrices[COMMONEST]
     scores = {row: _scores(pair, base) for row, pair in matrices.items()}

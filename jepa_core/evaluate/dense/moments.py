@@ -17,7 +17,6 @@ from torch import Tensor
 
 from jepa_core.evaluate.regression import STRENGTHS, Ridge
 
-
 CONSTANT = 1e-6
 """A feature that varies less than this share of its size is constant but for rounding, and is left out."""
 

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from jepa_core.evaluate.dense.reading import upsample
 
+FLOOR = 0.1
+"""Added to the weight of every bin."""
 SHIFT = 1e-3
 """Added to depths before their logarithm."""
 LAMBDA = 0.15
@@ -36,10 +38,11 @@ class BinsHead(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
-    def weights(self, logits: Tensor) -> Tensor:
-        """Weights that sum to 1 along the axis of bins, 1: (relu + 0.1) / sum."""
-        positive = logits.relu() + 0.1
-        return positive / positive.sum(1, keepdim=True)
+    def mix(self, logits: Tensor) -> Tensor:
+        """Depths [B, ...] of logits [B, K, ...]: the mean of the bins with weights (relu + 0.1) / sum."""
+        sums = torch.stack([self.bins, torch.ones_like(self.bins)])
+        weighted, total = torch.einsum("sk,bk...->sb...", sums, logits.relu()).unbind(0)
+        return (weighted + FLOOR * self.bins.sum()) / (total + FLOOR * len(self.bins))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Depths [B, 4R, 4C] of tokens [B, N, D] on a grid of R rows and C columns.
@@ -48,7 +51,7 @@ class BinsHead(nn.Module):
         """
         logits = self.linear((tokens - self.mean) * self.scale)
         fine = upsample(logits, grid, (UPSAMPLED * grid[0], UPSAMPLED * grid[1]))
-        return torch.einsum("bkrc,k->brc", self.weights(fine), self.bins)
+        return self.mix(fine)
 
     def depth(self, tokens: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Depths of pixels [B, H, W] of this size."""

@@ -81,7 +81,7 @@ class DepthErrors:
         }
         if "objects" in self.parts:
             result["rmse_objects"] = _mean(self.of("objects").sqrt(), unit, "lower")
-        result["abs_rel"] = _mean(self.of("relative"), SHARE, "lower")
+        result["abs_rel"] = _mean(self.of("relative"), "", "lower")
         result["delta1"] = _mean(self.of("close"), SHARE, "higher")
         return result
 

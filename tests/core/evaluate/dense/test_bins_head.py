@@ -53,11 +53,11 @@ def test_the_gradient_loss_against_a_loop_over_pairs() -> None:
 def test_a_depth_is_the_mean_of_bins_by_weight() -> None:
     head = BinsHead(torch.zeros(3), torch.ones(3), 1.0, 3.0, bins=3)
     logits = torch.tensor([[-1.0, 0.2, 0.7]])[..., None, None]
-    assert head.weights(logits).flatten().tolist() == pytest.approx([0.1 / 1.2, 0.3 / 1.2, 0.8 / 1.2])
     with torch.no_grad():
         head.linear.weight.zero_()
         head.linear.bias.copy_(logits.flatten())
     expected = (1 * 0.1 + 2 * 0.3 + 3 * 0.8) / 1.2
+    assert head.mix(logits).item() == pytest.approx(expected)
     depth = head(torch.zeros(1, 4, 3), (2, 2))
     assert depth.shape == (1, 8, 8)
     assert depth.eq(depth[0, 0, 0]).all()

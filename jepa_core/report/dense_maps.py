@@ -51,7 +51,7 @@ def depth_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
     if context is None or name is None:
         return None
     fit = fit_depth(context, name)
-    batch = _shown(context)
+    batch = _few_held_out(context)
     truth = batch.maps[name]
     known = valid_pixels(truth, name)
     guesses = [spread(fit.guess(row, batch.tokens[row]), fit.grid, batch) for row in (TRAINED, TWIN)]
@@ -80,7 +80,7 @@ def segmentation_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | 
         return None
     name, count = next(iter(maps.items()))
     fit = fit_classes(Segmentation.Config(), context, name, count)
-    batch = _shown(context)
+    batch = _few_held_out(context)
     truth = fit.labels(batch.maps[name])
     guesses = [pixel_classes(fit.logits(row, batch.tokens[row]), fit.grid, truth) for row in (TRAINED, TWIN)]
     names = _fields(source)[name].names or tuple(f"class {number}" for number in range(count))
@@ -135,7 +135,7 @@ def _first_map(context: EvaluationContext, numbers: bool) -> str | None:
         return None
 
 
-def _shown(context: EvaluationContext) -> DenseBatch:
+def _few_held_out(context: EvaluationContext) -> DenseBatch:
     """The first few images of the drawn ones."""
     batch = next(iter(dense_batches(context, "a section of the report")))
     return DenseBatch(

@@ -123,9 +123,10 @@ def jepa_transforms() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_probes() -> Mapping[str, type]:
+    from jepa_core.evaluate.attentive import AttentiveProbe
     from jepa_core.evaluate.probes import KNN, LinearProbe
 
-    return {"knn": KNN, "linear": LinearProbe}
+    return {"knn": KNN, "linear": LinearProbe, "attentive": AttentiveProbe}
 
 
 @hookimpl

@@ -17,6 +17,7 @@ PAGES = [
     "plugins/jepa_ijepa/README.md",
     "docs/data.md",
     "docs/design.md",
+    "docs/evaluations.md",
     "docs/exchange.md",
     "docs/hooks.md",
     "docs/own_images.md",

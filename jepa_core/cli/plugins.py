@@ -147,7 +147,9 @@ def _functions() -> list[Offered]:
     from jepa_core.settings.evaluations import settings_class, unwrap
 
     return [
-        Offered(kind, name, owners[name], _what(unwrap(offer)), unwrap(offer) if settings_class(offer) else None)
+        Offered(
+            kind, name, owners[name], _what(unwrap(offer)), unwrap(offer) if settings_class(offer) else None
+        )
         for kind in plugins.FUNCTIONS
         for functions, owners in [plugins.registry().functions(kind)]
         for name, offer in functions.items()

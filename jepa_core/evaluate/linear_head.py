@@ -1,8 +1,9 @@
-"""A linear classifier on frozen features, solved, with its L2 strength chosen on a part of the training samples.
+"""A linear classifier on frozen features, solved, with its L2 strength chosen on a part of the training
+samples.
 
-What is unusual: the classifier is kept, so that one fit can be scored on several sets (clean, corrupted), and so
-is its accuracy on the part that chose the strength, by which several heads can be compared without a look at
-the held-out samples.
+What is unusual: the classifier is kept, so that one fit can be scored on several sets (clean, corrupted), and
+so is its accuracy on the part that chose the strength, by which several heads can be compared without a look
+at the held-out samples.
 
 Axes: n training samples, m held-out samples, D width, C classes.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from jepa_core.evaluate.logistic import Fit, FitPlan, Logistic, plan_fits, shuffle_order
@@ -33,7 +33,8 @@ class LinearHead:
     bias: Tensor
     l2: float
     chosen_accuracy: float | None
-    """On the training samples that chose the strength, fitted on the others; None where nothing was chosen."""
+    """On the training samples that chose the strength, fitted on the others; None where nothing was
+    chosen."""
     plan: FitPlan
     was_cut: bool
     """Whether more time would have changed the result."""
@@ -83,8 +84,8 @@ def fit_linear_head(
 def _choose(
     solver: Logistic, strengths: Sequence[float], chosen_on: float, plan: FitPlan
 ) -> tuple[float, Fit | None, float | None, bool]:
-    """The strength that is most accurate on the part kept out (the stronger of equals), its fit, its accuracy,
-    and whether more time could have changed the choice.
+    """The strength that is most accurate on the part kept out (the stronger of equals), its fit, its
+    accuracy, and whether more time could have changed the choice.
 
     Without an effort, the strength in the middle.
     """

@@ -79,7 +79,7 @@ class KNN:
 
         Raises UserError where there are fewer training features than neighbours, or unlabelled samples.
         """
-        check_labelled(train, held_out, classes)
+        _check(train, held_out, classes)
         self._check_count(len(train[0]))
         bank = F.normalize(train[0].float(), dim=1).T
         queries = F.normalize(held_out[0].float(), dim=1).split(_CHUNK)
@@ -91,7 +91,7 @@ class KNN:
 
         Raises UserError where there are not more samples than neighbours, or unlabelled ones.
         """
-        check_labelled(samples, samples, classes)
+        _check(samples, samples, classes)
         self._check_count(len(samples[0]) - 1)
         unit = F.normalize(samples[0].float(), dim=1)
         guesses = []
@@ -148,7 +148,7 @@ class LinearProbe:
 
         Raises UserError for fewer than two training samples, or unlabelled ones.
         """
-        check_labelled(train, held_out, classes)
+        _check(train, held_out, classes)
         head = fit_linear_head(
             train,
             classes,
@@ -186,7 +186,7 @@ def top1_scores(guesses: Tensor, labels: Tensor, **more: float) -> ProbeScores:
     return ProbeScores(scores, guesses)
 
 
-def check_labelled(train: Labelled, held_out: Labelled, classes: int) -> None:
+def _check(train: Labelled, held_out: Labelled, classes: int) -> None:
     for part, (features, labels) in (("training", train), ("held-out", held_out)):
         if len(features) != len(labels) or len(labels) < (2 if part == "training" else 1):
             raise UserError(

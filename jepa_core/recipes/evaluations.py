@@ -1,4 +1,5 @@
-"""The section `[evaluations]` of a recipe: which evaluations are left out or asked for, and their settings."""
+"""The section `[evaluations]` of a recipe: which evaluations are left out or asked for, and their
+settings."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ log = logging.getLogger("jepa.recipes")
 
 
 def read_evaluations(table: Mapping[str, Any]) -> dict[str, bool | EvaluationSettings]:
-    """`evaluations.NAME = false` leaves one out, `true` asks for one that is made on request only, and a table
-    asks for it with these settings.
+    """`evaluations.NAME = false` leaves one out, `true` asks for one that is made on request only, and a
+    table asks for it with these settings.
 
     One that no plugin offers is warned of. It is no error, as a run has to open after the plugin is gone.
     Raises UserError for anything else, and for settings that the evaluation does not have.

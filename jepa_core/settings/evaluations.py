@@ -13,8 +13,8 @@ from jepa_core.settings.base import EvaluationSettings
 class OnRequest:
     """An evaluation that is made only when it is named, as it costs time or answers a special question.
 
-    `jepa eval RUN --evaluations NAME`, or `evaluations.NAME = true` or a table of its settings in a recipe, names
-    it.
+    `jepa eval RUN --evaluations NAME`, or `evaluations.NAME = true` or a table of its settings in a recipe,
+    names it.
     """
 
     function: Callable[..., Any]
@@ -37,7 +37,8 @@ def settings_class(offer: Any) -> type[EvaluationSettings] | None:
 
 
 def with_settings(offer: Any, settings: EvaluationSettings | bool | None) -> Callable[..., Any]:
-    """What is called with a context: a function as it is, a class built with its settings, by default its own."""
+    """What is called with a context: a function as it is, a class built with its settings, by default its
+    own."""
     component, config = unwrap(offer), settings_class(offer)
     if config is None:
         return component  # type: ignore[no-any-return]

@@ -1,12 +1,12 @@
 """Frozen features of a split with their labels, taken once for all evaluations of one `jepa eval`.
 
-Rows are the trained encoder, the weights that it started with where those came from elsewhere, the random twin,
-the raw pixels (or values), and what else the source offers as controls. Of an encoder the means over tokens of its last
-blocks are kept beside its features, both from one forward pass.
+Rows are the trained encoder, the weights that it started with where those came from elsewhere, the random
+twin, the raw pixels (or values), and what else the source offers as controls. Of an encoder the means over
+tokens of its last blocks are kept beside its features, both from one forward pass.
 
-What is unusual: each of the last blocks is layer-normed (token by token, without affine) before the mean, as the
-encoder's own final norm does with its last block, so that blocks are of one size and the last one of them says what
-the features say.
+What is unusual: each of the last blocks is layer-normed (token by token, without affine) before the mean, as
+the encoder's own final norm does with its last block, so that blocks are of one size and the last one of them
+says what the features say.
 
 Axes: n samples of a split, B samples of a batch, D width, L blocks.
 """
@@ -45,7 +45,8 @@ class BankRow:
     values: Tensor
     """float32 [n, D]: means over tokens."""
     blocks: Tensor | None
-    """float32 [n, L·D]: means over tokens of the last L blocks, the last one at the end; None without blocks."""
+    """float32 [n, L·D]: means over tokens of the last L blocks, the last one at the end; None without
+    blocks."""
 
     def take(self, index: Tensor) -> BankRow:
         """The same of some samples."""
@@ -105,8 +106,8 @@ def view_shape(context: EvaluationContext) -> tuple[int, ...]:
 def read_split(
     context: EvaluationContext, split: str, task: str | None, index: Tensor | None = None
 ) -> SplitLoader:
-    """Batches (views, labels) of a split for the judged encoder; of the samples `index`, by default those that
-    the context keeps to."""
+    """Batches (views, labels) of a split for the judged encoder; of the samples `index`, by default those
+    that the context keeps to."""
     samples, shape, data = labelled_samples(context, split, task), view_shape(context), context.recipe.data
     view = encoder_name(context.role)
     return SplitLoader(

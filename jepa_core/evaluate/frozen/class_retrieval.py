@@ -1,11 +1,12 @@
 """The evaluation `class_retrieval`: are the nearest samples of the same class?
 
-R@k is the share of queries with a sample of their own class among the k nearest by cosine; mAP is the mean over
-queries of the average precision, the mean of the precision at the rank of each sample of the query's class (as in Musgrave
-et al. 2020, arXiv 2003.08505, §2). A query is no candidate of its own. Nothing is fitted or chosen.
+R@k is the share of queries with a sample of their own class among the k nearest by cosine; mAP is the mean
+over queries of the average precision, the mean of the precision at the rank of each sample of the query's
+class (as in Musgrave et al. 2020, arXiv 2003.08505, §2). A query is no candidate of its own. Nothing is
+fitted or chosen.
 
-What is unusual: chance levels are exact. They are the expected scores of a random order of the candidates, for
-each query by the number of its class.
+What is unusual: chance levels are exact. They are the expected scores of a random order of the candidates,
+for each query by the number of its class.
 
 Axes: q queries, n candidates, D width, C classes.
 """

@@ -1,8 +1,8 @@
 """Corruptions of images, computed here: noise, blur, contrast, brightness, JPEG, in five severities each.
 
-In the spirit of CIFAR-10-C (Hendrycks & Dietterich 2019, arXiv 1903.12261): five of its kinds, with strengths on
-the scale of those for 32-pixel images. They are not its files: those were made once, with other code and on the
-original images; these are applied to the encoder's input after resizing and cropping.
+In the spirit of CIFAR-10-C (Hendrycks & Dietterich 2019, arXiv 1903.12261): five of its kinds, with strengths
+on the scale of those for 32-pixel images. They are not its files: those were made once, with other code and
+on the original images; these are applied to the encoder's input after resizing and cropping.
 
 Axes: B images, C = 3 channels of 0 to 1, H × W pixels.
 """
@@ -39,7 +39,10 @@ def blur(images: Tensor, sigma: float, generator: Generator) -> Tensor:
     places = torch.arange(-radius, radius + 1, device=images.device)
     kernel = (-(places.float() ** 2) / (2 * sigma**2)).exp()
     kernel = (kernel / kernel.sum()).repeat(images.shape[1], 1)
-    for shape, padding in (((-1, 1, 1, 2 * radius + 1), (radius, radius, 0, 0)), ((-1, 1, 2 * radius + 1, 1), (0, 0, radius, radius))):
+    for shape, padding in (
+        ((-1, 1, 1, 2 * radius + 1), (radius, radius, 0, 0)),
+        ((-1, 1, 2 * radius + 1, 1), (0, 0, radius, radius)),
+    ):
         padded = F.pad(images, padding, mode="replicate")
         images = F.conv2d(padded, kernel.reshape(shape), groups=images.shape[1])
     return images
@@ -76,8 +79,8 @@ CORRUPTIONS: Mapping[str, tuple[Corrupt, tuple[float, ...]]] = {
     "brightness": (brighten, (0.05, 0.1, 0.15, 0.2, 0.3)),
     "jpeg": (compress, (80, 65, 58, 50, 40)),
 }
-"""(function, strength at each severity) of each kind: standard deviation, sigma in pixels, share of the contrast
-that is left, added brightness, quality."""
+"""(function, strength at each severity) of each kind: standard deviation, sigma in pixels, share of the
+contrast that is left, added brightness, quality."""
 
 
 def corrupt(images: Tensor, kind: str, severity: int, generator: Generator) -> Tensor:

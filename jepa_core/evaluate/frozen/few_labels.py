@@ -37,7 +37,8 @@ def restrict_to_span(samples: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def class_means(train: Labelled, queries: Tensor, classes: int) -> Tensor:
-    """Guesses int64 [m]: the class whose mean is nearest (Euclidean); a class without samples is never one."""
+    """Guesses int64 [m]: the class whose mean is nearest (Euclidean); a class without samples is never
+    one."""
     features, labels = train
     sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, features)
     counts = torch.bincount(labels, minlength=classes)

@@ -1,8 +1,8 @@
 """The evaluation `label_free`: RankMe, α-ReQ, LiDAR and CLID of the features, which need no labels.
 
-RankMe, α-ReQ and CLID are of the features of the scored split; LiDAR is of several random crops of each of some
-images. What is unusual: none of the scores is compared across widths or numbers of samples, on which all of them
-depend, so the note says both; the twin is the level without training.
+RankMe, α-ReQ and CLID are of the features of the scored split; LiDAR is of several random crops of each of
+some images. What is unusual: none of the scores is compared across widths or numbers of samples, on which all
+of them depend, so the note says both; the twin is the level without training.
 
 Axes: n samples, B of them in a batch, q views of each, D width.
 """
@@ -68,17 +68,25 @@ class LabelFree:
             row.name: self._row(context, row, of_crop)
             for row, of_crop in zip(some.rows, of_crops, strict=True)
         }
-        first, last = alpha_window(*some.rows[0].values.shape)
         return context.table(
             scores,
             count=count,
             samples=bank.samples,
-            note=f"No labels. alpha_req: slope over the eigenvalues {first} to {last} of {count:,} samples, good near 1. "
-            f"lidar: {images:,} images × {self.config.lidar_views} random crops of {self.config.crop_area:.0%} to 100% of "
-            f"the area, at most min(width, {images - 1:,}). clid: accuracy of 1-NN on {round(math.sqrt(count))} k-means "
-            "clusters plus TwoNN dimension / width. All depend on width and number of samples: compare within "
-            "one width and method only, and with a probe before believing them.",
+            note=self._note(alpha_window(*some.rows[0].values.shape), count, images),
         )
+
+    def _note(self, window: tuple[int, int], count: int, images: int) -> str:
+        config, clusters = self.config, round(math.sqrt(count))
+        sentences = (
+            "No labels.",
+            f"alpha_req: slope over the eigenvalues {window[0]} to {window[1]} of {count:,} samples,",
+            f"good near 1. lidar: {images:,} images × {config.lidar_views} random crops of",
+            f"{config.crop_area:.0%} to 100% of the area, at most min(width, {images - 1:,}).",
+            f"clid: accuracy of 1-NN on {clusters} k-means clusters plus TwoNN dimension / width.",
+            "All depend on width and number of samples: compare within one width and method only, and with a",
+            "probe before believing them.",
+        )
+        return " ".join(sentences)
 
     def _row(self, context: EvaluationContext, row: BankRow, lidar_score: float) -> dict[str, MetricScore]:
         """The scores of a row, each plain number the better the higher but for α-ReQ's."""
@@ -130,4 +138,3 @@ def random_crops(views: Tensor, least_area: float, generator: Generator) -> Tens
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, shift
     grid = F.affine_grid(theta, list(flat.shape), align_corners=False)
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(shape)
-

@@ -24,7 +24,8 @@ KMEANS_ITERATIONS = 50
 
 
 def alpha_window(count: int, width: int) -> tuple[int, int]:
-    """(first, last) eigenvalue of the fit, counted from 1: 10 … min(n, D)/2, or from 1 where that is short."""
+    """(first, last) eigenvalue of the fit, counted from 1: 10 … min(n, D)/2, or from 1 where that is
+    short."""
     last = max(2, min(count, width) // 2)
     return (FIRST_EIGENVALUE if last >= 2 * FIRST_EIGENVALUE else 1), last
 
@@ -32,8 +33,8 @@ def alpha_window(count: int, width: int) -> tuple[int, int]:
 def alpha_req(features: Tensor) -> float:
     """α-ReQ of features [n, D]: minus the slope of log λ_i on log i, over the eigenvalues of `alpha_window`.
 
-    λ are those of the covariance of the centred features, descending (Agrawal et al. 2022, NeurIPS, α-ReQ). About 1
-    is good; larger: few directions carry all; NaN where an eigenvalue of the window is not positive.
+    λ are those of the covariance of the centred features, descending (Agrawal et al. 2022, NeurIPS, α-ReQ).
+    About 1 is good; larger: few directions carry all; NaN where an eigenvalue of the window is not positive.
     """
     centred = features.double() - features.double().mean(0)
     values = torch.linalg.svdvals(centred).square() / len(features)
@@ -49,9 +50,9 @@ def alpha_req(features: Tensor) -> float:
 def lidar(views: Tensor) -> float:
     """LiDAR of features [n, q, D] of q views of each of n images, from 1 to min(D, n - 1).
 
-    The smooth rank of Σ_w^-½ Σ_b Σ_w^-½: Σ_b of the images' means, over n - 1; Σ_w within images, over n (q - 1), plus
-    1e-4 · identity; exp(-Σ p log p) of its eigenvalues' shares p + 1e-8 (Thilak et al. 2023, arXiv 2312.04000, §4).
-    Raises ValueError for fewer than two images or views.
+    The smooth rank of Σ_w^-½ Σ_b Σ_w^-½: Σ_b of the images' means, over n - 1; Σ_w within images, over n (q -
+    1), plus 1e-4 · identity; exp(-Σ p log p) of its eigenvalues' shares p + 1e-8 (Thilak et al. 2023, arXiv
+    2312.04000, §4). Raises ValueError for fewer than two images or views.
     """
     count, of_each, width = views.shape
     if count < 2 or of_each < 2:
@@ -60,7 +61,9 @@ def lidar(views: Tensor) -> float:
     means = values.mean(1)
     within = (values - means[:, None]).reshape(-1, width)
     between = means - means.mean(0)
-    sigma_w = within.T @ within / (count * (of_each - 1)) + WITHIN_RIDGE * torch.eye(width, dtype=values.dtype)
+    sigma_w = within.T @ within / (count * (of_each - 1)) + WITHIN_RIDGE * torch.eye(
+        width, dtype=values.dtype
+    )
     # the eigenvalues of S Sᵀ, S = Σ_w^-½ · between / √(n-1), are the squared singular values of L⁻¹ · between
     scaled = torch.linalg.solve_triangular(torch.linalg.cholesky(sigma_w), between.T, upper=False)
     eigenvalues = torch.linalg.svdvals(scaled).square() / (count - 1)
@@ -72,18 +75,22 @@ def lidar(views: Tensor) -> float:
 
 
 def intrinsic_dimension(features: Tensor) -> float:
-    """TwoNN of features [n, D]: n / Σ log(r2/r1) of the distances to the first and second neighbour.
+    """TwoNN of features [n, D], from the ratios r2/r1 of the distances to the second and first neighbour.
 
-    The largest tenth of the ratios, and samples whose first neighbour is at no distance, are left out (Facco et
-    al. 2017). NaN where none is left.
+    The slope through the origin of -log(1 - i/n) on the i-th smallest log ratio.
+    The largest tenth of the ratios, and samples whose first neighbour is at no distance, are left out (Facco
+    et al. 2017). NaN where none is left.
     """
     nearest = torch.cdist(features.double(), features.double()).topk(3, largest=False).values
     first, second = nearest[:, 1], nearest[:, 2]
     apart = first > 0
     ratios = (second[apart] / first[apart]).log().sort().values
-    ratios = ratios[: max(1, len(ratios) - math.floor(DROPPED_RATIOS * len(ratios)))]
-    total = ratios.sum().item()
-    return len(ratios) / total if total > 0 else math.nan
+    count = len(ratios)
+    share = torch.arange(1, count + 1, dtype=torch.float64) / max(1, count)
+    x = ratios[: math.floor((1 - DROPPED_RATIOS) * count)]
+    y = -(1 - share[: len(x)]).log()
+    total = x.square().sum().item()
+    return (x * y).sum().item() / total if total > 0 else math.nan
 
 
 def cluster_learnability(features: Tensor, generator: Generator) -> float:

@@ -1,12 +1,12 @@
 """The evaluation `layers`: which layers are read, and how, as the I-JEPA paper does it.
 
-Linear classification from {mean of the last block, concatenated means of the last four blocks} × {plain, batch
-norm}: the four heads of I-JEPA's transfer results (Assran et al. 2023, arXiv 2301.08243, App. A.2), whose best is
-what the paper's tables have.
+Linear classification from {mean of the last block, concatenated means of the last four blocks} × {plain,
+batch norm}: the four heads of I-JEPA's transfer results (Assran et al. 2023, arXiv 2301.08243, App. A.2),
+whose best is what the paper's tables have.
 
-What is unusual: the heads are solved, not trained, and the head is chosen on a part of the training split, never on the
-samples that are scored. `batch norm` is without affine and with the statistics of the training split, so it is a
-standardisation; `plain` divides all features by one number.
+What is unusual: the heads are solved, not trained, and the head is chosen on a part of the training split,
+never on the samples that are scored. `batch norm` is without affine and with the statistics of the training
+split, so it is a standardisation; `plain` divides all features by one number.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ class Layers:
 
     def _note(self, count: int, samples: str, chosen: Sequence[str]) -> str:
         return (
-            f"Linear heads fitted on {count:,} training {samples}; L2 and head chosen on {self.config.chosen_on:.0%} "
-            f"of them, `chosen` is the head with the best score there ({'; '.join(chosen)}). "
-            "bn: batch norm; last4: concatenated means of the last four blocks, of rows without blocks the same "
-            "as last."
+            f"Linear heads fitted on {count:,} training {samples}; L2 and head chosen on "
+            f"{self.config.chosen_on:.0%} of them. `chosen` is the head with the best score there "
+            f"({'; '.join(chosen)}). bn: batch norm; last4: concatenated means of the last four blocks, of "
+            "rows without blocks the same as last."
         )
 
 

@@ -1,8 +1,9 @@
 """The evaluation `low_shot`: accuracy from a few labels a class, by nearest class mean, logistic and kNN.
 
-The labelled samples are drawn from the training split several times with a seed; each draw is the same for all rows,
-and smaller draws are parts of larger ones, so rows can be compared draw by draw. Scores are means over the draws ± their
-standard deviation. Low-shot evaluation on frozen features as in MSN (Assran et al. 2022, arXiv 2204.07141).
+The labelled samples are drawn from the training split several times with a seed; each draw is the same for
+all rows, and smaller draws are parts of larger ones, so rows can be compared draw by draw. Scores are means
+over the draws ± their standard deviation. Low-shot evaluation on frozen features as in MSN (Assran et al.
+2022, arXiv 2204.07141).
 
 What is unusual: features are standardised with mean and deviation of all training features, whose labels are
 not looked at.
@@ -36,7 +37,8 @@ Accuracies = dict[str, dict[str, list[float]]]
 
 
 class LowShot:
-    """Accuracy from n labels a class: nearest class mean, logistic, kNN; mean and deviation over seeded draws."""
+    """Accuracy from n labels a class: nearest class mean, logistic, kNN; mean and deviation over seeded
+    draws."""
 
     class Config(EvaluationSettings):
         """What is drawn."""

@@ -1,11 +1,11 @@
 """The evaluation `many_heads`: linear heads for several learning rates and layers, trained at once by SGD.
 
-For data whose features do not fit into memory: each batch goes through the encoder once, and every head learns from
-it. The heads are those of DINOv2's linear evaluation (Oquab et al. 2023, arXiv 2304.07193, App. B.3): learning rates × {last
-block, last 4 blocks}, SGD with momentum, cosine decay.
+For data whose features do not fit into memory: each batch goes through the encoder once, and every head
+learns from it. The heads are those of DINOv2's linear evaluation (Oquab et al. 2023, arXiv 2304.07193, App.
+B.3): learning rates × {last block, last 4 blocks}, SGD with momentum, cosine decay.
 
-What is unusual: the best head is chosen on a part of the training split that no head learns from, where the published
-code takes the best one on the validation set that it reports.
+What is unusual: the best head is chosen on a part of the training split that no head learns from, where the
+published code takes the best one on the validation set that it reports.
 
 Axes: m held-out samples, B samples of a batch, D width, H heads.
 """
@@ -83,9 +83,7 @@ class ManyHeads:
         heads = self._train(context, task, maps, shuffle[out:], len(classes))
         kept_out = judge(context, "train", task, maps, heads, shuffle[:out].sort().values)
         held_out = judge(context, context.split, task, maps, heads, None)
-        chosen = {
-            m.name: choose_rates(right) for m, right in zip(maps, kept_out, strict=True)
-        }
+        chosen = {m.name: choose_rates(right) for m, right in zip(maps, kept_out, strict=True)}
         scores = {
             m.name: _scores(right, chosen[m.name], len(classes))
             for m, right in zip(maps, held_out, strict=True)
@@ -97,10 +95,15 @@ class ManyHeads:
             count=count,
             samples=word,
             task=task,
-            note=f"{len(self.config.rates)} learning rates × {{last block, last 4 blocks}}, {self.config.epochs:g} "
-            f"epochs of {len(index) - out:,} training {word} in batches of {self.config.batch_size}; rate and "
-            f"layers chosen on {out:,} others of the train split ({picked}). Of rows without blocks last4 is "
-            "the same as last.",
+            note=self._note(f"{len(index) - out:,} training {word}", f"{out:,}", picked),
+        )
+
+    def _note(self, fitted: str, kept_out: str, picked: str) -> str:
+        config = self.config
+        return (
+            f"{len(config.rates)} learning rates × {{last block, last 4 blocks}}, {config.epochs:g} epochs "
+            f"of {fitted} in batches of {config.batch_size}; rate and layers chosen on {kept_out} others of "
+            f"the train split ({picked}). Of rows without blocks last4 is the same as last."
         )
 
     def _words(self, choice: Choice) -> str:
@@ -129,7 +132,9 @@ class ManyHeads:
                 if number == len(heads):
                     heads.append(
                         {
-                            layers: ParallelHeads(values.shape[1], classes, config.rates, start, values.device)
+                            layers: ParallelHeads(
+                                values.shape[1], classes, config.rates, start, values.device
+                            )
                             for layers, values in features.items()
                         }
                     )
@@ -221,4 +226,8 @@ def _scores(right: Mapping[str, Tensor], choice: Choice, classes: int) -> dict[s
         layers: share_score(hits[:, choice.rates[layers]].double().tolist(), 1 / classes)
         for layers, hits in right.items()
     }
-    return {"chosen": scores[choice.layers], "last": scores["last"], "last4": scores.get("last4", scores["last"])}
+    return {
+        "chosen": scores[choice.layers],
+        "last": scores["last"],
+        "last4": scores.get("last4", scores["last"]),
+    }

@@ -1,7 +1,7 @@
 """Linear classifiers trained side by side on the same batches, one for each learning rate.
 
-What is unusual: the gradient of a linear head under cross-entropy is written down, so all heads of one kind of
-feature take one matrix product forward and one back, and nothing is recorded for differentiation.
+What is unusual: the gradient of a linear head under cross-entropy is written down, so all heads of one kind
+of feature take one matrix product forward and one back, and nothing is recorded for differentiation.
 
 Axes: B samples of a batch, D width, H heads, C classes.
 """
@@ -29,7 +29,9 @@ class ParallelHeads:
     ) -> None:
         self.heads, self.classes = len(rates), classes
         self.rates = torch.tensor(rates, device=device).repeat_interleave(classes)  # type: ignore[arg-type]
-        self.weight = INITIAL_STD * torch.randn(width, self.heads * classes, generator=generator).to(self.rates)
+        self.weight = INITIAL_STD * torch.randn(width, self.heads * classes, generator=generator).to(
+            self.rates
+        )
         self.bias = torch.zeros_like(self.weight[0])
         self._speed = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
 

@@ -1,7 +1,8 @@
-"""The evaluation `shift`: a linear head fitted on clean training features, scored on corrupted held-out images.
+"""The evaluation `shift`: a linear head fitted on clean training features, scored on corrupted held-out
+images.
 
-Each column is the mean accuracy over the five severities of one corruption (`corruptions.py`), after the accuracy
-on the same images as they are. Heads and their strength see clean training images only.
+Each column is the mean accuracy over the five severities of one corruption (`corruptions.py`), after the
+accuracy on the same images as they are. Heads and their strength see clean training images only.
 
 Axes: m held-out images, B of them in a batch, D width.
 """
@@ -88,9 +89,9 @@ class Shift:
             count=len(right[0]["clean"]),
             samples=train.samples,
             task=task,
-            note=f"Linear head on the features of {len(train):,} clean training images, L2 chosen on a tenth of "
-            "them. Each corruption: mean over 5 severities, made on the encoder's input; mean: of the five "
-            "corruptions.",
+            note=f"Linear head on the features of {len(train):,} clean training images, L2 chosen on a "
+            "tenth of them. Each corruption: mean over 5 severities, made on the encoder's input; mean: of "
+            "the five corruptions.",
         )
 
     def _judge(
@@ -100,7 +101,8 @@ class Shift:
         maps: Sequence[FeatureMap],
         heads: Sequence[LinearHead],
     ) -> list[dict[str, Tensor]]:
-        """Of each map, by column, the share of right guesses float64 [m] over the severities of each image."""
+        """Of each map, by column, the share of right guesses float64 [m] over the severities of each
+        image."""
         total = len(labelled_samples(context, context.split, task))
         most = min(self.config.images, context.images or total)
         loader = read_split(context, context.split, task, choose_samples(total, None, most))

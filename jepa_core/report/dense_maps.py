@@ -21,7 +21,7 @@ from jepa_core.assembly import build_model
 from jepa_core.data.named_samples import source_fields
 from jepa_core.errors import UserError
 from jepa_core.evaluate.context import EvaluationContext
-from jepa_core.evaluate.dense.depth import fit_depth, spread
+from jepa_core.evaluate.dense.depth import fit_depth
 from jepa_core.evaluate.dense.depth_scores import valid_pixels
 from jepa_core.evaluate.dense.reading import DenseBatch, dense_batches, maps_of_kind
 from jepa_core.evaluate.dense.segmentation import Segmentation, class_maps, fit_classes, pixel_classes
@@ -54,7 +54,7 @@ def depth_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
     batch = _few_held_out(context)
     truth = batch.maps[name]
     known = valid_pixels(truth, name)
-    guesses = [spread(fit.guess(row, batch.tokens[row]), fit.grid, batch) for row in (TRAINED, TWIN)]
+    guesses = [fit.depths(row, batch)[1] for row in (TRAINED, TWIN)]
     units = _fields(source)[name].units
     low, high = (float(truth[known].quantile(share)) for share in (0.01, 0.99)) if known.any() else (0.0, 1.0)
     scale = Scale("viridis_r", low, high, f"depth{f' in {units}' if units else ''}, near is bright")
@@ -62,8 +62,9 @@ def depth_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
     maps[0] = np.where(known.cpu().numpy()[..., None], maps[0], np.array(HOLE, dtype=np.uint8))
     says = (
         f"Images of the {context.split} split, their true depth, and the depth that a linear map reads off "
-        f"the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in between), fitted on "
-        f"{fit.images:,} training images. Right the same with features of random weights: what the trained "
+        f"the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in between) beside the mean of "
+        f"each place, fitted on {fit.images:,} training images. Right the same with features of random "
+        "weights: what the trained "
         "encoder shows beyond it, it has learned. One scale of colours for all, from the 1st to the 99th "
         "percentile of the true depths; white: not known."
     )

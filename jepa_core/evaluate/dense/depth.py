@@ -1,5 +1,8 @@
 """The evaluation `depth`: a ridge from the feature of each patch to the mean logarithm of its depth.
 
+The ridge has an offset of its own at each place, as a floor is near below and far above in every picture: a
+head without is judged by how well features tell their place, which can be most of what varies.
+
 What is unusual: the head is solved, not trained, in one pass over the training images (`moments`), so there
 is no learning rate, and the number of images costs no memory. Every row is compared with the mean depth map
 of the training images, which needs no look at the image: a plain RMSE flatters them all.
@@ -18,7 +21,7 @@ from torch import Tensor
 from jepa_core.errors import UserError
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.dense.depth_scores import DepthErrors, MeanMaps, score_rows, valid_pixels
-from jepa_core.evaluate.dense.moments import Moments, fit_streamed
+from jepa_core.evaluate.dense.moments import PlacedMoments, PlacedRidge, fit_placed
 from jepa_core.evaluate.dense.reading import (
     DenseBatch,
     dense_batches,
@@ -27,7 +30,7 @@ from jepa_core.evaluate.dense.reading import (
     token_grid,
     upsample,
 )
-from jepa_core.evaluate.regression import CHOSEN_ON, Ridge
+from jepa_core.evaluate.regression import CHOSEN_ON
 from jepa_core.evaluate.score_tables import EvaluationTable
 
 EVALUATION = "depth"
@@ -43,7 +46,7 @@ class DepthFit:
 
     name: str
     grid: Grid2
-    heads: dict[str, Ridge] = field(default_factory=dict)
+    heads: dict[str, PlacedRidge] = field(default_factory=dict)
     means: MeanMaps | None = None
     images: int = 0
     pixels: int = 0
@@ -76,11 +79,20 @@ class DepthFit:
                 "holes (0, NaN or infinite)"
             )
 
-    def guess(self, row: str, tokens: Tensor) -> Tensor:
-        """The log-depths [B, N] that a row's head reads off tokens [B, N, D]."""
-        ridge = self.heads[row]
-        flat = ridge(tokens.double().flatten(0, 1).to(ridge.centre.device))
-        return flat.view(tokens.shape[:2]).clamp(self.low, self.high).float()
+    def depths(self, row: str, batch: DenseBatch) -> tuple[Tensor, Tensor]:
+        """The depths of patches [B, N] and of pixels [B, H, W] that a row's head reads off its tokens."""
+        return self.around_mean(self.heads[row](batch.tokens[row]).float(), batch)
+
+    def around_mean(self, residual: Tensor, batch: DenseBatch) -> tuple[Tensor, Tensor]:
+        """The depths of patches and pixels, of how far log-depths of patches [B, N] are from their means.
+
+        Between patches this is interpolated bilinearly, and added to the mean log-depth of each pixel.
+        """
+        assert self.means is not None
+        device, size = residual.device, (batch.views.shape[-2], batch.views.shape[-1])
+        patches = self.means.log_patches().to(device) + residual
+        pixels = self.means.log_pixels().to(device) + upsample(residual[..., None], self.grid, size)[:, 0]
+        return patches.clamp(self.low, self.high).exp(), pixels.clamp(self.low, self.high).exp()
 
 
 def depth(context: EvaluationContext) -> list[EvaluationTable]:
@@ -100,26 +112,25 @@ def depth(context: EvaluationContext) -> list[EvaluationTable]:
 def fit_depth(context: EvaluationContext, name: str) -> DepthFit:
     """One pass over the training images: a ridge for each row, its strength chosen on a tenth of them."""
     fit = DepthFit(name, token_grid(context, EVALUATION))
-    parts: dict[tuple[str, bool], Moments] = {}
+    parts: dict[tuple[str, bool], PlacedMoments] = {}
     draw = context.generator("depth: strength")
     for batch in dense_batches(context, EVALUATION, "train"):
         target, known = fit.count(batch)
         judged = torch.rand(batch.images, generator=draw) < CHOSEN_ON
         for row, tokens in batch.tokens.items():
-            for is_judged in (False, True):
-                chosen = known & (judged == is_judged)[:, None].to(known.device)
-                moments = Moments.of(tokens[chosen], target[chosen])
-                key = row, is_judged
+            for key in ((row, False), (row, True)):
+                chosen = known & (judged == key[1])[:, None].to(known.device)
+                moments = PlacedMoments.of(tokens, target, chosen)
                 parts[key] = parts[key] + moments if key in parts else moments
     fit.check()
     _check_parts(fit, parts)
     for row in {row: None for row, _ in parts}:
-        fit.heads[row] = fit_streamed(parts[row, False], parts[row, True])
+        fit.heads[row] = fit_placed(parts[row, False], parts[row, True])
     return fit
 
 
-def _check_parts(fit: DepthFit, parts: Mapping[tuple[str, bool], Moments]) -> None:
-    if min(moments.count for moments in parts.values()) < 1:
+def _check_parts(fit: DepthFit, parts: Mapping[tuple[str, bool], PlacedMoments]) -> None:
+    if min(moments.total.count for moments in parts.values()) < 1:
         raise UserError(
             f"depth chooses its ridge on a tenth of the training images; the {fit.images} that there are do "
             "not suffice"
@@ -139,17 +150,9 @@ def depth_table(
     """The table of one map: the heads of `fit` on the split that is scored."""
     judge = DepthJudge(fit)
     for batch in dense_batches(context, EVALUATION):
-        guesses = {row: fit.guess(row, tokens) for row, tokens in batch.tokens.items()}
-        judge.add(batch, {row: (logs.exp(), spread(logs, fit.grid, batch)) for row, logs in guesses.items()})
-    return judge.table(
-        context, unit, task, "Ridge to the mean log-depth of each patch, bilinear in between; "
-    )
-
-
-def spread(logs: Tensor, grid: Grid2, batch: DenseBatch) -> Tensor:
-    """Log-depths of patches [B, N] as depths of pixels [B, H, W]."""
-    height, width = batch.views.shape[-2:]
-    return upsample(logs[..., None], grid, (height, width))[:, 0].exp()
+        judge.add(batch, {row: fit.depths(row, batch) for row in batch.tokens})
+    head = "Ridge to the log-depth of each patch with an offset for each place, bilinear in between; "
+    return judge.table(context, unit, task, head)
 
 
 class DepthJudge:
@@ -179,10 +182,10 @@ class DepthJudge:
 
     def _blind(self, batch: DenseBatch) -> dict[str, tuple[Tensor, Tensor]]:
         device, count = batch.views.device, batch.images
-        place = self.means.log_patches().to(device).expand(count, -1)
         pixels = self.means.pixels().to(device).expand(count, -1, -1)
         patches = self.means.patches().to(device).expand(count, -1)
-        return {PLACE: (place.exp(), spread(place, self.fit.grid, batch)), MEAN_MAP: (patches, pixels)}
+        place = self.fit.around_mean(torch.zeros_like(patches), batch)
+        return {PLACE: place, MEAN_MAP: (patches, pixels)}
 
     def table(self, context: EvaluationContext, unit: str, task: str | None, head: str) -> EvaluationTable:
         """The scores of every row. Raises UserError where the scored split has no depth."""

@@ -110,6 +110,7 @@ class MeanMaps:
     """Sums of the training depths by place: the guesses that need no image. Pixels [H, W], patches [N]."""
 
     pixel_sum: Tensor
+    pixel_log: Tensor
     pixel_count: Tensor
     patch_sum: Tensor
     log_sum: Tensor
@@ -118,12 +119,13 @@ class MeanMaps:
     @classmethod
     def empty(cls, size: Sequence[int], patches: int) -> MeanMaps:
         """Of maps of this size in so many patches."""
-        pixels, of_patches = torch.zeros(2, *size).double(), torch.zeros(3, patches).double()
+        pixels, of_patches = torch.zeros(3, *size).double(), torch.zeros(3, patches).double()
         return cls(*pixels, *of_patches)
 
     def add(self, depth: Tensor, known: Tensor, patch_log: Tensor, patch_known: Tensor) -> None:
         """Adds maps [B, H, W] and the mean logarithms [B, N] of their patches."""
         self.pixel_sum += torch.where(known, depth, 0.0).double().sum(0).cpu()
+        self.pixel_log += torch.where(known, depth, 1.0).log().double().sum(0).cpu()
         self.pixel_count += known.sum(0).cpu()
         self.patch_sum += torch.where(patch_known, patch_log.exp(), 0.0).double().sum(0).cpu()
         self.log_sum += torch.where(patch_known, patch_log, 0.0).double().sum(0).cpu()
@@ -132,6 +134,10 @@ class MeanMaps:
     def pixels(self) -> Tensor:
         """[H, W]: the mean depth of each pixel; that of all where a pixel never has one."""
         return _means(self.pixel_sum, self.pixel_count)
+
+    def log_pixels(self) -> Tensor:
+        """[H, W]: the mean log-depth of each pixel: the offset of every read-out there."""
+        return _means(self.pixel_log, self.pixel_count)
 
     def patches(self) -> Tensor:
         """[N]: the mean over images of the depth of each patch."""

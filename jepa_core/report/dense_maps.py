@@ -8,12 +8,14 @@ Axes: n images, h × w pixels, R × C tokens of the grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -56,17 +58,19 @@ def depth_maps(recipe: Recipe, model: JEPA, source: Source) -> Section | None:
     known = valid_pixels(truth, name)
     guesses = [fit.depths(row, batch)[1] for row in (TRAINED, TWIN)]
     units = _fields(source)[name].units
-    low, high = (float(truth[known].quantile(share)) for share in (0.01, 0.99)) if known.any() else (0.0, 1.0)
-    scale = Scale("viridis_r", low, high, f"depth{f' in {units}' if units else ''}, near is bright")
-    maps = [colour_map(values.cpu().numpy(), scale) for values in (truth, *guesses)]
+    low, high = (float(truth[known].quantile(share)) for share in (0.01, 0.99)) if known.any() else (1.0, 2.0)
+    scale = Scale(
+        "viridis_r", low, max(high, 1.01 * low), f"depth{f' in {units}' if units else ''}, near is bright"
+    )
+    in_logs = replace(scale, low=math.log(low), high=math.log(scale.high))
+    maps = [colour_map(values.clamp(min=low).log().cpu().numpy(), in_logs) for values in (truth, *guesses)]
     maps[0] = np.where(known.cpu().numpy()[..., None], maps[0], np.array(HOLE, dtype=np.uint8))
     says = (
         f"Images of the {context.split} split, their true depth, and the depth that a linear map reads off "
         f"the features of the patches ({fit.grid[0]} × {fit.grid[1]}, smooth in between) beside the mean of "
         f"each place, fitted on {fit.images:,} training images. Right the same with features of random "
-        "weights: what the trained "
-        "encoder shows beyond it, it has learned. One scale of colours for all, from the 1st to the 99th "
-        "percentile of the true depths; white: not known."
+        "weights: what the trained encoder shows beyond it, it has learned. One logarithmic scale of colours "
+        "for all, from the 1st to the 99th percentile of the true depths; white: not known."
     )
     return Section("Depth, read off the patches", says, lambda: draw(_images(context, batch), maps, scale))
 
@@ -158,7 +162,7 @@ def draw(
     scale: Scale | None = None,
     keys: Sequence[tuple[str, str]] = (),
 ) -> Figure:
-    """A row for each image [h, w, 3] with its maps beside it; a colour bar, or a key of (name, colour)."""
+    """A row for each image [h, w, 3] with its maps beside it; a bar of colours, or a key of (name, colour)."""
     aspect = images.shape[1] / images.shape[2]
     below = 0.75
     height = len(images) * CELL * aspect + 0.3 + below
@@ -174,9 +178,12 @@ def draw(
         left=0.01, right=0.99, top=1 - 0.28 / height, bottom=below / height, wspace=0.05, hspace=0.05
     )
     if scale is not None:
-        colours = ScalarMappable(Normalize(scale.low, scale.high), scale.colours)
+        colours = ScalarMappable(LogNorm(scale.low, scale.high), scale.colours)
         place = figure.add_axes((0.25, 0.45 / height, 0.5, 0.12 / height))
-        figure.colorbar(colours, cax=place, orientation="horizontal", label=scale.label)
+        bar = figure.colorbar(colours, cax=place, orientation="horizontal", label=scale.label)
+        ticks = np.geomspace(scale.low, scale.high, 5)
+        bar.set_ticks(ticks.tolist(), labels=[f"{tick:.3g}" for tick in ticks], minor=False)
+        bar.minorticks_off()
     if keys:
         handles = [Patch(color=colour, label=name) for name, colour in keys]
         figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=8)

@@ -29,6 +29,10 @@ UPSAMPLED = 4
 class BinsHead(nn.Module):
     """A linear map of standardised features to weights of bins, uniform on [`low`, `high`]."""
 
+    mean: Tensor
+    scale: Tensor
+    bins: Tensor
+
     def __init__(self, mean: Tensor, scale: Tensor, low: float, high: float, bins: int = 256) -> None:
         super().__init__()
         self.register_buffer("mean", mean)

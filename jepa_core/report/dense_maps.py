@@ -162,7 +162,7 @@ def draw(
     scale: Scale | None = None,
     keys: Sequence[tuple[str, str]] = (),
 ) -> Figure:
-    """A row for each image [h, w, 3] with its maps beside it; a bar of colours, or a key of (name, colour)."""
+    """A row for each image [h, w, 3] with its maps beside it; a colour bar, or a key of (name, colour)."""
     aspect = images.shape[1] / images.shape[2]
     below = 0.75
     height = len(images) * CELL * aspect + 0.3 + below

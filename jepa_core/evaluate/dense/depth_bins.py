@@ -55,7 +55,7 @@ class DepthBins:
         """Of AdamW; 38,400 in the paper."""
         batch_size: int = Field(16, ge=1)
         """Images of a step."""
-        lr: float = Field(1e-3, gt=0)
+        lr: float = Field(1e-2, gt=0)
         """The highest learning rate; 1e-4 in the paper."""
         bins: int = Field(256, ge=2)
         """Depths that are mixed, evenly spaced up to the largest."""

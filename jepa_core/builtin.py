@@ -110,12 +110,14 @@ def jepa_data() -> Mapping[str, type]:
 @hookimpl
 def jepa_transforms() -> Mapping[str, type]:
     from jepa_core.data.field_transforms.crop import Crop
+    from jepa_core.data.field_transforms.follow_view import FollowView
     from jepa_core.data.field_transforms.log_mel import LogMel
     from jepa_core.data.field_transforms.numbers import Normalise, NoTransform
     from jepa_core.data.field_transforms.tokenize import Tokenize
 
     return {
         "crop": Crop,
+        "follow_view": FollowView,
         "none": NoTransform,
         "normalise": Normalise,
         "tokenize": Tokenize,
@@ -133,6 +135,9 @@ def jepa_probes() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.evaluate.dense.depth import depth
+    from jepa_core.evaluate.dense.depth_bins import DepthBins
+    from jepa_core.evaluate.dense.segmentation import Segmentation
     from jepa_core.evaluate.frozen.class_retrieval import ClassRetrieval
     from jepa_core.evaluate.frozen.label_free import LabelFree
     from jepa_core.evaluate.frozen.layers import Layers
@@ -153,7 +158,19 @@ def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
         "shift": Shift,
         "label_free": LabelFree,
     }
-    return {**by_name, **{name: OnRequest(evaluation) for name, evaluation in frozen.items()}}
+    dense: dict[str, Callable[..., Any]] = {
+        "depth": depth,
+        "depth_bins": DepthBins,
+        "segmentation": Segmentation,
+    }
+    return {**by_name, **{name: OnRequest(one) for name, one in {**frozen, **dense}.items()}}
+
+
+@hookimpl
+def jepa_sections() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.report.dense_maps import depth_maps, segmentation_maps
+
+    return {"depth_maps": depth_maps, "segmentation_maps": segmentation_maps}
 
 
 @hookimpl

@@ -32,7 +32,7 @@ WORDS = ("one", "two", "three")
 
 
 class RandomSamples:
-    """Images or clips of random pixels, each with a caption, a class and a vector."""
+    """Images or clips of random pixels, each with a caption, a class, a vector and maps of its pixels."""
 
     classes: Sequence[str] = WORDS
     note = "random pixels"
@@ -44,6 +44,8 @@ class RandomSamples:
         if len(shape) == 4:  # (C, T, H, W): frames come first in a source
             self.views = self.views.movedim(1, 2)
         self.states = torch.randn(count, 2, generator=draw)
+        self.depths = 1 + torch.rand(count, *shape[-2:], generator=draw)
+        self.kinds = torch.randint(0, len(WORDS), (count, *shape[-2:]), generator=draw)
 
     def __len__(self) -> int:
         return len(self.views)
@@ -52,7 +54,11 @@ class RandomSamples:
         word = WORDS[index % len(WORDS)]
         return Sample(
             {"image": self.views[index], "caption": f"number {index}, {word}"},
-            targets={"state": self.states[index]},
+            targets={
+                "state": self.states[index],
+                "depth": self.depths[index],
+                "kind": self.kinds[index],
+            },
             label=index % len(WORDS),
             key=str(index),
         )
@@ -76,6 +82,8 @@ class RandomSource:
             "views.image": Field(kind),
             "views.caption": Field("text"),
             "targets.state": Field("vector", (2,)),
+            "targets.depth": Field("map", units="m"),
+            "targets.kind": Field("map", names=WORDS),
         }
 
 

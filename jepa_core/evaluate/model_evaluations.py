@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,8 +28,23 @@ Evaluate = Callable[[EvaluationContext], EvaluationTable | Sequence[EvaluationTa
 log = logging.getLogger("jepa.evaluate")
 
 
+@dataclass(frozen=True)
+class OnRequest:
+    """An evaluation that is made only when it is named, as it costs time or answers a special question.
+
+    `jepa eval RUN --evaluations NAME`, or `evaluations.NAME = true` in a recipe, names it.
+    """
+
+    function: Evaluate
+
+    def __call__(self, context: EvaluationContext) -> EvaluationTable | Sequence[EvaluationTable] | None:
+        """What the function returns."""
+        return self.function(context)
+
+
 def choose_evaluations(recipe: Recipe, names: Sequence[str] | None) -> dict[str, Evaluate]:
-    """The evaluations to make by name: the named ones, or by default all but those the recipe leaves out.
+    """The evaluations to make by name: the named ones, or by default all that the recipe does not leave out;
+    of those `OnRequest` the ones that it asks for.
 
     Raises UserError for a name that no plugin offers.
     """
@@ -39,7 +55,11 @@ def choose_evaluations(recipe: Recipe, names: Sequence[str] | None) -> dict[str,
             raise UserError(f"{unknown('evaluation', name, offered)}{left_out(registry.statuses)}")
     if names is not None:
         return {name: offered[name] for name in dict.fromkeys(names)}
-    return {name: function for name, function in offered.items() if recipe.evaluations.get(name, True)}
+    return {
+        name: function
+        for name, function in offered.items()
+        if recipe.evaluations.get(name, not isinstance(function, OnRequest))
+    }
 
 
 def evaluate_with(evaluations: Mapping[str, Evaluate], context: EvaluationContext) -> list[EvaluationTable]:

@@ -9,7 +9,7 @@ Axes: B samples, L tokens of the longest text, S packed tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -27,33 +27,17 @@ from jepa_core.nn.attention import (
     to_residual,
 )
 from jepa_core.nn.causal_attention import CausalAttention
+from jepa_core.nn.ids_encoder import IdsEncoder
 from jepa_core.nn.rotary import Rotary, check_head_width, rotary
-from jepa_core.nn.sequences import IDS, check_ids, check_length, take_elements, to_packed
 from jepa_core.nn.sincos import check_width, sincos_like
 from jepa_core.nn.weight_init import draw_weights
-from jepa_core.settings.base import ComponentSettings
 from jepa_core.types import sample
-from jepa_core.types.index_set import Grid, IndexSet
+from jepa_core.types.index_set import IndexSet
 from jepa_core.types.tokens import Tokens
 from jepa_kernels import Layout
 
 
-class IdsSettings(ComponentSettings):
-    """Settings of every encoder of token ids."""
-
-    carried: ClassVar[frozenset[str]] = frozenset({"vocabulary", "length"})
-
-    vocabulary: PositiveInt | None = None
-    """Numbers of tokens, from 0 on; by default those of the field that is read."""
-    length: PositiveInt = 64
-    """Most tokens of a text; a longer one is an error."""
-    width: PositiveInt = 256
-    """Width of the features, D."""
-    init_std: PositiveFloat = 0.02
-    """Standard deviation of the initial weights, embeddings too."""
-
-
-class TextTransformer(nn.Module):
+class TextTransformer(IdsEncoder):
     """Ids, a `Packed` int64 [S] or int64 [B, L], to features of the kept tokens, final norm applied.
 
     The vocabulary is the field's or the setting's. Raises UserError without either, and for a width that the
@@ -61,9 +45,7 @@ class TextTransformer(nn.Module):
     Source: Vaswani et al. 2017 (arXiv 1706.03762); pre-norm blocks as in ViT and GPT-2.
     """
 
-    kinds: ClassVar[tuple[sample.Kind, ...]] = ("ids",)
-
-    class Config(IdsSettings):
+    class Config(IdsEncoder.Config):
         """Settings of the encoder."""
 
         depth: PositiveInt = 4
@@ -104,13 +86,9 @@ class TextTransformer(nn.Module):
                 raise UserError(f"encoder {self.name!r}: {error}; set encoder.width") from None
 
     def __init__(self, config: Config, field: sample.Field | None = None) -> None:
-        super().__init__()
         config.check()
-        self.config, self.reader = config, f"encoder {config.name!r}"
-        self.width, self.depth, self.heads = config.width, config.depth, config.heads
-        self.vocabulary = vocabulary_of(config, field)
-        self.embed = nn.Embedding(self.vocabulary, self.width)
-        nn.init.trunc_normal_(self.embed.weight, std=config.init_std)
+        super().__init__(config, field)
+        self.depth, self.heads = config.depth, config.heads
         if config.positions == "learned":
             self.position = nn.Parameter(torch.empty(config.length, self.width))
             nn.init.trunc_normal_(self.position, std=config.init_std)
@@ -120,25 +98,14 @@ class TextTransformer(nn.Module):
         draw_weights(self, config.init_std)
         choose_implementation(self, config.attention)
 
-    def view_shape(self) -> tuple[int]:
-        """(L,) of the longest texts, by the settings."""
-        return (self.config.length,)
-
-    def grid(self, view_shape: Sequence[int]) -> Grid:
-        """(L,) of a text of L tokens. Raises UserError for other shapes, and beyond the longest."""
-        return text_grid(view_shape, self.config.length, self.reader)
-
     def forward(self, view: Any, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
         """Features [S, D] of the tokens at `keep` (all without it), on the grid of the batch's longest text.
 
         `layers` names blocks, 1 … depth, whose outputs are wanted too, without the final norm.
         Raises UserError for views that are no ids, for ids and places that are not there, and long texts.
         """
-        texts = to_packed(view, IDS, self.reader)
-        grid = self.grid(texts.grid)
         check_layers(layers, self.depth)
-        tokens = take_elements(texts, keep, self.reader)
-        check_ids(tokens.values, self.vocabulary, self.reader)
+        tokens, grid = self.read(view, keep)
         x = self.drop(to_residual(self._embed(tokens.values, tokens.at), self.config.residual))
         places = self._places(tokens.at)
         x, outputs = run_blocks(self.blocks, x, places, recompute=self.config.checkpoint, layers=layers)
@@ -168,28 +135,3 @@ class TextTransformer(nn.Module):
             proj_drop=self.config.dropout,
             attn_layer=CausalAttention if self.config.causal else PackedAttention,
         )
-
-
-def text_grid(view_shape: Sequence[int], longest: int, reader: str) -> Grid:
-    """(L,) of a view of shape (L,). Raises UserError for another rank, and beyond the longest."""
-    if len(view_shape) != 1:
-        raise UserError(f"{reader} takes texts (L,); got {tuple(view_shape)}")
-    check_length(view_shape[0], longest, reader, "encoder.length")
-    return (view_shape[0],)
-
-
-def vocabulary_of(config: IdsSettings, field: sample.Field | None) -> int:
-    """The setting `vocabulary`, or the field's. Raises UserError without either, for a field that is not of
-    ids, and for a setting that leaves out ids of the field."""
-    if field is not None and field.kind != "ids":
-        raise UserError(
-            f"encoder {config.name!r} reads ids, the numbers of a text's tokens; the view is {field.kind}"
-        )
-    own = None if field is None else field.vocabulary
-    if config.vocabulary is None and own is None:
-        raise UserError(f"encoder {config.name!r} knows no vocabulary; set encoder.vocabulary")
-    if own is not None and config.vocabulary is not None and config.vocabulary < own:
-        raise UserError(
-            f"setting 'encoder.vocabulary' is {config.vocabulary}; the field has ids from 0 to {own - 1}"
-        )
-    return config.vocabulary or own or 0

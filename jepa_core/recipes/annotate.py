@@ -80,8 +80,8 @@ def to_commented_toml(recipe: Recipe, head: Head) -> str:
         if removed := recipe.removed_entries(section):
             lines += ["", "# Taken out.", f"[{section}]", *(f"{name} = false" for name in removed)]
     if recipe.evaluations:
-        left_out = (f"{name} = false" for name in recipe.evaluations)
-        lines += ["", "# Evaluations that are not made.", "[evaluations]", *left_out]
+        choices = (f"{name} = {toml(choice)}" for name, choice in recipe.evaluations.items())
+        lines += ["", "# Evaluations that are left out, or asked for.", "[evaluations]", *choices]
     for section, what, settings in _sections(recipe):
         lines += ["", *_comment(what), f"[{section}]", *_lines(section, settings)]
     return "\n".join(lines) + "\n"

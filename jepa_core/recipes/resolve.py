@@ -56,7 +56,7 @@ def resolve(table: Table) -> Recipe:
     for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
     sections["init"] = read_init(table.get("init", {}))
-    sections["evaluations"] = _left_out_evaluations(table.get("evaluations", {}))
+    sections["evaluations"] = _wanted_evaluations(table.get("evaluations", {}))
     recipe = Recipe(**sections)
     if recipe.train.eval_every and "knn" not in recipe.probes:
         raise UserError(
@@ -176,11 +176,11 @@ def _entry(section: str, name: str) -> str:
     return name
 
 
-def _left_out_evaluations(value: Any) -> dict[str, bool]:
-    """`evaluations.NAME = false` for each one that is left out; one that no plugin offers is warned of.
+def _wanted_evaluations(value: Any) -> dict[str, bool]:
+    """`evaluations.NAME = false` leaves one out, `true` asks for one that is made on request only.
 
-    It is no error, as a run has to open after the plugin is gone. Raises UserError for anything but true and
-    false.
+    One that no plugin offers is warned of. It is no error, as a run has to open after the plugin is gone.
+    Raises UserError for anything but true and false.
     """
     for name, choice in _table("evaluations", value).items():
         if not isinstance(choice, bool):
@@ -188,12 +188,12 @@ def _left_out_evaluations(value: Any) -> dict[str, bool]:
                 f"setting 'evaluations.{printable(name)}' is {show(choice)}; expected false, which leaves "
                 "the evaluation out, or true"
             )
-    names = [name for name, choice in value.items() if not choice]
-    offered = plugins.registry().functions("evaluation")[0] if names else {}
-    for name in names:
+    offered = plugins.registry().functions("evaluation")[0] if value else {}
+    for name, choice in value.items():
         if name not in offered:
-            log.warning("the recipe leaves out an %s", unknown("evaluation", name, offered))
-    return dict.fromkeys(names, False)
+            verb = "asks for" if choice else "leaves out"
+            log.warning("the recipe %s an %s", verb, unknown("evaluation", name, offered))
+    return dict(value)
 
 
 def _is_torch_attribute(name: str) -> bool:

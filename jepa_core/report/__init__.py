@@ -9,6 +9,7 @@ as it has no date of its own. Beside it every picture lies as a PNG.
     run_files       files, however damaged they are        patch_maps      PCA as colours, similarity
     settings_table  settings beside their defaults         neighbours      nearest images, the map
     cost            hours and FLOPs                        sections        what plugins add
+    saved_sections  what commands left in the folder
     configurations  runs grouped by recipe                 charts          the map; matplotlib as SVG
     scores          which scores may be compared           curves          panels on a choice of x-axes
     intervals       mean and interval over seeds           line_chart      one panel as SVG
@@ -23,16 +24,17 @@ from typing import TYPE_CHECKING, Any
 from jepa_core.report.defaults import IMAGES as IMAGES
 
 if TYPE_CHECKING:
+    from jepa_core.report.saved_sections import save_section as save_section
     from jepa_core.report.write import gather as gather
     from jepa_core.report.write import write_report as write_report
 
-__all__ = ["IMAGES", "gather", "write_report"]
+__all__ = ["IMAGES", "gather", "save_section", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
     """Loads the functions when first used: they need torch and matplotlib, the command's help does not."""
     if name not in __all__:
         raise AttributeError(f"module 'jepa_core.report' has no attribute {name!r}")
-    from jepa_core.report import write
+    from jepa_core.report import saved_sections, write
 
-    return getattr(write, name)
+    return getattr(saved_sections if name == "save_section" else write, name)

@@ -32,6 +32,7 @@ from jepa_core.report.embeddings import (
 )
 from jepa_core.report.neighbours import MIN_IMAGES, flat_map, neighbour_sheet
 from jepa_core.report.patch_maps import pca_sheet, similarity_sheet
+from jepa_core.report.saved_sections import saved_sections
 from jepa_core.report.sections import DrawnSection, save_sections, sections
 from jepa_core.report.summary import RunSummary
 from jepa_core.runs.load import fields_of_run, open_model
@@ -52,7 +53,7 @@ class RunFigures:
     """The split that the images come from."""
     sheets: dict[str, Sheet] = field(default_factory=dict)
     sections: dict[str, DrawnSection] = field(default_factory=dict)
-    """What plugins add, by name."""
+    """What plugins add, and what commands left in the folder, by name."""
     points: np.ndarray | None = None
     """float [n, 2]: the map of the held-out images."""
     classes: Sequence[str | None] = ()
@@ -81,6 +82,7 @@ def run_figures(run: RunSummary, role: Role, images: int, progress: Progress, sa
     `salt` keeps the ids in its drawings apart from those of other runs on the page.
     """
     figures = RunFigures()
+    figures.sections, figures.notes = saved_sections(run.folder, salt)
     try:
         recipe, model, figures.step = open_model(run.folder)
     except Exception as error:  # a plugin's encoder or a damaged checkpoint; the other parts do without
@@ -88,7 +90,8 @@ def run_figures(run: RunSummary, role: Role, images: int, progress: Progress, sa
         return figures
     _attempt(figures, lambda: _draw_masks(figures, recipe, model))
     _attempt(figures, lambda: _draw_features(figures, recipe, model, role, images, progress))
-    figures.sections, notes = sections(recipe, model, salt)
+    drawn, notes = sections(recipe, model, salt)
+    figures.sections = {**drawn, **figures.sections}
     figures.notes += notes
     if run.was_trained:
         figures.flops = count_flops(recipe, model)

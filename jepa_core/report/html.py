@@ -77,6 +77,13 @@ def data_uri(pixels: np.ndarray) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def film_uri(frames: np.ndarray, rate: float) -> str:
+    """uint8 [T, h, w, 3] as a data: URI of an endless film without loss (APNG), `rate` frames a second."""
+    file, images = io.BytesIO(), [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+    images[0].save(file, "PNG", save_all=True, append_images=images[1:], duration=1000 / rate, loop=0)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def map_values(points: np.ndarray, classes: Sequence[str | None]) -> dict[str, Any]:
     """A map of images and its legend."""
     picture = png(map_figure(points, classes, legend=False), "none")

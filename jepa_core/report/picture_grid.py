@@ -3,7 +3,7 @@
 For any modality: a picture may be an image, a frame, a spectrogram; its lines are captions, guesses, numbers,
 each of which may be marked as right or wrong. All text is foreign and is escaped; what is too long is cut.
 
-Axes: h × w pixels of a picture.
+Axes: T frames of a film, h × w pixels of a picture.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 
 from jepa_core.plots.sheets import STYLE
 from jepa_core.report.charts import png
-from jepa_core.report.html import SMALL, data_uri
+from jepa_core.report.html import SMALL, data_uri, film_uri
 
-MOST_PICTURES, MOST_ROWS = 200, 500
+MOST_PICTURES, MOST_ROWS, MOST_FRAMES = 200, 500, 300
 LONGEST = 300
 """Characters of a line or a cell that are shown."""
 LARGEST = 1024
@@ -42,10 +42,24 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture uint8 [h, w, 3], and lines of text below it."""
+    """A picture uint8 [h, w, 3], or a film uint8 [T, h, w, 3], and lines of text below it.
+
+    A film plays on the page without end; where pictures stand still, as in a PNG, its middle frame is shown.
+    """
 
     pixels: np.ndarray
     lines: Sequence[Line | str] = ()
+    rate: float = 8.0
+    """Frames of a film a second."""
+
+    @property
+    def still(self) -> np.ndarray:
+        """uint8 [h, w, 3]: the picture, or the middle frame."""
+        return self.pixels if self.pixels.ndim == 3 else self.pixels[len(self.pixels) // 2]
+
+    def source(self) -> str:
+        """As a data: URI."""
+        return data_uri(self.pixels) if self.pixels.ndim == 3 else film_uri(self.pixels, self.rate)
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,16 @@ def check_pictures(pictures: Sequence[Picture], columns: int) -> None:
     for picture in pictures:
         pixels = picture.pixels
         shape: tuple[int, ...] = pixels.shape if isinstance(pixels, np.ndarray) else ()
-        right = len(shape) == 3 and shape[2] == 3 and pixels.dtype == np.uint8
-        if not right or 0 in shape or max(shape) > LARGEST:
+        right = len(shape) in (3, 4) and shape[-1] == 3 and pixels.dtype == np.uint8
+        is_long = len(shape) == 4 and shape[0] > MOST_FRAMES
+        if not right or 0 in shape or max(shape[-3:]) > LARGEST or is_long:
             raise ValueError(
-                f"a picture is {type(pixels).__name__} {list(shape)}; expected a uint8 array [h, w, 3] of at "
-                f"most {LARGEST} pixels a side"
+                f"a picture is {type(pixels).__name__} {list(shape)}; expected a uint8 array [h, w, 3], or "
+                f"[T, h, w, 3] of at most {MOST_FRAMES} frames, of at most {LARGEST} pixels a side"
+            )
+        if not 0 < picture.rate <= 100:
+            raise ValueError(
+                f"a film has {picture.rate:g} frames a second; expected more than 0, at most 100"
             )
 
 
@@ -97,12 +116,12 @@ def grid_markup(pictures: Sequence[Picture], columns: int) -> Markup:
 
 def _cell(picture: Picture) -> Markup:
     lines = read_lines(picture)
-    height, width = picture.pixels.shape[:2]
+    height, width = picture.still.shape[:2]
     small = Markup(' class="small"') if max(height, width) <= SMALL else ""
     alt = "; ".join(" ".join(filter(None, (MARKS[line.right], line.text))) for line in lines)
     shown = Markup().join(_line(line) for line in lines)
     template = '<div class="cell"><img src="{}" width="{}" height="{}" alt="{}"{}>{}</div>'
-    return Markup(template).format(data_uri(picture.pixels), width, height, alt, small, shown)
+    return Markup(template).format(picture.source(), width, height, alt, small, shown)
 
 
 def _line(line: Line) -> Markup:
@@ -130,16 +149,17 @@ def grid_png(pictures: Sequence[Picture], columns: int) -> bytes:
     """The pictures as one PNG, for a file."""
     texts = [_wrapped_text(picture) for picture in pictures]
     rows = -(-len(pictures) // columns)
-    tallest = max(picture.pixels.shape[0] / picture.pixels.shape[1] for picture in pictures)
+    stills = [picture.still for picture in pictures]
+    tallest = max(still.shape[0] / still.shape[1] for still in stills)
     step = CELL * min(tallest, 2.0) + LINE * (1 + max(text.count("\n") + 1 for text in texts))
     with rc_context(STYLE):
         figure = Figure(figsize=(columns * (CELL + 0.15), rows * step))
-        for number, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        for number, (still, text) in enumerate(zip(stills, texts, strict=True)):
             left, top = (number % columns) / columns, 1 - (number // columns) / rows
-            height = CELL * min(picture.pixels.shape[0] / picture.pixels.shape[1], 2.0) / (rows * step)
+            height = CELL * min(still.shape[0] / still.shape[1], 2.0) / (rows * step)
             share = CELL / (columns * (CELL + 0.15))
             axis = figure.add_axes((left, top - height, share, height))
-            axis.imshow(picture.pixels, aspect="auto", interpolation="nearest")
+            axis.imshow(still, aspect="auto", interpolation="nearest")
             axis.set_axis_off()
             axis.text(0, -0.03, text, transform=axis.transAxes, va="top", fontsize=7, parse_math=False)
     with warnings.catch_warnings():

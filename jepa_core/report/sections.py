@@ -136,13 +136,16 @@ def make_section(make: MakeSection, recipe: Recipe, model: JEPA, salt: str) -> D
     return None if section is None else draw_section(section, salt)
 
 
-def draw_section(section: Section, salt: str) -> DrawnSection:
-    """Draws a section. Raises ValueError for what is none, and whatever its `draw` raises."""
+def draw_section(section: Section, salt: str, figure_png: bytes = b"") -> DrawnSection:
+    """Draws a section; `figure_png` is its figure where that was drawn before.
+
+    Raises ValueError for what is no section, and whatever its `draw` raises.
+    """
     if not isinstance(section, Section):
         raise ValueError(f"it is of the type {type(section).__name__}; expected a Section, or None")
-    if section.draw is None and not section.pictures and section.table is None:
+    if not (section.draw or figure_png or section.pictures or section.table):
         raise ValueError("it has neither a figure, nor pictures, nor a table")
-    parts, image = [], b""
+    parts, image = [png_markup(figure_png)] if figure_png else [], figure_png
     if section.draw is not None:
         figure = section.figure()
         parts.append(figure_markup(figure, salt))
@@ -163,8 +166,12 @@ def figure_markup(figure: Figure, salt: str) -> str:
         svg = themed_svg(figure, salt)
         if len(svg) <= MAX_SVG:
             return svg
-    source = base64.b64encode(png(figure)).decode()
-    return f'<img src="data:image/png;base64,{source}" alt="">'
+    return png_markup(png(figure))
+
+
+def png_markup(image: bytes) -> str:
+    """A PNG for the page."""
+    return f'<img src="data:image/png;base64,{base64.b64encode(image).decode()}" alt="">'
 
 
 def points_of(figure: Figure) -> int:

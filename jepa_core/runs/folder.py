@@ -34,7 +34,7 @@ OWN_FILES = (
     *("predictions.npz", "report.html", "fields.json", "transforms.json"),
 )
 
-OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations")
+OWN_FOLDERS = ("checkpoints", "tensorboard", "report", "pictures", "evaluations", "sections")
 
 
 @contextmanager

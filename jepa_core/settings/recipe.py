@@ -89,7 +89,7 @@ class Recipe:
     target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
     maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)
     evaluations: Mapping[str, bool] = field(default_factory=dict)
-    """False for each evaluation that sees the model and is left out; all others are made."""
+    """False for an evaluation that is left out, true for one that is made on request only."""
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-Kind = Literal["image", "clip", "text", "ids", "audio", "vector", "sequence"]
+Kind = Literal["image", "clip", "text", "ids", "audio", "vector", "sequence", "map"]
 """What a value is: an `image` (Pillow, or uint8 [3, h, w]); a `clip` (uint8 [T, 3, h, w] or a `Recording`);
 `text` (str); `ids` (int64 [L]: numbers of a vocabulary); `audio` (float32 [samples], or [channels, samples]);
-a `vector` (float32 [D]); a `sequence` of vectors (float32 [L, D])."""
+a `vector` (float32 [D]); a `sequence` of vectors (float32 [L, D]); a `map` (float32, or int64 of classes,
+[h, w]), a number for each pixel of the first view."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PARTS = ("views", "condition", "side", "targets")

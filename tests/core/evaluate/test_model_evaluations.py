@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jepa_core import UserError, hookimpl, load_recipe, plugins
-from jepa_core.evaluate import EvaluationContext, EvaluationTable, MetricScore, share_score
+from jepa_core.evaluate import EvaluationContext, EvaluationTable, MetricScore, OnRequest, share_score
 from jepa_core.evaluate.evaluations import latest_table, read_table
 from jepa_core.evaluate.model_evaluations import choose_evaluations, evaluate_with
 from jepa_core.evaluate.regression import regression
@@ -172,6 +172,17 @@ def test_what_has_no_answer_gives_no_table(context: EvaluationContext, tiny_reci
     assert evaluate_with(everything, plain) == []
 
 
+def test_one_on_request_is_made_where_it_is_named(judge: None, tiny_recipe: Path) -> None:
+    def chosen(*overrides: str, names: list[str] | None = None) -> set[str]:
+        return {"slow", "sizes"} & set(choose_evaluations(load_recipe(tiny_recipe, *overrides), names))
+
+    assert chosen() == {"sizes"}
+    assert chosen("evaluations.slow=true", "evaluations.sizes=false") == {"slow"}
+    assert chosen(names=["slow"]) == {"slow"}
+    recipe = load_recipe(tiny_recipe, "evaluations.slow=true")
+    assert "slow = true" in recipe.to_toml()
+
+
 def row(value: float = 0.5) -> dict[str, MetricScore]:
     return {"size": MetricScore(value=value, unit="mm", better="lower")}
 
@@ -183,6 +194,7 @@ class Judge:
     def jepa_evaluations(self) -> dict[str, Any]:
         return {
             "sizes": lambda context: context.table({"trained": row(), "random twin": row(2)}, count=3),
+            "slow": OnRequest(lambda context: context.table({"trained": row()}, count=1)),
             "draws": lambda context: context.table({"trained": row(torch.rand(()).item())}, count=1),
             "broken": self.broken,
             "leaves": lambda context: sys.exit(0),
@@ -345,10 +357,11 @@ def test_what_a_recipe_leaves_out_is_written_and_read_again(
 ) -> None:
     assert "evaluations" not in load_recipe(tiny_recipe).to_table(), "identities of old recipes stay"
     recipe = load_recipe(tiny_recipe, "evaluations.retrieval=false", "evaluations.regression=true")
-    assert recipe.evaluations == {"retrieval": False}
+    wanted = {"retrieval": False, "regression": True}
+    assert recipe.evaluations == wanted
     (tmp_path / "again.toml").write_text(recipe.to_toml(), encoding="utf-8")
-    assert load_recipe(tmp_path / "again.toml").evaluations == {"retrieval": False}
-    assert load_recipe(tmp_path / "again.toml", "evaluations.retrieval=true").evaluations == {}
+    assert load_recipe(tmp_path / "again.toml").evaluations == wanted
+    assert load_recipe(tmp_path / "again.toml", "evaluations.retrieval=true").evaluations["retrieval"]
     assert not caplog.records
     gone = load_recipe(tiny_recipe, "evaluations.retreival=false")
     assert gone.evaluations == {"retreival": False}, "a run opens after a plugin is gone"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image, ImageSequence
 
 from jepa_core.report.picture_grid import (
     LONGEST,
@@ -37,6 +40,32 @@ def test_captions_are_escaped_and_marked() -> None:
     assert 'alt="shown; ✓ &lt;b onclick' in markup
     assert 'width="12" height="8"' in markup
     assert 'src="data:image/png;base64,' in markup
+
+
+def test_a_film_plays_on_the_page_and_stands_still_in_a_file() -> None:
+    film = np.stack([np.full((8, 12, 3), value, np.uint8) for value in (0, 100, 200)])
+    source = Picture(film, rate=4).source()
+    played = Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2])))
+    frames = [np.asarray(frame.convert("RGB"))[0, 0, 0] for frame in ImageSequence.Iterator(played)]
+    assert (frames, played.info["duration"], played.info["loop"]) == ([0, 100, 200], 250, 0)
+    assert 'width="12" height="8"' in grid_markup([Picture(film)], 1)
+    drawn = draw_section(Section("t", "s", pictures=[Picture(film)], columns=1), "salt")
+    pixels = np.asarray(Image.open(io.BytesIO(drawn.png)).convert("RGB"))
+    assert {100} == set(pixels[20:60, 40:80].flatten())
+
+
+@pytest.mark.parametrize(
+    ("film", "says"),
+    [
+        (Picture(np.zeros((301, 2, 2, 3), np.uint8)), "at most 300 frames"),
+        (Picture(np.zeros((2, 2, 2, 3), np.uint8), rate=0), "0 frames a second"),
+        (Picture(np.zeros((2, 2, 2), np.uint8)), r"a picture is ndarray \[2, 2, 2\]"),
+    ],
+    ids=["long", "no rate", "grey"],
+)
+def test_films_are_limited(film: Picture, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        draw_section(Section("t", "s", pictures=[film]), "salt")
 
 
 def test_a_long_caption_is_cut() -> None:

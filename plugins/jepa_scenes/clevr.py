@@ -87,7 +87,9 @@ class ClevrSource(CountAndDistance):
             return whole
         cut = round(len(whole.names) * (1 - VAL_SHARE))
         if not 0 < cut < len(whole.names):
-            raise UserError(f"{_scenes_file(part)} describes {len(whole.names)} pictures; train and val need 2")
+            raise UserError(
+                f"{_scenes_file(part)} describes {len(whole.names)} pictures; train and val need 2"
+            )
         return whole.part(slice(0, cut) if split == "train" else slice(cut, None))
 
 

@@ -32,7 +32,9 @@ def check_files(folder: Path, wanted: Collection[str], described_by: str) -> Non
     missing = [name for name in wanted if name not in held]
     if missing:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise UserError(f"{folder} lacks {missing[0]}{more}, of {len(wanted):,} that {described_by} describes")
+        raise UserError(
+            f"{folder} lacks {missing[0]}{more}, of {len(wanted):,} that {described_by} describes"
+        )
 
 
 def names_in(folder: Path) -> set[str]:

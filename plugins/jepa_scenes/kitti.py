@@ -1,11 +1,11 @@
-"""`kitti`: a folder of KITTI's object detection (Geiger et al. 2012), labelled by the distance of the nearest vehicle.
+"""`kitti`: a folder of KITTI's object detection (Geiger et al. 2012), labelled by its nearest vehicle.
 
     path/training/image_2/000000.png …
     path/training/label_2/000000.txt …
 
-The task is VTAB's `closest_vehicle_distance`. Its splits, which TFDS made by drives, need a table that is not
-part of the download; here 10 % each of the pictures are held out for `val` and `test`, chosen by a hash of their names. Pictures
-of one drive may thus be in two splits, so scores are not comparable with published ones.
+The task is VTAB's `closest_vehicle_distance`. The splits that VTAB takes follow the drives, by a table that is
+not part of this folder; here 10 % each of the pictures are held out for `val` and `test`, chosen by a hash of
+their names. Pictures of one drive may thus be in two splits, so scores are not comparable with published ones.
 
 Axes: n pictures of a split.
 """
@@ -49,7 +49,7 @@ class KittiSource(SplitSource):
         folder = self.path / "training"
         files = sorted(name for name in names_in(folder / "label_2") if name.endswith(".txt"))
         if not files:
-            raise UserError(f"{folder / 'label_2'} holds no .txt files; expected the labels of KITTI's objects")
+            raise UserError(f"{folder / 'label_2'} holds no .txt files; expected KITTI's labels")
         images = [Path(file).with_suffix(".png").name for file in files]
         check_files(folder / "image_2", images, "label_2")
         labels = [

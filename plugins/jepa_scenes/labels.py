@@ -1,5 +1,6 @@
-"""Labels of counting and of distance, as VTAB defines them (Zhai et al. 2019, arXiv 1910.04867): one code for our
-own scenes, for CLEVR and for KITTI.
+"""Labels of counting and of distance, as VTAB defines them (Zhai et al. 2019, arXiv 1910.04867).
+
+One code for the scenes that are rendered here, for CLEVR and for KITTI.
 
     count              number of objects, 3 to 10                                                  8 classes
     distance           least depth of an object's centre along the camera's axis                   6 classes

@@ -19,7 +19,11 @@ NEAR = 5.0
 
 
 def preview(
-    out: Path | str = "scenes.png", count: int = 12, size: int = 64, field_of_view: float = 43.0, seed: int = 0
+    out: Path | str = "scenes.png",
+    count: int = 12,
+    size: int = 64,
+    field_of_view: float = 43.0,
+    seed: int = 0,
 ) -> Path:
     """Draws the first scenes of the training split as a sheet, a PNG; returns its path."""
     path = Path(out)

@@ -1,7 +1,8 @@
 """A scene as a picture, with exact depth and the object of every pixel.
 
-What is unusual: one ray goes through the middle of each pixel, which gives depth and object; only where object,
-normal or brightness change from a pixel to its neighbour are 4 × 4 more sent, and averaged in linear light.
+What is unusual: one ray goes through the middle of each pixel, which gives depth and object; only where
+object, normal or brightness change from a pixel to its neighbour are 4 × 4 more sent, and averaged in linear
+light.
 
 Axes: S pixels a side, R rays, K objects.
 """
@@ -26,7 +27,7 @@ FAR = 30.0
 FINER = 4
 """Rays a side of a pixel that are averaged at edges."""
 NORMAL_CHANGE, BRIGHTNESS_CHANGE = 0.9, 0.05
-"""An edge lies where the cosine of two normals is lower, or brightness (0 to 1, with gamma) differs by more."""
+"""An edge lies where the cosine of two normals is lower, or brightness (0 to 1, gamma) differs by more."""
 VISIBLE = 200 / (320 * 240)
 """Share of the picture that every object must show: CLEVR's 200 of 320 × 240 pixels."""
 VISIBILITY_SIDE = 64
@@ -67,7 +68,7 @@ class Rendering:
 
 
 def render_number(number: int, seed: int, size: int, field: float) -> Rendering:
-    """Picture `number` of all that `seed` gives, of `size` pixels a side and a field of view of `field` degrees."""
+    """Picture `number` of those of `seed`, of `size` pixels a side and a field of view of `field` degrees."""
     return render(random_scene(number, seed, field), size, field)
 
 

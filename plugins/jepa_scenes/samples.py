@@ -31,7 +31,7 @@ def scene_fields(size: int) -> dict[str, Field]:
 
 
 class SceneSamples(BaseSamples):
-    """Images uint8 [n, 3, S, S] and labels int64 [n]; `read_maps` reads the maps when they are first wanted."""
+    """Images uint8 [n, 3, S, S], labels int64 [n]; `read_maps` reads the maps when they are first wanted."""
 
     def __init__(
         self,

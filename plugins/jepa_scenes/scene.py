@@ -1,8 +1,7 @@
-"""What stands where in a scene, drawn as the generator of CLEVR (Johnson et al. 2017, arXiv 1612.06890) draws it.
+"""What stands where in a scene, drawn as CLEVR's generator does (Johnson et al. 2017, arXiv 1612.06890).
 
 Three to ten objects on a plane, each of one of three shapes, two sizes, eight colours and two materials; the
-camera and three lamps are moved a little in each scene. A scene follows from the numbers of its seed alone, and
-is the same at every size of the picture.
+camera and three lamps are moved a little in each scene. A scene follows from its random numbers alone.
 
 Axes: K objects. Lengths are CLEVR's units; x and y span the plane, z points up.
 """
@@ -33,8 +32,8 @@ LEAST_OBJECTS, MOST_OBJECTS = 3, 10
 REACH = 3.0
 """Centres lie within so much of the middle, along x and along y."""
 GAP, MARGIN = 0.25, 0.4
-"""Least distance between two objects, and of their centres along each of the camera's directions on the plane,
-so that of two objects one is clearly left of the other and one clearly behind the other."""
+"""Least distance between two objects, and between their centres along each of the camera's directions on the
+plane, so that of two objects one is clearly left of the other and one clearly behind the other."""
 TRIES = 50
 """Places that are tried for an object before the scene is begun anew."""
 
@@ -89,7 +88,7 @@ class Scene:
 
     @property
     def depths(self) -> Vectors:
-        """float64 [K]: depth of each object's centre along the camera's axis, as `pixel_coords[2]` of CLEVR."""
+        """float64 [K]: depth of each centre along the camera's axis, CLEVR's `pixel_coords[2]`."""
         return np.array([float((solid.centre - self.camera) @ self.axis) for solid in self.solids])
 
 

@@ -1,11 +1,10 @@
-"""`scenes`: pictures of spheres, cubes and cylinders on a plane, rendered here, with the exact truth about them.
+"""`scenes`: rendered pictures of spheres, cubes and cylinders on a plane, with the exact truth about them.
 
     jepa scenes preview                        look at some
     jepa train ijepa/scenes                    26,000 are rendered at first use
 
 Labels are `count` and `distance`; the maps `depth`, `ids` (which object) and `shape` (of which kind) are
-targets. Picture i of a seed is the same on every machine of one kind, whatever was rendered before. Splits are ranges of numbers
-that do not meet.
+targets. A picture follows from the seed and its number alone, and splits are ranges of numbers that do not meet.
 
 Axes: n scenes, S pixels a side.
 """
@@ -56,7 +55,7 @@ class ScenesSource(CountAndDistance):
         field_of_view: float = Field(43.0, ge=38, le=55)
         """Of the camera, in degrees: at 38 the frame cuts objects off, at 49 they are small."""
         seed: int = Field(0, ge=0)
-        """Other scenes of the same kind. It stands apart from the run's seed, so that runs can be compared."""
+        """Other scenes of the same kind. It stands apart from the run's seed: runs can be compared."""
         label: TaskName = "count"
         """The labels of samples, where an evaluation takes one set; the probe tables have both."""
         render_processes: int = Field(0, ge=0, le=512)

@@ -61,7 +61,7 @@ class Truth:
 
 
 class CountAndDistance(ABC):
-    """A source of scenes whose `count` and `distance` are known: `Tasks` and `KnownValues` of the protocols."""
+    """A source of scenes whose `count` and `distance` are known (`protocols.Tasks`, `KnownValues`)."""
 
     @abstractmethod
     def truth(self, split: str) -> Truth:
@@ -88,4 +88,3 @@ class CountAndDistance(ABC):
         if task != "distance":
             return {}
         return {"the true count": F.one_hot(self.truth(split).count, len(COUNT_CLASSES)).float()}
-

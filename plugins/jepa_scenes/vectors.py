@@ -23,7 +23,7 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Rays:
-    """Half lines: where they begin, float64 [3, R] or [3, 1] for all, and their directions of length 1 [3, R]."""
+    """Half lines: where they begin, float64 [3, R] or [3, 1] for all; directions of length 1 [3, R]."""
 
     origin: Vectors
     direction: Vectors

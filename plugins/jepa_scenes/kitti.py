@@ -3,9 +3,10 @@
     path/training/image_2/000000.png …
     path/training/label_2/000000.txt …
 
-The task is VTAB's `closest_vehicle_distance`. The splits that VTAB takes follow the drives, by a table that is
-not part of this folder; here 10 % each of the pictures are held out for `val` and `test`, chosen by a hash of
-their names. Pictures of one drive may thus be in two splits, so scores are not comparable with published ones.
+The task is VTAB's `closest_vehicle_distance`. The splits that VTAB takes follow the drives, by a table that
+is not part of this folder; here 10 % each of the pictures are held out for `val` and `test`, chosen by a hash
+of their names. Pictures of one drive may thus be in two splits, so scores cannot be compared with published
+ones.
 
 Axes: n pictures of a split.
 """

@@ -22,7 +22,7 @@ LAMP_LIGHT = (0.75, 0.28, 0.22)
 SHININESS, HIGHLIGHT = {True: 80.0, False: 12.0}, {True: 0.9, False: 0.12}
 """Exponent and strength of the highlight, of metal and of rubber."""
 MATT, MIRROR, WHITE = 0.55, 0.8, 0.14
-"""Of metal: share of the matt colour; strength of what is mirrored, and how far that is white and not tinted."""
+"""Of metal: share of the matt colour; strength of what is mirrored, and how far that is not tinted."""
 GROUND, BACKDROP = 0.44, 0.21
 """Grey of the plane, and of what it fades into."""
 FADE = (7.0, 22.0)

@@ -4,7 +4,7 @@
     jepa train ijepa/scenes                    26,000 are rendered at first use
 
 Labels are `count` and `distance`; the maps `depth`, `ids` (which object) and `shape` (of which kind) are
-targets. A picture follows from the seed and its number alone, and splits are ranges of numbers that do not meet.
+targets. A picture follows from the seed and its number alone; splits are ranges of numbers that do not meet.
 
 Axes: n scenes, S pixels a side.
 """

@@ -1,4 +1,4 @@
-"""VTAB's labels on cases made by hand, edges included; the folders of CLEVR and KITTI that they are read from."""
+"""VTAB's labels on cases made by hand, edges included; the folders of CLEVR and KITTI they are read from."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def climbing_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "scenes/CLEVR_train_scenes.json").unlink(), "scenes of CLEVR cannot be read: .*No such"),
+        (lambda f: (f / "scenes/CLEVR_train_scenes.json").unlink(), "CLEVR cannot be read: .*No such"),
         (lambda f: (f / "scenes/CLEVR_train_scenes.json").write_text("{}"), "has no list 'scenes'"),
         (cut_short, "CLEVR_train_scenes.json is no JSON, or is cut off"),
         (without_objects, "^scene 3 of .* is no scene of CLEVR: expected image_filename, and objects"),
@@ -246,7 +246,7 @@ def test_kitti_is_labelled_by_its_nearest_vehicle(kitti: Path) -> None:
     ("damage", "message"),
     [
         (lambda f: (f / "label_2/000001.txt").write_text("Car 0 0\n"), "txt, line 1: 'Car 0 0' is no label"),
-        (lambda f: (f / "label_2/000001.txt").write_text(LINE.format("Car", -100)), "1.txt has its nearest"),
+        (lambda f: (f / "label_2/000001.txt").write_text(LINE.format("Car", -100)), "has its nearest"),
         (lambda f: (f / "image_2/000004.png").unlink(), "image_2 lacks 000004.png, of 30 that label_2 describes"),
         (lambda f: [file.unlink() for file in (f / "label_2").iterdir()], "label_2 holds no .txt files"),
     ],

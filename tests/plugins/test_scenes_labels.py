@@ -247,7 +247,7 @@ def test_kitti_is_labelled_by_its_nearest_vehicle(kitti: Path) -> None:
     [
         (lambda f: (f / "label_2/000001.txt").write_text("Car 0 0\n"), "txt, line 1: 'Car 0 0' is no label"),
         (lambda f: (f / "label_2/000001.txt").write_text(LINE.format("Car", -100)), "has its nearest"),
-        (lambda f: (f / "image_2/000004.png").unlink(), "image_2 lacks 000004.png, of 30 that label_2 describes"),
+        (lambda f: (f / "image_2/000004.png").unlink(), "lacks 000004.png, of 30 that label_2 describes"),
         (lambda f: [file.unlink() for file in (f / "label_2").iterdir()], "label_2 holds no .txt files"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jepa_core import hookimpl
 
 if TYPE_CHECKING:
-    from jepa_scenes.preview import preview as preview
+    from jepa_scenes.sheet import preview as preview
 
 
 @hookimpl
@@ -30,6 +30,6 @@ def jepa_commands() -> Mapping[str, Any]:
 def __getattr__(name: str) -> Any:
     if name != "preview":
         raise AttributeError(f"module 'jepa_scenes' has no attribute {name!r}")
-    from jepa_scenes.preview import preview
+    from jepa_scenes.sheet import preview
 
     return preview

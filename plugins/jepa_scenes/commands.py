@@ -31,7 +31,7 @@ def preview(
     seed: Annotated[int | None, typer.Option(min=0, help="Other scenes of the same kind")] = None,
 ) -> None:
     """Draw a sheet of scenes: image, depth, objects, with count and distance under each."""
-    from jepa_scenes.preview import preview as draw
+    from jepa_scenes.sheet import preview as draw
 
     config = _read_settings([*(settings or []), *([] if seed is None else [f"seed={seed}"])])
     typer.echo(draw(out, count, config.size, config.field_of_view, config.seed))

@@ -262,18 +262,6 @@ class Tasks(Protocol):
         ...
 
 
-@runtime_checkable
-class KnownValues(Protocol):
-    """What a `Source` with `Tasks` adds that knows more of its samples than the label: controls that no image
-    shows, such as the true count beside the task of telling the distance."""
-
-    def known_values(self, task: str, split: str) -> Mapping[str, Tensor]:
-        """Further rows of a task's probe table, by name: float32 [n, D], a row for each sample of
-        `labelled_samples`, in that order. The same names for every split; none: {}.
-        """
-        ...
-
-
 class TrainingRun(Protocol):
     """The part of a run that observers may read."""
 

@@ -30,29 +30,31 @@ def test_the_wheel_holds_the_packages_their_data_and_nothing_else(core_wheel: Pa
         "jepa_kernels",
         "jepa_lejepa",
         "jepa_imagetext",
+        "jepa_scenes",
         "jepa_vjepa",
     }
-    for plugin in ("jepa_ijepa", "jepa_imagetext", "jepa_lejepa", "jepa_vjepa"):
+    plugins = ("jepa_ijepa", "jepa_imagetext", "jepa_lejepa", "jepa_scenes", "jepa_vjepa")
+    for plugin in plugins:
         recipes = {path.name for path in (ROOT / f"plugins/{plugin}/recipes").glob("*.toml")}
         assert {Path(name).name for name in names if name.startswith(f"{plugin}/recipes/")} == recipes
-    packages = ("jepa_core", "jepa_ijepa", "jepa_imagetext", "jepa_kernels", "jepa_lejepa", "jepa_vjepa")
+    packages = ("jepa_core", "jepa_kernels", *plugins)
     assert all(f"{package}/py.typed" in names for package in packages)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
 def test_what_runs_is_what_was_installed(fresh: FreshEnvironment) -> None:
-    packages = "jepa_core, jepa_ijepa, jepa_imagetext, jepa_kernels, jepa_lejepa, jepa_vjepa"
+    packages = "jepa_core, jepa_ijepa, jepa_imagetext, jepa_kernels, jepa_lejepa, jepa_scenes, jepa_vjepa"
     files = fresh.python(
         f"import {packages}; print(*(m.__file__ for m in ({packages})), sep='\\n')"
     ).splitlines()
-    assert len(files) == 6
+    assert len(files) == 7
     assert all(Path(file).is_relative_to(fresh.folder) for file in files), files
 
 
 def test_its_plugins_are_found(fresh: FreshEnvironment) -> None:
     listed = json.loads(fresh.jepa("plugins", "--json"))
     states = {p["name"]: p["state"] for p in listed["plugins"]}
-    assert states == dict.fromkeys(("core", "ijepa", "imagetext", "lejepa", "vjepa"), "loaded")
+    assert states == dict.fromkeys(("core", "ijepa", "imagetext", "lejepa", "scenes", "vjepa"), "loaded")
     assert listed["components"]["masker"]["multiblock"] == "ijepa"
 
 

@@ -7,18 +7,29 @@ Axes: n samples of a split, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from jepa_core.errors import UserError
 from jepa_core.evaluate.features import Features
 from jepa_core.evaluate.samples import SplitLoader
-from jepa_core.protocols import FeatureMap, KnownValues
+from jepa_core.protocols import FeatureMap
 
 Part = tuple[str, SplitLoader]
 """A split's name and its samples, which have been read."""
+
+
+@runtime_checkable
+class KnownValues(Protocol):
+    """What a `Source` with `Tasks` adds that knows more of its samples than their labels."""
+
+    def known_values(self, task: str, split: str) -> Mapping[str, Tensor]:
+        """Further rows of a task's probe table by name, each float [n, D]: features of the samples of
+        `labelled_samples`, in that order. The same names for every split; none: {}.
+        """
+        ...
 
 
 def known_features(

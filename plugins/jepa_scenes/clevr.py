@@ -63,14 +63,14 @@ class ClevrSource(CountAndDistance):
     def split(self, name: str) -> SquashedImages:
         """`train`, `val` or `test`. Raises UserError for files that are missing or damaged."""
         task = self.config.label
-        return self.labelled(name, self.truth(name).labels(task), CLASSES[task])
+        return self.with_labels(name, self.truth(name).labels(task), CLASSES[task])
 
     def truth(self, split: str) -> Truth:
         """Number of objects and distance of each scene."""
         described = self._described(split)
         return Truth.of(described.counts, described.distances, described.names)
 
-    def labelled(self, split: str, labels: Tensor, classes: Sequence[str]) -> SquashedImages:
+    def with_labels(self, split: str, labels: Tensor, classes: Sequence[str]) -> SquashedImages:
         """The pictures of a split with these labels."""
         described, folder = self._described(split), self.path / "images" / _part(split)
         check_files(folder, described.names, _scenes_file(_part(split)))

@@ -86,14 +86,14 @@ class ScenesSource(CountAndDistance):
         Raises UserError where that folder cannot be written.
         """
         task = self.config.label
-        return self.labelled(name, self.truth(name).labels(task), CLASSES[task])
+        return self.with_labels(name, self.truth(name).labels(task), CLASSES[task])
 
     def truth(self, split: str) -> Truth:
         """Number of objects and distance of each scene."""
         parts = self._read(split, ("count", "distance"))
         return Truth.of(joined(parts, "count").tolist(), joined(parts, "distance").tolist())
 
-    def labelled(self, split: str, labels: Tensor, classes: Sequence[str]) -> SceneSamples:
+    def with_labels(self, split: str, labels: Tensor, classes: Sequence[str]) -> SceneSamples:
         """The scenes of a split with these labels."""
         images = torch.from_numpy(joined(self._read(split, ("images",)), "images"))
         note = f"scenes {self.look.key} in {self.folder}; {split}: {len(images):,} scenes"

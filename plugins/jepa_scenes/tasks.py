@@ -61,14 +61,14 @@ class Truth:
 
 
 class CountAndDistance(ABC):
-    """A source of scenes whose `count` and `distance` are known (`protocols.Tasks`, `KnownValues`)."""
+    """A source of scenes whose `count` and `distance` are known (`Tasks`, `KnownValues`)."""
 
     @abstractmethod
     def truth(self, split: str) -> Truth:
         """Labels of a split's samples, in their order. Raises UserError as `Source.split`."""
 
     @abstractmethod
-    def labelled(self, split: str, labels: Tensor, classes: Sequence[str]) -> BaseSamples:
+    def with_labels(self, split: str, labels: Tensor, classes: Sequence[str]) -> BaseSamples:
         """The split's images with these labels."""
 
     def tasks(self) -> Sequence[str]:
@@ -77,7 +77,7 @@ class CountAndDistance(ABC):
 
     def labelled_samples(self, task: str, split: str, view_shape: Sequence[int]) -> BaseSamples:
         """A split's images with the labels of a task. Raises UserError for an unknown one."""
-        return self.labelled(split, self.truth(split).labels(task), CLASSES[task])
+        return self.with_labels(split, self.truth(split).labels(task), CLASSES[task])
 
     def controls(self, model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
         """None that could be made of the image."""

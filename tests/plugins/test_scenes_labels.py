@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from jepa_core import UserError
-from jepa_core.protocols import KnownValues, Tasks
+from jepa_core.evaluate import KnownValues
+from jepa_core.protocols import Tasks
 from jepa_core.testing import check_source
 from jepa_scenes.clevr import ClevrSource
 from jepa_scenes.kitti import KittiSource

@@ -22,8 +22,9 @@ from jepa_core import UserError, load_recipe, train
 from jepa_core.data.cache import save_arrays
 from jepa_core.data.named_samples import read_named
 from jepa_core.data.samples import ColumnSamples, InMemory
+from jepa_core.evaluate import KnownValues
 from jepa_core.evaluate.run import evaluate_run
-from jepa_core.protocols import DescribesFields, KnownValues, Tasks
+from jepa_core.protocols import DescribesFields, Tasks
 from jepa_core.runtime.progress import NoProgress
 from jepa_core.testing import check_source
 from jepa_scenes import shards

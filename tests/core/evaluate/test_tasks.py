@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from jepa_core.cli.console import whole
 from jepa_core.data import TransformSettings
 from jepa_core.errors import UserError
-from jepa_core.evaluate import EvalResult, FeatureMap, LinearProbe, extract, model_features
+from jepa_core.evaluate import EvalResult, FeatureMap, KnownValues, LinearProbe, extract, model_features
 from jepa_core.evaluate.model import evaluate_model
-from jepa_core.protocols import KnownValues, Probe, Tasks, TokenProbe
+from jepa_core.protocols import Probe, Tasks, TokenProbe
 from jepa_core.report.html import probe_table
 from jepa_core.report.text import label
 

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -133,8 +132,3 @@ def say_what_is_old(folder: Path, look: Look) -> None:
             ", ".join(old),
             look.key,
         )
-
-
-def joined(parts: Sequence[Arrays], name: str) -> np.ndarray[Any, Any]:
-    """One array of all shards."""
-    return np.concatenate([part[name] for part in parts])

@@ -12,24 +12,20 @@ Axes: n scenes, S pixels a side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
-import torch
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 
-from jepa_core.data.cache import Arrays, cache_folder
-from jepa_core.data.splits import check_split
-from jepa_core.errors import UserError
-from jepa_core.observers.progress_bar import Terminal
-from jepa_core.runtime.environment import cores
+from jepa_core.data.cache import cache_folder
+from jepa_core.data.splits import SPLITS, check_split
 from jepa_core.settings.base import SourceSettings
 from jepa_core.types.sample import Fields
-from jepa_scenes.pool import render_all
-from jepa_scenes.samples import Maps, SceneSamples, scene_fields
-from jepa_scenes.shards import Look, Shard, joined, read_shards, say_what_is_old, shards_of
+from jepa_scenes.samples import SceneSamples, scene_fields
+from jepa_scenes.shards import Look, say_what_is_old
+from jepa_scenes.store import Store
 from jepa_scenes.tasks import CLASSES, CountAndDistance, TaskName, Truth
 
 MOST_SCENES = 1_000_000
@@ -63,6 +59,8 @@ class ScenesSource(CountAndDistance):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._truth: dict[str, Truth] = {}
+        self._images: dict[str, Tensor] = {}
 
     @cached_property
     def look(self) -> Look:
@@ -90,42 +88,24 @@ class ScenesSource(CountAndDistance):
 
     def truth(self, split: str) -> Truth:
         """Number of objects and distance of each scene."""
-        parts = self._read(split, ("count", "distance"))
-        return Truth.of(joined(parts, "count").tolist(), joined(parts, "distance").tolist())
+        if split not in self._truth:
+            counts, distances = self._store(split).read("count", "distance")
+            self._truth[split] = Truth.of(counts.tolist(), distances.tolist())
+        return self._truth[split]
 
     def with_labels(self, split: str, labels: Tensor, classes: Sequence[str]) -> SceneSamples:
-        """The scenes of a split with these labels."""
-        images = torch.from_numpy(joined(self._read(split, ("images",)), "images"))
-        note = f"scenes {self.look.key} in {self.folder}; {split}: {len(images):,} scenes"
-        return SceneSamples(
-            rearrange(images, "n h w c -> n c h w"), labels, classes, note, partial(self.maps, split)
-        )
-
-    def maps(self, split: str) -> Maps:
-        """Depth, objects and shapes of every pixel of a split."""
-        parts = self._read(split, ("depth", "ids", "shapes"))
-        depth, ids, shapes = (torch.from_numpy(joined(parts, name)) for name in ("depth", "ids", "shapes"))
-        return {"depth": depth, "ids": ids, "shape": shapes}
+        """The scenes of a split with these labels; all tasks share the images."""
+        store = self._store(split)
+        if split not in self._images:
+            self._images[split] = rearrange(store.tensors("images")[0], "n h w c -> n c h w")
+        note = f"scenes {self.look.key} in {self.folder}; {split}: {store.total:,} scenes"
+        return SceneSamples(self._images[split], labels, classes, note, store.maps)
 
     def render(self) -> int:
         """Renders what is missing of all splits; the number of scenes."""
-        return sum(len(self.truth(split).count) for split in ("train", "val", "test"))
+        return sum(len(self.truth(split).count) for split in SPLITS)
 
-    def _shards(self, split: str) -> list[Shard]:
+    def _store(self, split: str) -> Store:
         check_split(split)
         total: int = getattr(self.config, f"{split}_images")
-        return shards_of(self.folder, self.look, split, total)
-
-    def _read(self, split: str, names: Sequence[str]) -> list[Arrays]:
-        """Arrays of every shard of a split, rendered where they are missing."""
-        shards = self._shards(split)
-        for attempt in range(2):
-            parts = list(read_shards(shards, self.look, names))
-            missing = [part for part in parts if isinstance(part, Shard)]
-            if not missing:
-                return [part for part in parts if not isinstance(part, Shard)]
-            if attempt:
-                break
-            with Terminal() as progress:
-                render_all(self.look, missing, self.config.render_processes or cores(), progress)
-        raise UserError(f"scenes were rendered and cannot be read back: {missing[0].file}")
+        return Store(self.folder, self.look, split, total, self.config.render_processes)

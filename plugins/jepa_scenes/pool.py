@@ -8,6 +8,7 @@ main part, and ends by itself once nobody reads what it writes.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def _follow(worker: subprocess.Popen[bytes], progress: Progress, lock: Lock) -> 
     """Counts a worker's pictures until it ends; its error in one line, "" without one."""
     assert worker.stdout is not None
     assert worker.stderr is not None
-    while done := worker.stdout.read1(64):
+    while done := os.read(worker.stdout.fileno(), 64):
         with lock:
             progress.advance(len(done))
     lines = worker.stderr.read().decode(errors="replace").strip().splitlines()

@@ -120,7 +120,7 @@ def read_scenes(file: Path) -> Described:
     if not isinstance(scenes, list) or not scenes:
         raise UserError(f"{file} has no list 'scenes'; expected a file of scenes of CLEVR v1.0")
     rows = [_facts(scene, f"scene {index} of {file}") for index, scene in enumerate(scenes)]
-    return Described(*(list(values) for values in zip(*rows, strict=True)))  # type: ignore[arg-type]
+    return Described(*(list(values) for values in zip(*rows, strict=True)))
 
 
 def _facts(scene: Any, where: str) -> tuple[str, int, float]:

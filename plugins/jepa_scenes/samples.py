@@ -37,7 +37,7 @@ class SceneSamples(BaseSamples):
         self,
         images: Tensor,
         labels: Tensor,
-        classes: Sequence[str],
+        classes: Sequence[str] | None,
         note: str,
         read_maps: Callable[[], Maps],
         rows: Tensor | None = None,

@@ -15,6 +15,7 @@ PAGES = [
     "README.md",
     "kernels/README.md",
     "plugins/jepa_ijepa/README.md",
+    "plugins/jepa_scenes/README.md",
     "docs/data.md",
     "docs/design.md",
     "docs/evaluations.md",

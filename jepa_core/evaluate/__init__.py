@@ -10,6 +10,7 @@ from jepa_core.evaluate.collapse import (
 )
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.features import Features, extract, model_features, raw_pixels
+from jepa_core.evaluate.known_values import KnownValues
 from jepa_core.evaluate.pair_protocols import ComparesPairs, PairEmbedder, ReadsPrompts
 from jepa_core.evaluate.probes import KNN, LeaveOneOut, LinearProbe, ProbeScores
 from jepa_core.evaluate.score_tables import (
@@ -36,6 +37,7 @@ __all__ = [
     "EvaluationTable",
     "FeatureMap",
     "Features",
+    "KnownValues",
     "LeaveOneOut",
     "LinearProbe",
     "MetricScore",

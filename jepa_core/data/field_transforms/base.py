@@ -16,7 +16,6 @@ from torch import Tensor
 from jepa_core.settings.base import ValueSettings
 from jepa_core.types.sample import Field
 
-
 RANKS = {"vector": 1, "sequence": 2, "ids": 1, "map": 2}
 """Axes of a value, by its kind."""
 

@@ -38,5 +38,26 @@ def jepa_data() -> Mapping[str, type]:
 
 
 @hookimpl
+def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_world.evaluation import rollouts
+
+    return {"rollouts": rollouts}
+
+
+@hookimpl
+def jepa_sections() -> Mapping[str, Callable[..., Any]]:
+    from jepa_world.evaluation import imagined
+
+    return {"imagined": imagined}
+
+
+@hookimpl
+def jepa_commands() -> Mapping[str, Callable[..., Any]]:
+    from jepa_world.command import plan
+
+    return {"plan": plan}
+
+
+@hookimpl
 def jepa_recipes() -> Path:
     return Path(__file__).parent / "recipes"

@@ -227,7 +227,7 @@ class Eyes:
         )
 
 
-def model_of(model: Any, source: Any) -> Eyes:
+def eyes_of(model: Any, source: Any) -> Eyes:
     """A run's model and world. Raises UserError for a model that reads no actions, and a source without a world."""
     if not isinstance(model, WorldModel):
         raise UserError(f"the run's variant is {model.config.name!r}; plans are made with the variant 'world'")

@@ -25,6 +25,7 @@ PAGES = [
     "docs/studies.md",
     "docs/tutorial.md",
     "docs/variants.md",
+    "docs/worlds.md",
 ]
 
 

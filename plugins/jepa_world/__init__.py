@@ -32,9 +32,10 @@ def jepa_predictors() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_data() -> Mapping[str, type]:
+    from jepa_world.episodes import EpisodesSource, PushTSource
     from jepa_world.two_rooms import TwoRoomsSource
 
-    return {"two_rooms": TwoRoomsSource}
+    return {"two_rooms": TwoRoomsSource, "episodes": EpisodesSource, "pusht": PushTSource}
 
 
 @hookimpl

@@ -65,7 +65,8 @@ class PlannerSettings(Settings):
         for name, most in {"elites": "candidates", "execute": "horizon"}.items():
             if getattr(self, name) > getattr(self, most):
                 raise UserError(
-                    f"setting 'planner.{name}' is {getattr(self, name)}; planner.{most} is {getattr(self, most)}"
+                    f"setting 'variant.planner.{name}' is {getattr(self, name)}; variant.planner.{most} is "
+                    f"{getattr(self, most)}"
                 )
 
 

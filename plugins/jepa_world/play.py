@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from jepa_core import UserError
 from jepa_world.planners import PLANNERS, PlannerSettings, Problem
 from jepa_world.variant import ACTIONS, WorldModel
-from jepa_world.worlds import World, shorten
+from jepa_world.worlds import World, check_goals, shorten
 
 CHUNK = 25
 """Episodes that are planned for together."""
@@ -128,7 +128,11 @@ class PlanningPolicy:
 
 
 def play(world: World, policy: Policy, starts: Tensor, goals: Tensor) -> Played:
-    """Plays E episodes for the world's budget of steps; a goal counts that is reached at any step."""
+    """Plays E episodes for the world's budget of steps; a goal counts that is reached at any step.
+
+    Raises UserError for a goal outside the world.
+    """
+    check_goals(world, goals)
     states, visited = starts, [starts]
     success = world.distance(states, goals) <= world.tolerance
     policy.begin(starts, goals)

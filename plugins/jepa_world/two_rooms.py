@@ -10,6 +10,8 @@ Axes: B episodes, S = 4 numbers of a state (x, y, wall, door), H = W = 64 pixels
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Generator, Tensor
 
@@ -40,6 +42,7 @@ class TwoRooms:
     reach = 5.0
     budget = 40
     tolerance = 4.0
+    bounds = MappingProxyType({"x": (LOW, HIGH), "y": (LOW, HIGH)})
 
     def __init__(self, fixed: bool = False) -> None:
         """`fixed`: one layout, the wall in the middle and the door at a quarter, for all splits."""

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from jepa_core import JEPA, Batch, Field, Group, IndexSet, MaskPlan, Step, Tokens, UserError
 from jepa_core.settings import Settings
-from jepa_core.types import grid_size
 from jepa_world.planners import PlannerSettings
 
 ACTIONS = "condition.actions"
@@ -75,6 +74,10 @@ class WorldModel(JEPA):
         none."""
         planner: PlannerSettings = PlannerSettings()
         """How `jepa plan` plans."""
+
+        def check(self) -> None:
+            """Raises UserError for a planner's settings that contradict each other."""
+            self.planner.check()
 
     config: Config
 
@@ -140,8 +143,14 @@ class WorldModel(JEPA):
         return z if self.config.target_gradient else z.detach()
 
     def states(self, frames: Tensor, role: str = "context") -> Tensor:
-        """[N, P, D]: what is predicted of frames [N, C, H, W], after pooling and projection."""
-        values = self.encoder_of(role)(frames).dense()
+        """[N, P, D]: what is predicted of frames [N, C, H, W], after pooling and projection.
+
+        To an encoder of clips a frame is one that stands still (V-JEPA 2-AC doubles it to a tubelet).
+        """
+        encoder = self.encoder_of(role)
+        if len(encoder.view_shape()) == 4:
+            frames = frames[:, :, None].expand(-1, -1, encoder.view_shape()[1], -1, -1)
+        values = encoder(frames).dense()
         if self.config.pool:
             values = values.mean(1, keepdim=True)
         values = self.projector(values.flatten(0, 1)).view(values.shape)
@@ -152,8 +161,8 @@ class WorldModel(JEPA):
         n, f, p, _ = past.shape
         if self.channels is not None:
             past = past + self.channels(actions)[:, :, None]
-        cells = self.encoder.grid(self.encoder.view_shape()) if not self.config.pool else (1,)
-        grid = (f, *cells) if p > 1 else (f,)
+        cells = self.encoder.grid(self.encoder.view_shape())[-2:] if p > 1 else ()
+        grid = (f, *cells)
         at = IndexSet.full(n, f * p, past.device)
         last = IndexSet.from_dense(torch.arange((f - 1) * p, f * p, device=past.device).expand(n, p))
         context = Tokens(past.flatten(0, 2), at, grid)
@@ -206,9 +215,12 @@ class WorldModel(JEPA):
         return z.mean(1) if pool == "mean" else z
 
     def metrics(self, step: Step) -> dict[str, Tensor | float]:
-        """The roll-out's error over that of the frame it began with, after 1 and after K steps."""
-        rollout = step.groups["rollout"]
-        return {"rollout_mse": (rollout.predictions[0].values - rollout.targets[0].values).detach().square().mean()}
+        """The mean squared error of the roll-out over that of frames one step apart: below 1 it foresees."""
+        rollout, smooth = (
+            (group.predictions[0].values - group.targets[0].values).detach().square().mean()
+            for group in (step.groups["rollout"], step.groups["smooth"])
+        )
+        return {"rollout_over_step": rollout / smooth.clamp(min=1e-12)}
 
 
 def projector(width: int, settings: ProjectorSettings) -> nn.Module:

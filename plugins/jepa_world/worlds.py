@@ -9,7 +9,8 @@ Axes: B episodes, L steps of an episode, T frames of a window, S numbers of a st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -67,6 +68,26 @@ class World(Protocol):
     def distance(self, states: Tensor, goals: Tensor) -> Tensor:
         """How far each state is from its goal, [B]."""
         ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """What a `World` adds whose states lie within bounds."""
+
+    bounds: Mapping[str, tuple[float, float]]
+    """The least and the greatest value of some numbers of a state, by their names."""
+
+
+def check_goals(world: World, goals: Tensor) -> None:
+    """Raises UserError for a goal [B, S] that is no state of the world: not finite, or out of its bounds."""
+    bounds = world.bounds if isinstance(world, Bounded) else {}
+    for name, (low, high) in {**dict.fromkeys(world.state_names, (-math.inf, math.inf)), **bounds}.items():
+        values = goals[:, world.state_names.index(name)]
+        outside = ~(values.isfinite() & (values >= low) & (values <= high))
+        if outside.any():
+            number = int(outside.nonzero()[0])
+            place = ", ".join(f"{n} {v:g}" for n, v in zip(world.state_names, goals[number].tolist(), strict=True))
+            raise UserError(f"goal {number} ({place}) is outside the world: {name} is {low:g} to {high:g}")
 
 
 def shorten(actions: Tensor, reach: float) -> Tensor:

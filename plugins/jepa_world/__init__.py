@@ -1,4 +1,5 @@
-"""World models (LeWM, PLDM, DINO-WM, V-JEPA 2-AC): prediction conditioned on actions, and planning with it."""
+"""World models (LeWM, PLDM, DINO-WM, V-JEPA 2-AC): prediction conditioned on actions, and planning with
+it."""
 
 from __future__ import annotations
 

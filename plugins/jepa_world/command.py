@@ -1,7 +1,7 @@
 """The command `jepa plan RUN`: how often a run's world model reaches goals, beside controls.
 
-It plays the episodes of `play`, trains the control twins that the run's folder `twins` does not have yet, writes
-plan.json, films (plans/*.gif) and two sections of the report.
+It plays the episodes of `play`, trains the control twins that the run's folder `twins` does not have yet,
+writes plan.json, films (plans/*.gif) and two sections of the report.
 
 Axes: E episodes, S numbers of a state.
 """
@@ -19,10 +19,14 @@ import typer
 
 def plan(
     run: Annotated[Path, typer.Argument(help="The folder of a run of the variant 'world'.")],
-    episodes: Annotated[int, typer.Option(min=2, help="Episodes on held-out layouts, the same for every row.")] = 50,
+    episodes: Annotated[
+        int, typer.Option(min=2, help="Episodes on held-out layouts, the same for every row.")
+    ] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Of starts, goals and everything that is drawn.")] = 0,
     planner: Annotated[str, typer.Option(help="cem, mppi or gradient; by default the recipe's.")] = "",
-    twins: Annotated[bool, typer.Option(help="Train the controls 'shuffled actions' and 'random encoder' if not there.")] = True,
+    twins: Annotated[
+        bool, typer.Option(help="Train the controls 'shuffled actions' and 'random encoder' if not there.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print plan.json instead of a table.")] = False,
 ) -> None:
     """Play episodes with a run's world model, and see how often it reaches the goal.
@@ -94,7 +98,10 @@ ROWS = ("trained", "random policy", "no-op", "oracle", "shuffled actions", "rand
 """Of the table, in order."""
 TWINS = {
     "shuffled actions": ("data.shuffle_actions=true",),
-    "random encoder": ("optimizer.groups.random_encoder.match=encoder", "optimizer.groups.random_encoder.frozen=true"),
+    "random encoder": (
+        "optimizer.groups.random_encoder.match=encoder",
+        "optimizer.groups.random_encoder.frozen=true",
+    ),
 }
 """Controls that are trained as the run was, and what differs in their recipes."""
 

@@ -1,6 +1,8 @@
-"""`episodes` and `pusht`: windows of recorded episodes, from HDF5 files of one's own or played with gymnasium.
+"""`episodes` and `pusht`: windows of recorded episodes, from HDF5 files of one's own or played with
+gymnasium.
 
-    path/*.hdf5      data/NAME/actions [L, A], data/NAME/obs/CAMERA uint8 [L or L + 1, h, w, 3], …/STATE [.., S]
+    path/*.hdf5      data/NAME/actions [L, A], data/NAME/obs/CAMERA uint8 [L or L + 1, h, w, 3], …/STATE [..,
+    S]
 
 The layout is robomimic's (robomimic.github.io), read with h5py. `frame_step` frames of an episode lie between
 two frames of a window, and the actions between them are concatenated to one (LeWM, DINO-WM: 5). Both need the
@@ -40,7 +42,8 @@ def needed(package: str, source: str) -> ModuleType:
         return import_module(package)
     except ImportError:
         raise UserError(
-            f"the source {source!r} needs the package {package.replace('_', '-')}: pip install 'jepa-core[world]'"
+            f"the source {source!r} needs the package {package.replace('_', '-')}: pip install "
+            "'jepa-core[world]'"
         ) from None
 
 
@@ -143,7 +146,9 @@ class EpisodesSource:
         for file in self.files():
             data = self._file(file).get("data")
             if data is None or not len(data):
-                raise UserError(f"{str(file)!r} has no group 'data' of episodes, data/NAME/actions and data/NAME/obs")
+                raise UserError(
+                    f"{str(file)!r} has no group 'data' of episodes, data/NAME/actions and data/NAME/obs"
+                )
             names += [f"{file.name}/{name}" for name in data]
         return names
 
@@ -152,7 +157,9 @@ class EpisodesSource:
             try:
                 self._open[file] = needed("h5py", self.config.name).File(file, "r")
             except OSError as error:
-                raise UserError(f"{str(file)!r} is no HDF5 file ({' '.join(str(error).split())[:80]})") from None
+                raise UserError(
+                    f"{str(file)!r} is no HDF5 file ({' '.join(str(error).split())[:80]})"
+                ) from None
         return self._open[file]
 
     def episode(self, name: str) -> RecordedEpisode:
@@ -179,7 +186,9 @@ class EpisodesSource:
         check_split(name)
         own = [episode for episode in self.names() if _split_of(episode) == name]
         if not own:
-            raise UserError(f"{len(self.names())} episodes in {str(self.path)!r} leave none for the split {name}")
+            raise UserError(
+                f"{len(self.names())} episodes in {str(self.path)!r} leave none for the split {name}"
+            )
         shuffled = self.config.shuffle_actions and name == "train"
         return RecordedSamples(own, self.episode, f"episodes of {self.path}; {name}", shuffled)
 
@@ -220,13 +229,17 @@ class PushTSource:
         """Plays the episodes of a split. Raises UserError where gymnasium or gym-pusht is not installed."""
         check_split(name)
         gymnasium, _ = (needed(package, self.config.name) for package in ("gymnasium", "gym_pusht"))
-        environment = gymnasium.make("gym_pusht/PushT-v0", obs_type="pixels_agent_pos", render_mode="rgb_array")
+        environment = gymnasium.make(
+            "gym_pusht/PushT-v0", obs_type="pixels_agent_pos", render_mode="rgb_array"
+        )
         count = self.config.episodes if name == "train" else max(1, self.config.episodes // 10)
         played = [self._play(environment, 3 * number + SEEDS[name]) for number in range(count)]
         environment.close()
         names = [str(number) for number in range(count)]
         shuffled = self.config.shuffle_actions and name == "train"
-        return RecordedSamples(names, lambda key: self._episode(played[int(key)], key), f"pusht; {name}", shuffled)
+        return RecordedSamples(
+            names, lambda key: self._episode(played[int(key)], key), f"pusht; {name}", shuffled
+        )
 
     def _episode(self, played: tuple[Any, Any, Any], key: str) -> RecordedEpisode:
         return RecordedEpisode(*played, self.config.frame_step, key)

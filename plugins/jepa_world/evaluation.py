@@ -1,6 +1,7 @@
 """The evaluation `rollouts`, and the section `imagined`: what a world model imagines, beside what came.
 
-Axes: B windows, T frames, F frames of a history, K steps, P tokens of a frame, D width, C sequences of actions.
+Axes: B windows, T frames, F frames of a history, K steps, P tokens of a frame, D width, C sequences of
+actions.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ class Errors:
     best: list[float] = field(default_factory=list)
 
     def scores(self) -> dict[str, MetricScore]:
-        """Errors over those of copying at each horizon, and the share of windows whose own actions fit best."""
+        """Errors over those of copying at each horizon, and the share of windows whose own actions fit
+        best."""
         rolled, copied = torch.cat(self.rolled), torch.cat(self.copied)
         scores = {
-            f"h={h}": ratio_score(rolled[:, h - 1], copied[:, h - 1]) for h in HORIZONS if h <= rolled.shape[1]
+            f"h={h}": ratio_score(rolled[:, h - 1], copied[:, h - 1])
+            for h in HORIZONS
+            if h <= rolled.shape[1]
         }
         return {**scores, "own actions": share_score(self.best, chance=1 / AMONG)}
 
@@ -133,14 +137,15 @@ def imagined(recipe: Any, model: Any, source: Any) -> Section | None:
         frames = torch.cat([film, film.new_full((len(film), 3, 2, film.shape[-1]), 255), below], dim=2)
         pictures.append(Picture(np.ascontiguousarray(frames.movedim(1, -1).numpy()), rate=4))
     says = (
-        f"Above, held-out films (val); below, the first {history} frame(s) and then for each step of a roll-out "
-        f"without sight the nearest, in latent distance, of {len(bank):,} frames of other and the same films."
+        f"Above, held-out films (val); below, the first {history} frame(s) and then for each step of a "
+        f"roll-out without sight the nearest, in latent distance, of {len(bank):,} frames of other and the same films."
     )
     return Section("Imagined futures", says, pictures=pictures, columns=4)
 
 
 def read_windows(model: WorldModel, samples: Any, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Middle windows of some samples: pixels uint8 [n, T, 3, h, w], views [n, C, T, H, W] and actions [n, T - 1, A]."""
+    """Middle windows of some samples: pixels uint8 [n, T, 3, h, w], views [n, C, T, H, W] and actions [n, T
+    - 1, A]."""
     transforms = model.transforms
     frames = transforms.outputs[transforms.first_place].shape[1]
     windows = []

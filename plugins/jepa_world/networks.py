@@ -1,4 +1,5 @@
-"""Small networks of world models: an encoder that makes one token of a frame, and a predictor of its next one.
+"""Small networks of world models: an encoder that makes one token of a frame, and a predictor of its next
+one.
 
 Axes: B frames or samples, C channels, H, W pixels, D width, A numbers of an action.
 """
@@ -51,11 +52,16 @@ class FrameCnn(nn.Module):
         super().__init__()
         self.config = config
         self.width, self.depth, self.heads = config.width, config.depth, 1
-        layers: list[nn.Module] = [nn.Conv2d(CHANNELS, config.channels[0], config.patch, config.patch), nn.GELU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(CHANNELS, config.channels[0], config.patch, config.patch),
+            nn.GELU(),
+        ]
         for before, after in pairwise(config.channels):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
         last = config.channels[-1]
-        self.convolutions = nn.Sequential(*layers, nn.Conv2d(last, last, 3, padding=1), nn.GELU(), nn.Flatten())
+        self.convolutions = nn.Sequential(
+            *layers, nn.Conv2d(last, last, 3, padding=1), nn.GELU(), nn.Flatten()
+        )
         self.grid(self.view_shape())
         with torch.no_grad():
             flat = self.convolutions(torch.zeros(1, *self.view_shape())).shape[1]
@@ -98,8 +104,8 @@ class Transition(nn.Module):
     """The next token of a frame from its token and the action: a GRU cell, or an MLP that adds to the token.
 
     For frames of one token, `variant.history = 1`: of several visible tokens it reads the mean, and a hidden
-    token's place where the grid has more than one. Sources: PLDM (arXiv 2502.14819), whose hidden state is the
-    token and whose input is the action; SMWM (arXiv 2606.20104) for the MLP.
+    token's place where the grid has more than one. Sources: PLDM (arXiv 2502.14819), whose hidden state is
+    the token and whose input is the action; SMWM (arXiv 2606.20104) for the MLP.
     """
 
     class Config(ComponentSettings):
@@ -121,12 +127,16 @@ class Transition(nn.Module):
         name, field = pick_field(fields, config.condition_name, reader)
         self.action = ConditionTokens(name, field, config.hidden, positions=False, reader=reader)
         hidden = config.hidden
-        self.resize = nn.Identity() if encoder.width == target_width else nn.Linear(encoder.width, target_width)
+        self.resize = (
+            nn.Identity() if encoder.width == target_width else nn.Linear(encoder.width, target_width)
+        )
         if config.gru:
             self.cell = nn.GRUCell(hidden, target_width)
         else:
             self.inner = nn.Linear(target_width, hidden)
-            self.mlp = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, target_width))
+            self.mlp = nn.Sequential(
+                nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, target_width)
+            )
         self.width = target_width
 
     def forward(

@@ -23,10 +23,11 @@ from jepa_core.report import save_section
 from jepa_core.report.picture_grid import Line, Picture
 from jepa_core.report.sections import Section
 from jepa_world.planners import PlannerSettings
-from jepa_world.play import Eyes, Played, PlanningPolicy
+from jepa_world.play import Eyes, PlanningPolicy, Played
 
 FILMS, ROOMS, LANDSCAPES, POINTS, SCALE = 8, 6, 3, 25, 3
-"""Films, rooms with plans, energy landscapes; points along each axis of a landscape; pixels of a film's pixel."""
+"""Films, rooms with plans, energy landscapes; points along each axis of a landscape; pixels of a film's
+pixel."""
 
 
 @dataclass
@@ -45,8 +46,13 @@ def write_pictures(run: Path, shown: Shown) -> None:
     films = [film(shown.eyes, played, number) for number in range(min(FILMS, len(played.success)))]
     (run / "plans").mkdir(exist_ok=True)
     for number, frames in enumerate(films):
-        images = [Image.fromarray(frame).resize((frame.shape[1] * SCALE, frame.shape[0] * SCALE), 0) for frame in frames]
-        images[0].save(run / "plans" / f"{number}.gif", save_all=True, append_images=images[1:], duration=120, loop=0)
+        images = [
+            Image.fromarray(frame).resize((frame.shape[1] * SCALE, frame.shape[0] * SCALE), 0)
+            for frame in frames
+        ]
+        images[0].save(
+            run / "plans" / f"{number}.gif", save_all=True, append_images=images[1:], duration=120, loop=0
+        )
     save_section(run, "plans", plans_section(shown, films))
     if len(shown.eyes.world.action_names) == 2:
         save_section(run, "energy", energy_section(shown))
@@ -54,7 +60,9 @@ def write_pictures(run: Path, shown: Shown) -> None:
 
 def film(eyes: Eyes, played: Played, number: int) -> np.ndarray:
     """uint8 [T, h, 2w + 2, 3]: an episode until its goal is reached, and the goal's frame beside it."""
-    reached = eyes.world.distance(played.states[number], played.goals[number].expand_as(played.states[number]))
+    reached = eyes.world.distance(
+        played.states[number], played.goals[number].expand_as(played.states[number])
+    )
     steps = int((reached <= eyes.world.tolerance).float().argmax()) if played.success[number] else None
     states = played.states[number] if steps is None else played.states[number, : steps + 2]
     frames = _pixels(eyes.world.render(states))
@@ -91,7 +99,10 @@ def draw_rooms(shown: Shown) -> Figure:
     for number in range(count):
         axis = figure.add_subplot(-(-count // 3), 3, number + 1)
         axis.imshow(_pixels(eyes.world.render(played.starts[number][None]))[0])
-        for states, colour, name in ((ways[number], SERIES[1], "plan"), (played.states[number], SERIES[2], "taken")):
+        for states, colour, name in (
+            (ways[number], SERIES[1], "plan"),
+            (played.states[number], SERIES[2], "taken"),
+        ):
             axis.plot(states[:, 0] - 0.5, states[:, 1] - 0.5, color=colour, linewidth=1.5, label=name)
         axis.plot(*(played.goals[number, :2] - 0.5).tolist(), "+", color=FAINT, markersize=10)
         axis.set_xticks([])
@@ -107,7 +118,9 @@ def first_plans(shown: Shown, count: int) -> Tensor:
     eyes, played, policy = shown.eyes, shown.results["trained"], shown.policy
     starts = played.starts[:count]
     policy.begin(starts, played.goals[:count])
-    actions = eyes.to_world(policy.plan(starts, torch.arange(count)).repeat_interleave(shown.settings.hold, 1))
+    actions = eyes.to_world(
+        policy.plan(starts, torch.arange(count)).repeat_interleave(shown.settings.hold, 1)
+    )
     states = [starts]
     for action in actions.unbind(1):
         states.append(eyes.world.step(states[-1], action))
@@ -118,8 +131,8 @@ def energy_section(shown: Shown) -> Section:
     """The cost of holding each action, as the model imagines it and as the world has it."""
     says = (
         "Squared distance from the goal after one action is held as long as the planner holds it, over all "
-        "actions of the first step; left as the world model imagines it, right in the true state. Dark is near; "
-        "the point is the action that the planner chose first, of a plan of several."
+        "actions of the first step; left as the world model imagines it, right in the true state. Dark is "
+        "near; the point is the action that the planner chose first, of a plan of several."
     )
     return Section("Energy of actions", says, draw=lambda: draw_energy(shown))
 
@@ -142,7 +155,9 @@ def draw_energy(shown: Shown) -> Figure:
             costs = own.problem(starts, torch.arange(count)).costs(actions, held)
         for row in range(count):
             axis = figure.add_subplot(count, 2, 2 * row + column + 1)
-            axis.imshow(costs[row].view(POINTS, POINTS).T, extent=(-reach, reach, reach, -reach), cmap="viridis")
+            axis.imshow(
+                costs[row].view(POINTS, POINTS).T, extent=(-reach, reach, reach, -reach), cmap="viridis"
+            )
             axis.plot(*chosen[row].tolist(), "o", color=SERIES[1], markersize=5)
             axis.set_title(("imagined", "true")[column], fontsize=8)
             axis.tick_params(labelsize=6)

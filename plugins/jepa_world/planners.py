@@ -4,7 +4,8 @@
     mppi       average the candidates with weights exp(-cost / temperature)
     gradient   AdamW on the actions of several starts
 
-What is unusual: a planner sees a closure (z, a) -> z, a cost of z and a projection of actions to those that are
+What is unusual: a planner sees a closure (z, a) -> z, a cost of z and a projection of actions to those that
+are
 allowed, and nothing of the model. Every planner returns the best sequence it has seen, keeps it in the next
 iteration, begins with the rest of the plan before where it is given, and holds each action for `hold` steps:
 sequences of few long moves are found with far fewer candidates than of many short ones.
@@ -87,7 +88,8 @@ class Problem:
     """Times that `step` was asked for the next state of one candidate of one episode."""
 
     def costs(self, actions: Tensor, settings: PlannerSettings) -> Tensor:
-        """[E, C] of sequences [E, C, H, A]: the last state's cost, and `path` times the mean over all states."""
+        """[E, C] of sequences [E, C, H, A]: the last state's cost, and `path` times the mean over all
+        states."""
         e, c, h, _ = actions.shape
         state = self.start[:, None].expand(e, c, *self.start.shape[1:])
         total, cost = 0.0 * actions.sum((2, 3)), actions.new_zeros(e, c)

@@ -46,7 +46,8 @@ class Policy(Protocol):
         ...
 
     def act(self, states: Tensor, active: Tensor) -> Tensor:
-        """The actions [E, steps, A] of the next steps; those of episodes that are not `active` do not matter."""
+        """The actions [E, steps, A] of the next steps; those of episodes that are not `active` do not
+        matter."""
         ...
 
 
@@ -152,7 +153,8 @@ def play(world: World, policy: Policy, starts: Tensor, goals: Tensor) -> Played:
 
 @dataclass
 class Eyes:
-    """A run's model as planners see a world through it: frames by the run's transforms, actions by its constants."""
+    """A run's model as planners see a world through it: frames by the run's transforms, actions by its
+    constants."""
 
     model: WorldModel
     world: World
@@ -163,8 +165,8 @@ class Eyes:
         width = len(self.world.action_names)
         if field is None or field.width != width:
             raise UserError(
-                f"the run's actions are {None if field is None else field.width} wide; the world's are {width}: "
-                f"{', '.join(self.world.action_names)}"
+                f"the run's actions are {None if field is None else field.width} wide; the world's are "
+                f"{width}: {', '.join(self.world.action_names)}"
             )
         learned = transforms.state().get(ACTIONS, {})
         self.mean = torch.tensor(learned.get("mean", [0.0] * width))
@@ -232,9 +234,12 @@ class Eyes:
 
 
 def eyes_of(model: Any, source: Any) -> Eyes:
-    """A run's model and world. Raises UserError for a model that reads no actions, and a source without a world."""
+    """A run's model and world. Raises UserError for a model that reads no actions, and a source without a
+    world."""
     if not isinstance(model, WorldModel):
-        raise UserError(f"the run's variant is {model.config.name!r}; plans are made with the variant 'world'")
+        raise UserError(
+            f"the run's variant is {model.config.name!r}; plans are made with the variant 'world'"
+        )
     world: object = getattr(source, "world", None)
     if not isinstance(world, World):
         raise UserError(

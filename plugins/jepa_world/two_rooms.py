@@ -1,9 +1,10 @@
 """The world `two_rooms`: a dot in a square with a wall across it, and a door in the wall.
 
-What is unusual: all of it is torch on batches of states, so a thousand episodes cost what one does, and a state
-says everything: where the dot is, where the wall stands and where its door is. A straight way to a goal in the
-other room ends at the wall, so that a planner must look ahead. Written anew after the rules of PLDM's Two-Rooms
-(arXiv 2502.14819).
+What is unusual: all of it is torch on batches of states, so a thousand episodes cost what one does, and a
+state
+says everything: where the dot is, where the wall stands and where its door is. A straight way to a goal in
+the other room ends at the wall, so that a planner must look ahead. Written anew after the rules of PLDM's
+Two-Rooms (arXiv 2502.14819).
 
 Axes: B episodes, S = 4 numbers of a state (x, y, wall, door), H = W = 64 pixels.
 """
@@ -28,9 +29,10 @@ WALLS, DOORS = range(20, 45, 2), range(12, 53, 2)
 """Places of the wall and of the door's middle, in pixels, of random layouts."""
 DOT = 1.8
 """Standard deviation of the dot as it is drawn."""
-MARGIN = 12
-"""How far beyond the border the places lie that training walks head for, so that they keep to walls at times."""
-SPLITS = {"train": range(2, 10), "val": range(0, 1), "test": range(1, 2)}
+MARGIN = 24
+"""How far beyond the border the places lie that training walks head for, so that they keep to walls at
+times."""
+SPLITS = {"train": range(2, 10), "val": range(1), "test": range(1, 2)}
 """Which tenths of the layouts each split has."""
 
 
@@ -84,25 +86,30 @@ class TwoRooms:
     def draw_actions(
         self, states: Tensor, memory: Tensor | None, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """A noisy walk to a random place or to the door, then to another.
+        """A noisy walk to a place, then to another: anywhere, the door, or straight through the wall.
 
+        Without the last two, what wall and door do would be rare, and nothing would make a model see them.
         The memory [B, 3] is the place that each dot walks to, and the steps that are left for it.
         """
-        count = len(states)
+        count, layout = len(states), states[:, 2:]
         anywhere = torch.rand(count, 2, generator=generator) * (SIDE + 2 * MARGIN) - MARGIN
-        to_door = torch.rand(count, generator=generator) < 0.3
-        place = torch.where(to_door[:, None], states[:, 2:], anywhere)
-        fresh = torch.cat([place, torch.randint(6, 20, (count, 1), generator=generator)], dim=1)
+        across = torch.where(states[:, 0] > layout[:, 0], -8.0, 8.0) + layout[:, 0]
+        opposite = torch.stack([across, states[:, 1] + 6 * torch.randn(count, generator=generator)], dim=1)
+        kind = torch.rand(count, 1, generator=generator)
+        place = torch.where(kind < 0.25, layout, torch.where(kind < 0.55, opposite, anywhere))
+        fresh = torch.cat([place, torch.randint(6, 16, (count, 1), generator=generator)], dim=1)
         memory = fresh if memory is None else torch.where(memory[:, 2:] <= 0, fresh, memory)
         noise = torch.randn(count, 2, generator=generator) * 0.4 * self.reach
         speed = torch.rand(count, 1, generator=generator) * self.reach
         ahead = memory[:, :2] - states[:, :2]
-        actions = ahead / ahead.norm(dim=1, keepdim=True).clamp(min=1) * speed + noise
-        left = torch.where(ahead.norm(dim=1, keepdim=True) < 3, 0, memory[:, 2:] - 1)
+        distance = ahead.norm(dim=1, keepdim=True)
+        actions = ahead / distance.clamp(min=1) * speed + noise
+        left = torch.where(distance < 3, 0, memory[:, 2:] - 1)
         return shorten(actions, self.reach), torch.cat([memory[:, :2], left], dim=1)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Moves the dot in steps of at most a pixel; where a step ends in the wall, only its free part is made."""
+        """Moves the dot in steps of at most a pixel; where a step ends in the wall, only its free part is
+        made."""
         place, layout = states[:, :2], states[:, 2:]
         parts = int(self.reach)
         move = shorten(actions, self.reach) / parts

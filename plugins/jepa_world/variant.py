@@ -8,10 +8,11 @@ What is unusual:
 - the action that leaves a frame travels with the frame's tokens, so that a state of the world model is one
   tensor, and a step of it is a function (state, action) -> state, which is all that planners see
 - every comparison is a named group, and terms of the loss choose: the main one is teacher-forced, `rollout`
-  compares K steps, `actions` what an inverse model reads off two frames, `smooth` each frame with the one before;
-  `frames` holds the tokens of each time step alone, for regularisers that judge the batch at one time
+  compares K steps, `actions` what an inverse model reads off two frames, `smooth` each frame with the one
+  before; `frames` holds the tokens of each time step alone, for regularisers that judge the batch at one time
 
-Axes: B samples, T frames, F frames of a history, K steps, P tokens of a frame, D width, A numbers of an action.
+Axes: B samples, T frames, F frames of a history, K steps, P tokens of a frame, D width, A numbers of an
+action.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class ProjectorSettings(Settings):
     """What is made of a frame's tokens before they are predicted."""
 
     kind: Literal["none", "norm", "mlp"] = "none"
-    """`none`; `norm`: batch norm without affine; `mlp`: Linear, batch norm, GELU, Linear, batch norm (LeWM)."""
+    """`none`; `norm`: batch norm without affine; `mlp`: Linear, batch norm, GELU, Linear, batch norm
+    (LeWM)."""
     hidden: PositiveInt = 2048
     """Width of the MLP's hidden layer."""
 
@@ -53,7 +55,8 @@ class WorldModel(JEPA):
         """Settings of the variant."""
 
         target_norm: Literal["layer", "none"] = "none"
-        """Layer norm without affine of the frames' tokens before they are predicted (V-JEPA 2-AC), or none."""
+        """Layer norm without affine of the frames' tokens before they are predicted (V-JEPA 2-AC), or
+        none."""
         target_layers: Literal[1] = 1
         """Targets are made of the final output."""
         target_gradient: bool = True
@@ -94,7 +97,9 @@ class WorldModel(JEPA):
         self.projector = projector(width, config.projector)
         self.channels = self.inverse = None
         if config.channels:
-            self.channels = nn.Sequential(nn.Linear(self.action_width, config.channels), nn.Linear(config.channels, width))
+            self.channels = nn.Sequential(
+                nn.Linear(self.action_width, config.channels), nn.Linear(config.channels, width)
+            )
         if config.inverse:
             self.inverse = nn.Sequential(
                 nn.Linear(2 * width, config.inverse), nn.GELU(), nn.Linear(config.inverse, self.action_width)
@@ -102,7 +107,8 @@ class WorldModel(JEPA):
 
     @staticmethod
     def check_context(config: Config, frames: int) -> None:
-        """Raises UserError where windows of so many frames do not hold a history and the roll-out after it."""
+        """Raises UserError where windows of so many frames do not hold a history and the roll-out after
+        it."""
         if config.history + config.horizon > frames:
             raise UserError(
                 f"variant.history {config.history} and variant.horizon {config.horizon} need windows of "
@@ -131,9 +137,7 @@ class WorldModel(JEPA):
             groups["actions"] = _pair(read.flatten(0, 1)[:, None], actions.flatten(0, 1)[:, None])
         main = _pair(guess, targets[:, f:].flatten(0, 1))
         seen = _tokens(z.flatten(0, 1))
-        return Step(
-            main.predictions, main.targets, (seen,), seen, plan, batch.step, views.condition, groups
-        )
+        return Step(main.predictions, main.targets, (seen,), seen, plan, batch.step, views.condition, groups)
 
     def _targets(self, z: Tensor, frames: Tensor) -> Tensor:
         """[B, T, P, D]: the frames' states, or those of the target encoder."""
@@ -154,7 +158,11 @@ class WorldModel(JEPA):
         if self.config.pool:
             values = values.mean(1, keepdim=True)
         values = self.projector(values.flatten(0, 1)).view(values.shape)
-        return nn.functional.layer_norm(values, values.shape[-1:]) if self.config.target_norm == "layer" else values
+        return (
+            nn.functional.layer_norm(values, values.shape[-1:])
+            if self.config.target_norm == "layer"
+            else values
+        )
 
     def predict_next(self, past: Tensor, actions: Tensor) -> Tensor:
         """[N, P, D]: the frames after histories [N, F, P, D], whose frames these actions [N, F, A] leave."""

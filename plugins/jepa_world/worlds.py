@@ -1,8 +1,8 @@
 """What a world is, and the source of episodes that are played in one.
 
-A world is scripted: its state is a tensor that says everything, so that many episodes are played at once and one
-can be begun anywhere. `two_rooms` is such a world; docs/worlds.md writes another in 30 lines. Sources of other
-episodes (`episodes`, `pusht`) share `EpisodeSamples` and have no world to plan in.
+A world is scripted: its state is a tensor that says everything, so that many episodes are played at once and
+one can be begun anywhere. `two_rooms` is such a world; docs/worlds.md writes another in 30 lines. Sources of
+other episodes (`episodes`, `pusht`) share `EpisodeSamples` and have no world to plan in.
 
 Axes: B episodes, L steps of an episode, T frames of a window, S numbers of a state, A numbers of an action.
 """
@@ -86,7 +86,9 @@ def check_goals(world: World, goals: Tensor) -> None:
         outside = ~(values.isfinite() & (values >= low) & (values <= high))
         if outside.any():
             number = int(outside.nonzero()[0])
-            place = ", ".join(f"{n} {v:g}" for n, v in zip(world.state_names, goals[number].tolist(), strict=True))
+            place = ", ".join(
+                f"{n} {v:g}" for n, v in zip(world.state_names, goals[number].tolist(), strict=True)
+            )
             raise UserError(f"goal {number} ({place}) is outside the world: {name} is {low:g} to {high:g}")
 
 
@@ -112,7 +114,9 @@ class Episode:
         """T frames, the T - 1 actions between them, and the state in the last one."""
         states = self.states[start : start + frames]
         actions = self.actions[start : start + frames - 1]
-        return Sample({"film": self.world.render(states)}, {"actions": actions}, targets={"state": states[-1]})
+        return Sample(
+            {"film": self.world.render(states)}, {"actions": actions}, targets={"state": states[-1]}
+        )
 
 
 def window_starts(length: int, frames: int) -> range:
@@ -193,7 +197,9 @@ class PlayedSource:
         steps, world = self.config.frames - 1, self.world
         return {
             "views.film": Field("clip"),
-            "condition.actions": Field("sequence", (steps, len(world.action_names)), names=world.action_names),
+            "condition.actions": Field(
+                "sequence", (steps, len(world.action_names)), names=world.action_names
+            ),
             "targets.state": Field("vector", (len(world.state_names),), names=world.state_names),
         }
 

@@ -53,6 +53,7 @@ def jepa_target_updates() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_objectives() -> Mapping[str, type]:
+    from jepa_core.objectives.cross_entropy import CrossEntropy
     from jepa_core.objectives.infonce import InfoNCE
     from jepa_core.objectives.prediction import L1, MSE, Cosine, SmoothL1
     from jepa_core.objectives.sigreg import SIGReg
@@ -68,6 +69,7 @@ def jepa_objectives() -> Mapping[str, type]:
         "sigreg": SIGReg,
         "vicreg": VICReg,
         "infonce": InfoNCE,
+        "cross_entropy": CrossEntropy,
     }
 
 
@@ -87,6 +89,7 @@ def jepa_data() -> Mapping[str, type]:
     from jepa_core.data.sources.cifar10 import Cifar10Source
     from jepa_core.data.sources.folder import FolderSource
     from jepa_core.data.sources.huggingface import HuggingFaceSource
+    from jepa_core.data.sources.labelled import LabelledSource
     from jepa_core.data.sources.mix import MixSource
     from jepa_core.data.sources.npz import NpzSource
     from jepa_core.data.sources.torchvision import TorchvisionSource
@@ -96,6 +99,7 @@ def jepa_data() -> Mapping[str, type]:
         "cifar10": Cifar10Source,
         "folder": FolderSource,
         "huggingface": HuggingFaceSource,
+        "labelled": LabelledSource,
         "mix": MixSource,
         "npz": NpzSource,
         "torchvision": TorchvisionSource,
@@ -106,12 +110,14 @@ def jepa_data() -> Mapping[str, type]:
 @hookimpl
 def jepa_transforms() -> Mapping[str, type]:
     from jepa_core.data.field_transforms.crop import Crop
+    from jepa_core.data.field_transforms.follow_view import FollowView
     from jepa_core.data.field_transforms.log_mel import LogMel
     from jepa_core.data.field_transforms.numbers import Normalise, NoTransform
     from jepa_core.data.field_transforms.tokenize import Tokenize
 
     return {
         "crop": Crop,
+        "follow_view": FollowView,
         "none": NoTransform,
         "normalise": Normalise,
         "tokenize": Tokenize,
@@ -121,18 +127,50 @@ def jepa_transforms() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_probes() -> Mapping[str, type]:
+    from jepa_core.evaluate.attentive import AttentiveProbe
     from jepa_core.evaluate.probes import KNN, LinearProbe
 
-    return {"knn": KNN, "linear": LinearProbe}
+    return {"knn": KNN, "linear": LinearProbe, "attentive": AttentiveProbe}
 
 
 @hookimpl
 def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.evaluate.dense.depth import depth
+    from jepa_core.evaluate.dense.depth_bins import DepthBins
+    from jepa_core.evaluate.dense.segmentation import Segmentation
+    from jepa_core.evaluate.frozen.class_retrieval import ClassRetrieval
+    from jepa_core.evaluate.frozen.label_free import LabelFree
+    from jepa_core.evaluate.frozen.layers import Layers
+    from jepa_core.evaluate.frozen.low_shot import LowShot
+    from jepa_core.evaluate.frozen.many_heads import ManyHeads
+    from jepa_core.evaluate.frozen.shift import Shift
     from jepa_core.evaluate.regression import regression
     from jepa_core.evaluate.retrieval import retrieval
     from jepa_core.evaluate.zero_shot import zero_shot
+    from jepa_core.settings.evaluations import OnRequest
 
-    return {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
+    by_name = {"retrieval": retrieval, "zero_shot": zero_shot, "regression": regression}
+    frozen: dict[str, Callable[..., Any]] = {
+        "layers": Layers,
+        "low_shot": LowShot,
+        "many_heads": ManyHeads,
+        "class_retrieval": ClassRetrieval,
+        "shift": Shift,
+        "label_free": LabelFree,
+    }
+    dense: dict[str, Callable[..., Any]] = {
+        "depth": depth,
+        "depth_bins": DepthBins,
+        "segmentation": Segmentation,
+    }
+    return {**by_name, **{name: OnRequest(one) for name, one in {**frozen, **dense}.items()}}
+
+
+@hookimpl
+def jepa_sections() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.report.dense_maps import depth_maps, segmentation_maps
+
+    return {"depth_maps": depth_maps, "segmentation_maps": segmentation_maps}
 
 
 @hookimpl

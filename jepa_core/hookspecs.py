@@ -85,11 +85,14 @@ def jepa_probes() -> Mapping[str, type]:  # type: ignore[empty-body]
 def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Evaluations that see the model, `{name: function}`: retrieval, zero-shot, roll-outs.
 
-    The function is called with a `jepa_core.evaluate.EvaluationContext` (recipe, model, twin, source, split
-    and more), the models in evaluation mode and without gradients. It returns a
-    `jepa_core.evaluate.EvaluationTable`, a list of them with a task each, or None where it has nothing to say
-    of this run. Tables stand in eval.json, in `jepa eval` and in reports. `evaluations.NAME = false` in a
-    recipe leaves one out. A function that raises costs its own table only.
+    Or a class with settings, `Config` derived from `jepa_core.settings.EvaluationSettings`, whose instances
+    are such functions; `evaluations.NAME.KEY = …` sets them. `jepa_core.evaluate.OnRequest` wraps what is
+    made only where it is named, on the command line or in a recipe. The function is called with a
+    `jepa_core.evaluate.EvaluationContext` (recipe, model, twin, source, split and more), the models in
+    evaluation mode and without gradients. It returns a `jepa_core.evaluate.EvaluationTable`, a list of them
+    with a task each, or None where it has nothing to say of this run. Tables stand in eval.json, in `jepa
+    eval` and in reports. `evaluations.NAME = false` in a recipe leaves one out. A function that raises costs
+    its own table only.
 
     A variant gives embeddings of pairs by `evaluate.pair_protocols.PairEmbedder`, compares them in a way of
     its own by `evaluate.pair_protocols.ComparesPairs`, and reads names of classes by

@@ -27,10 +27,23 @@ import pluggy
 from jepa_core import hookspecs
 from jepa_core.errors import UserError, printable, unknown
 from jepa_core.runtime.entry_points import distribution_of, entry_points, load
-from jepa_core.runtime.plugin_answers import describe_clash, read_classes, read_folder, read_functions
+from jepa_core.runtime.plugin_answers import (
+    describe_clash,
+    read_classes,
+    read_evaluations,
+    read_folder,
+    read_functions,
+)
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin, process_state_kept, warn_if_slow
 from jepa_core.runtime.plugin_catalogue import Catalogue, PluginStatus
-from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, SourceSettings, ValueSettings
+from jepa_core.settings.base import (
+    ComponentSettings,
+    EvaluationSettings,
+    ObjectiveSettings,
+    SourceSettings,
+    ValueSettings,
+)
+from jepa_core.settings.evaluations import unwrap
 from jepa_core.settings.optimizer import OptimizerSettings
 
 GROUP = "jepa"
@@ -129,7 +142,8 @@ class Plugins:
         """
         if kind not in FUNCTIONS:
             raise unknown("kind of function", kind, FUNCTIONS)
-        return self._merge(kind, self._ask(FUNCTIONS[kind], read_functions))
+        read = partial(read_evaluations, base=EvaluationSettings, unwrap=unwrap)
+        return self._merge(kind, self._ask(FUNCTIONS[kind], read if kind == "evaluation" else read_functions))
 
     def peers(self) -> dict[str, Callable[..., Any]]:
         """Training steps written another way, by name (`hookspecs.jepa_peers`)."""

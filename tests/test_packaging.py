@@ -21,38 +21,34 @@ def fresh(core_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> FreshEn
     return environment
 
 
+PLUGINS = sorted(path.parent.name for path in (ROOT / "plugins").glob("jepa_*/__init__.py"))
+PACKAGES = ("jepa_core", "jepa_kernels", *PLUGINS)
+
+
 def test_the_wheel_holds_the_packages_their_data_and_nothing_else(core_wheel: Path) -> None:
     names = zipfile.ZipFile(core_wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {
-        "jepa_core",
-        "jepa_ijepa",
-        "jepa_kernels",
-        "jepa_lejepa",
-        "jepa_imagetext",
-        "jepa_vjepa",
-    }
-    for plugin in ("jepa_ijepa", "jepa_imagetext", "jepa_lejepa", "jepa_vjepa"):
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    for plugin in PLUGINS:
         recipes = {path.name for path in (ROOT / f"plugins/{plugin}/recipes").glob("*.toml")}
         assert {Path(name).name for name in names if name.startswith(f"{plugin}/recipes/")} == recipes
-    packages = ("jepa_core", "jepa_ijepa", "jepa_imagetext", "jepa_kernels", "jepa_lejepa", "jepa_vjepa")
-    assert all(f"{package}/py.typed" in names for package in packages)
+    assert all(f"{package}/py.typed" in names for package in PACKAGES)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
 def test_what_runs_is_what_was_installed(fresh: FreshEnvironment) -> None:
-    packages = "jepa_core, jepa_ijepa, jepa_imagetext, jepa_kernels, jepa_lejepa, jepa_vjepa"
+    packages = ", ".join(PACKAGES)
     files = fresh.python(
         f"import {packages}; print(*(m.__file__ for m in ({packages})), sep='\\n')"
     ).splitlines()
-    assert len(files) == 6
+    assert len(files) == len(PACKAGES)
     assert all(Path(file).is_relative_to(fresh.folder) for file in files), files
 
 
 def test_its_plugins_are_found(fresh: FreshEnvironment) -> None:
     listed = json.loads(fresh.jepa("plugins", "--json"))
     states = {p["name"]: p["state"] for p in listed["plugins"]}
-    assert states == dict.fromkeys(("core", "ijepa", "imagetext", "lejepa", "vjepa"), "loaded")
+    assert states == dict.fromkeys(("core", *(name.removeprefix("jepa_") for name in PLUGINS)), "loaded")
     assert listed["components"]["masker"]["multiblock"] == "ijepa"
 
 

@@ -57,7 +57,12 @@ def show_plugin(
         for catalogue in catalogues
         for pattern in _matching_names(catalogue, name)
     ]
-    functions = [offer for offer in _functions() if offer.name == name]
+    functions = [offer for offer in _functions() if offer.name == name and offer.component is None]
+    components += [
+        (offer.kind, offer.component, offer.plugin)
+        for offer in _functions()
+        if offer.name == name and offer.component is not None
+    ]
     if not named and not components and not functions:
         raise unknown(
             "plugin or component",
@@ -133,18 +138,28 @@ class Offered(NamedTuple):
     name: str
     plugin: str
     what: str
+    component: type[Any] | None = None
+    """The class of an evaluation that has settings."""
 
 
 def _functions() -> list[Offered]:
     from jepa_core import plugins
-    from jepa_core.settings.describe import summary
+    from jepa_core.settings.evaluations import settings_class, unwrap
 
     return [
-        Offered(kind, name, owners[name], summary(function) if isroutine(function) else "")
+        Offered(
+            kind, name, owners[name], _what(unwrap(offer)), unwrap(offer) if settings_class(offer) else None
+        )
         for kind in plugins.FUNCTIONS
         for functions, owners in [plugins.registry().functions(kind)]
-        for name, function in functions.items()
+        for name, offer in functions.items()
     ]
+
+
+def _what(offer: Any) -> str:
+    from jepa_core.settings.describe import summary
+
+    return summary(offer) if isroutine(offer) or isinstance(offer, type) else ""
 
 
 def _functions_of(plugin: str) -> list[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ from jepa_core.hookspecs import hookimpl
 if TYPE_CHECKING:
     from jepa_core.protocols import TrainingRun
     from jepa_core.runs.labels import RunLabels
+    from jepa_core.runs.run import Run
     from jepa_core.settings.recipe import Recipe
 
 
@@ -63,6 +64,8 @@ def train(
     SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 save a checkpoint and end with exit code 75.
     """
     from jepa_core.runs.labels import make_labels
+    from jepa_core.runs.status import read_status
+    from jepa_core.runtime.distributed import is_main
 
     _check(resume, run, overwrite, allow_change)
     words, labels = overrides or [], make_labels(name, tag or (), note)
@@ -74,22 +77,41 @@ def train(
         place = nullcontext(Path(resume))
     going_on: bool | Literal["auto"] = "auto" if resume == "auto" else resume is not None
     with place as folder:
-        _train(resolved, folder, going_on, overwrite, allow_change or (), labels, as_json)
+        finished = train_in(
+            resolved,
+            folder,
+            labels,
+            resume=going_on,
+            overwrite=overwrite,
+            allow_change=allow_change or (),
+            as_json=as_json,
+        )
+    if not is_main():
+        return
+    if as_json:
+        print_json(read_status(finished.folder).facts())
+    else:
+        out.print(
+            f"{finished.step:,} steps done; the run is in [bold]{escape(str(finished.folder))}[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
-def _train(
+def train_in(
     recipe: Recipe,
     folder: Path,
-    resume: bool | Literal["auto"],
-    overwrite: bool,
-    allow_change: Sequence[str],
     labels: RunLabels,
-    as_json: bool,
-) -> None:
-    """Trains and says how it ended; a signal ends the command with exit code 75, Ctrl-C twice with 130."""
+    *,
+    resume: bool | Literal["auto"],
+    overwrite: bool = False,
+    allow_change: Sequence[str] = (),
+    as_json: bool = False,
+) -> Run:
+    """Trains in a folder, with progress, for commands. A signal ends the command with exit code 75, Ctrl-C
+    twice with 130, after a line that says how to go on."""
     from jepa_core import observers
     from jepa_core import trainer as loop
-    from jepa_core.runs.status import read_status
     from jepa_core.runtime.distributed import is_main
     from jepa_core.runtime.stop_signals import REQUEUE, Stopped
 
@@ -97,7 +119,7 @@ def _train(
         fail_fast_without_network()
     watch = [RunStart(labels), *observers.standard()]
     try:
-        finished = loop.train(
+        return loop.train(
             recipe, folder, resume=resume, watch=watch, overwrite=overwrite, allow_change=allow_change
         )
     except Stopped as stopped:
@@ -107,14 +129,6 @@ def _train(
     except KeyboardInterrupt:
         _print_end(folder, _stop_line(folder, "Ctrl-C"), as_json)
         raise typer.Exit(130) from None
-    if is_main() and as_json:
-        print_json(read_status(finished.folder).facts())
-    elif is_main():
-        out.print(
-            f"{finished.step:,} steps done; the run is in [bold]{escape(str(finished.folder))}[/]",
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 class RunStart:

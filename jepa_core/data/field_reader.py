@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jepa_core.data import batched_transforms as batched
 from jepa_core.data.crops import Crops
+from jepa_core.data.field_transforms.base import FollowsView
 from jepa_core.data.field_transforms.crop import Crop
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.images import UNUSUAL, CorruptSample, Skipped
@@ -92,6 +93,8 @@ class ColumnReader:
         self.images: dict[str, Tensor] = {}
         self.ready: dict[str, list[Tensor]] = {}
         for place, transform in transforms.transforms.items():
+            if isinstance(transform, FollowsView):
+                continue
             column = columns[place]
             if isinstance(transform, Crop):
                 assert isinstance(column, Tensor)
@@ -107,6 +110,8 @@ class ColumnReader:
         """Whether nothing needs to be transformed sample by sample."""
         columns = samples.columns()
         for place, transform in transforms.transforms.items():
+            if isinstance(transform, FollowsView):
+                continue
             if place not in columns or transform.config.invalid == "skip":
                 return False
             if transform.random and not (
@@ -114,7 +119,7 @@ class ColumnReader:
                 and isinstance(columns[place], Tensor)
                 and len(transform.output.shape) == 3
                 and all(
-                    batched.applies(columns[place].shape, group.shape)
+                    batched.applies(columns[place].shape, group.shape, group.settings)
                     for group in _crops_of(transform, place, transforms).values()
                 )
             ):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -40,6 +41,11 @@ def source_fields(source: Source | DescribesFields, view_shape: Sequence[int] = 
                 f"fields() of {name} has {place!r}: {field!r:.60}; expected a Field by its place, PART.NAME "
                 f"with PART one of {', '.join(PARTS)}"
             )
+    maps = [place for place, field in fields.items() if field.kind == "map"]
+    if strays := [place for place in maps if not place.startswith("targets.")]:
+        raise UserError(
+            f"fields() of {name} has the map {strays[0]}; maps are targets, as no random crop is followed"
+        )
     names = [place.partition(".")[2] for place in fields]
     if twice := sorted({one for one in names if names.count(one) > 1}):
         raise UserError(f"fields() of {name} uses the name {twice[0]!r} twice; each value needs its own")
@@ -96,10 +102,25 @@ def check_values(values: Mapping[str, Any], fields: Fields, place: str) -> None:
                 f"{place} has no {name}; expected {shape_text(field)}; it has {', '.join(values)}"
             )
         check_value(values[name], field, f"{place}: {name}")
+    check_map_sizes(values, fields, place)
     if extra := [name for name in values if name not in fields]:
         raise UserError(
             f"{place} has {extra[0]}, which the source does not describe; known: {', '.join(fields)}"
         )
+
+
+def check_map_sizes(values: Mapping[str, Any], fields: Fields, place: str) -> None:
+    """Raises UserError, which begins with `place`, for a map of other sides than the first view's pixels."""
+    maps = [name for name, field in fields.items() if field.kind == "map" and name in values]
+    view = values.get(f"views.{first_view(fields)}")
+    if not maps or not isinstance(view, Image | Tensor):
+        return
+    pixels = [view.height, view.width] if isinstance(view, Image) else list(view.shape[-2:])
+    for name in maps:
+        if (sides := list(np.shape(values[name]))) != pixels:
+            raise UserError(
+                f"{place}: {name} is a map of {sides} pixels; expected {pixels}, those of the first view"
+            )
 
 
 def check_value(value: Any, field: Field, place: str) -> None:

@@ -63,7 +63,7 @@ def reader(
     groups = crops(settings, view_shape)
     if isinstance(samples, InMemory) and len(view_shape) == 3:
         before = read_tensors(samples)[0].shape
-        if all(batched.applies(before, group.shape) for group in groups.values()):
+        if all(batched.applies(before, group.shape, group.settings) for group in groups.values()):
             return InMemoryReader(samples, groups)
     return SampleReader(samples, groups, view_shape, max_corrupt)
 

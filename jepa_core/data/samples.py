@@ -86,15 +86,19 @@ class BaseSamples(ABC):
         """
         return None
 
+    def class_numbers(self) -> Indices | None:
+        """int64 [n]: the labels, -1 for none; None where they are known only with the samples themselves."""
+        return None
+
     def take(self, index: Indices, note: str) -> BaseSamples:
         """The samples at these positions, in this order."""
         return Selection(self, index, note)
 
 
 class Selection(BaseSamples):
-    """Some samples of another split."""
+    """Some samples of another split; its names, sizes and labels apart are known of `BaseSamples`."""
 
-    def __init__(self, whole: BaseSamples, index: Indices, note: str) -> None:
+    def __init__(self, whole: Samples, index: Indices, note: str) -> None:
         self.whole, self.index, self.note = whole, index, note
         self.classes = whole.classes
 
@@ -106,12 +110,18 @@ class Selection(BaseSamples):
 
     def keys(self) -> Sequence[str]:
         """The names these samples have in the whole."""
-        names = self.whole.keys()
-        return [names[index] for index in self.index]
+        names = self.whole.keys() if isinstance(self.whole, BaseSamples) else range(len(self.whole))
+        return [str(names[index]) for index in self.index]
 
     def sizes(self, positions: Sequence[int]) -> list[int] | None:
         """Those that these samples have in the whole."""
-        return self.whole.sizes([int(self.index[position]) for position in positions])
+        places = [int(self.index[position]) for position in positions]
+        return self.whole.sizes(places) if isinstance(self.whole, BaseSamples) else None
+
+    def class_numbers(self) -> Indices | None:
+        """Those that these samples have in the whole."""
+        numbers = self.whole.class_numbers() if isinstance(self.whole, BaseSamples) else None
+        return None if numbers is None else numbers[self.index]
 
 
 class Files(BaseSamples):
@@ -138,6 +148,10 @@ class Files(BaseSamples):
     def sizes(self, positions: Sequence[int]) -> list[int] | None:
         """Bytes of these files."""
         return [_size(self.path(position)) for position in positions]
+
+    def class_numbers(self) -> Indices:
+        """int64 [n]: the labels, -1 for none."""
+        return self.labels
 
 
 def _size(path: str) -> int:
@@ -185,6 +199,10 @@ class ArraySamples(BaseSamples):
     def tensors(self) -> tuple[Tensor, Tensor]:
         """uint8 [n, 3, h, w] and int64 [n]."""
         return self.images, self.labels
+
+    def class_numbers(self) -> Indices:
+        """int64 [n]: the labels, -1 for none."""
+        return self.labels.numpy()
 
     def take(self, index: Indices, note: str) -> ArraySamples:
         """A copy of the samples at these positions."""

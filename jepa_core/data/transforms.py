@@ -28,7 +28,7 @@ VIEWS = {3: "image", 4: "video"}
 
 
 def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:
-    """Random window and random resized crop to `view_shape`, then flip, colour, blur where they are on."""
+    """Random window and random resized crop to `view_shape`, then flip, RandAugment, colour, blur if on."""
     height, width = image_size(view_shape)
     steps: list[nn.Module] = [
         Window(view_shape, random=True),
@@ -42,6 +42,8 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
     ]
     if settings.flip:
         steps.append(v2.RandomHorizontalFlip(settings.flip))
+    if settings.rand_augment:
+        steps.append(rand_augment(settings))
     if settings.colour_jitter:
         jitter = v2.ColorJitter(*colours.reach(settings.colour_jitter))
         steps += [v2.RandomApply([jitter], colours.JITTERED), v2.RandomGrayscale(colours.GREY)]
@@ -51,14 +53,28 @@ def train_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v
     return v2.Compose([*steps, *_normalise(settings, view_shape)])
 
 
+def rand_augment(settings: TransformSettings) -> v2.RandAugment:
+    """RandAugment as the settings have it; what an operation uncovers has the colour that becomes 0."""
+    return v2.RandAugment(
+        settings.rand_augment,
+        settings.rand_magnitude,
+        interpolation=v2.InterpolationMode.BILINEAR,  # bicubic is there for Pillow images alone
+        fill=[255 * value for value in settings.mean],
+    )
+
+
 def eval_transform(settings: TransformSettings, view_shape: Sequence[int]) -> v2.Compose:
     """Middle window, resize and centre crop to `view_shape`; also takes batches of images [B, 3, h, w]."""
     height, width = image_size(view_shape)
-    cover = Cover(
-        round(height / settings.eval_crop), round(width / settings.eval_crop), interpolation_mode(settings)
-    )
+    cover = cover_of(settings, (height, width))
     window = Window(view_shape, random=False)
     return v2.Compose([window, cover, v2.CenterCrop((height, width)), *_normalise(settings, view_shape)])
+
+
+def cover_of(settings: TransformSettings, size: tuple[int, int]) -> Cover:
+    """The resize that comes before the evaluation's centre crop to `size` = (H, W)."""
+    height, width = (round(side / settings.eval_crop) for side in size)
+    return Cover(height, width, interpolation_mode(settings))
 
 
 class Window(nn.Module):
@@ -100,10 +116,13 @@ class Cover(nn.Module):
 
     def forward(self, image: Any) -> Any:
         """A PIL image or a tensor [..., h, w], resized."""
-        height, width = F.get_size(image)
-        scale = max(self.height / height, self.width / width)
-        size = [max(self.height, round(height * scale)), max(self.width, round(width * scale))]
+        size = list(self.size_of(*F.get_size(image)))
         return F.resize(image, size, interpolation=self.interpolation, antialias=True)
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what an image of this size becomes."""
+        scale = max(self.height / height, self.width / width)
+        return max(self.height, round(height * scale)), max(self.width, round(width * scale))
 
 
 def image_size(view_shape: Sequence[int]) -> tuple[int, int]:

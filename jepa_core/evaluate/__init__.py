@@ -10,7 +10,7 @@ from jepa_core.evaluate.collapse import (
 )
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.features import Features, extract, model_features, raw_pixels
-from jepa_core.evaluate.model_evaluations import OnRequest
+from jepa_core.evaluate.known_values import KnownValues
 from jepa_core.evaluate.pair_protocols import ComparesPairs, PairEmbedder, ReadsPrompts
 from jepa_core.evaluate.probes import KNN, LeaveOneOut, LinearProbe, ProbeScores
 from jepa_core.evaluate.score_tables import (
@@ -24,6 +24,7 @@ from jepa_core.evaluate.scoring import evaluate
 from jepa_core.evaluate.table import EvalResult, Row
 from jepa_core.protocols import FeatureMap
 from jepa_core.runtime.progress import NoProgress, Progress
+from jepa_core.settings.evaluations import OnRequest
 
 __all__ = [
     "KNN",
@@ -36,6 +37,7 @@ __all__ = [
     "EvaluationTable",
     "FeatureMap",
     "Features",
+    "KnownValues",
     "LeaveOneOut",
     "LinearProbe",
     "MetricScore",

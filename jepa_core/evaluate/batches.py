@@ -7,6 +7,7 @@ source gives them: tensors of one shape are stacked, those of several lengths pa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -15,15 +16,18 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.data.images import CorruptSample, to_rgb
-from jepa_core.data.named_samples import source_fields
+from jepa_core.data.named_samples import check_map_sizes, source_fields, where
 from jepa_core.data.transforms import eval_transform
 from jepa_core.errors import UserError
 from jepa_core.protocols import Recording, Samples
 from jepa_core.settings.recipe import Recipe
+from jepa_core.settings.sections import TransformSettings
 from jepa_core.types.batch import Batch
+from jepa_core.types.fields import first_view
 from jepa_core.types.packed import Packed
-from jepa_core.types.sample import Sample
+from jepa_core.types.sample import Fields, Sample
 
 TRIES = 16
 """Samples that are tried for the first one that can be read."""
@@ -35,17 +39,20 @@ def eval_batches(
     view_shape: Sequence[int],
     batch_size: int,
     index: Sequence[int] | None = None,
+    fields: Fields | None = None,
 ) -> Iterator[Batch]:
     """Batches of the samples at these positions, by default of all; one that cannot be read is left out.
 
-    Images and clips come in the shape `view_shape`, without B, by the recipe's `transform`. Raises UserError
-    where none can be read, and for values that do not fit together.
+    Images and clips come in the shape `view_shape`, without B, by the recipe's `transform`, and with them the
+    targets that are maps by the source's `fields`. Raises UserError where none can be read, and for values
+    that do not fit together.
     """
     change = eval_transform(recipe.transform, view_shape)
+    maps = _map_transforms(fields or {}, recipe.transform, view_shape)
     rows = iter(range(len(samples)) if index is None else index)
     read = 0
     while places := list(islice(rows, batch_size)):
-        parts = [part for place in places if (part := _read(samples, place)) is not None]
+        parts = [part for place in places if (part := _read(samples, place, maps)) is not None]
         if parts:
             read += len(parts)
             yield _collate(parts, change)
@@ -85,11 +92,37 @@ def read_units(source: Any) -> dict[str, str]:
     return {place: field.units for place, field in source_fields(source).items() if field.units}
 
 
-def _read(samples: Any, place: int) -> Sample | None:
+def _map_transforms(
+    fields: Fields, settings: TransformSettings, view_shape: Sequence[int]
+) -> FieldTransforms | None:
+    """The transforms of a source's maps; None where it has none."""
+    maps = {place: field for place, field in fields.items() if field.kind == "map"}
+    if not maps:
+        return None
+    view = f"views.{first_view(fields)}"
+    transforms = FieldTransforms({view: fields[view], **maps}, {}, settings)
+    transforms.set_view_shapes({"": view_shape})
+    return transforms
+
+
+def _read(samples: Any, place: int, maps: FieldTransforms | None = None) -> Sample | None:
     try:
-        return as_sample(samples[place])
+        sample = as_sample(samples[place])
     except CorruptSample:
         return None
+    return sample if maps is None else _with_maps(sample, maps, where(samples, place, sample.key))
+
+
+def _with_maps(sample: Sample, maps: FieldTransforms, place: str) -> Sample:
+    """The sample with its maps in the evaluation's resize and crop of its first view."""
+    check_map_sizes(sample.values(), maps.fields, place)
+    targets = {
+        name: maps.apply(f"targets.{name}", value, f"{place}: targets.{name}", train=False)
+        if f"targets.{name}" in maps.fields
+        else value
+        for name, value in sample.targets.items()
+    }
+    return replace(sample, targets=targets)
 
 
 def _collate(parts: Sequence[Sample], change: Any) -> Batch:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jepa_core.data.eval_batches import EvalFields
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
+from jepa_core.data.named_samples import source_fields
 from jepa_core.evaluate.batches import eval_batches
 from jepa_core.evaluate.samples import choose_samples
 from jepa_core.evaluate.score_tables import TRAINED, TWIN, EvaluationTable, MetricScore, make_rows
@@ -52,6 +53,10 @@ class EvaluationContext:
     """Which data the run was trained on, where these are others."""
     splits: dict[str, Samples] = field(default_factory=dict)
     """Those of the source that were asked for."""
+    initial: Any = None
+    """The run's model as its training began, with weights of elsewhere; None where that is the twin."""
+    memory: dict[Any, Any] = field(default_factory=dict)
+    """What evaluations leave for those after them, such as features, so that the data are read once."""
 
     @property
     def models(self) -> Mapping[str, Any]:
@@ -84,7 +89,8 @@ class EvaluationContext:
         """Batches by the run's transforms; of models without any images and clips are cropped alone."""
         if self.transforms is None:
             shape = self.model.encoder.view_shape()
-            return eval_batches(samples, self.recipe, shape, self.batch_size, index.tolist())
+            fields = source_fields(self.source, shape)
+            return eval_batches(samples, self.recipe, shape, self.batch_size, index.tolist(), fields)
         data = self.recipe.data
         return EvalFields(samples, self.transforms, index, self.batch_size, data.workers, data.max_corrupt)
 

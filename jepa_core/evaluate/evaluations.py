@@ -55,6 +55,8 @@ def check_run_writable(folder: Path) -> None:
 def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Predictions]) -> None:
     """Writes a run's newest table and guesses, and keeps both beside those of other conditions.
 
+    Evaluations that were made earlier under the same conditions stay in the table.
+
     A table of transfer is not a run's own, and is only kept.
 
     Raises UserError where the disk is full or the folder cannot be written.
@@ -64,6 +66,7 @@ def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Pre
         archive.mkdir(exist_ok=True)
         _keep_earlier_table(folder, archive)
         name = _name(result)
+        result = with_earlier_evaluations(result, archive / f"{name}.json")
         save_table(archive / f"{name}.json", result)
         save_predictions(archive / f"{name}.npz", predictions)
         if result.transfer is None:
@@ -73,6 +76,20 @@ def write_evaluation(folder: Path, result: EvalResult, predictions: Sequence[Pre
         raise UserError(
             f"the evaluation of {str(folder)!r} cannot be written: {error.strerror or error}"
         ) from error
+
+
+def with_earlier_evaluations(result: EvalResult, file: Path) -> EvalResult:
+    """The result with those evaluations that were made earlier under the same conditions and not anew.
+
+    So what was made on request stays in the run's table when others are asked for.
+    """
+    try:
+        earlier = read_table(file).evaluations
+    except UserError:
+        return result
+    names = {table.name for table in result.evaluations}
+    stay = tuple(table for table in earlier if table.rows and table.name not in names)
+    return result.model_copy(update={"evaluations": (*result.evaluations, *stay)})
 
 
 def table_files(folders: Sequence[Path], out: Path | None) -> list[Path]:

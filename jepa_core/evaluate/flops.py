@@ -39,7 +39,7 @@ DRAWS = 256
 """Mask draws over which the expected cost is averaged."""
 SEED = 0
 """Of these draws, whatever the run's seed: two runs of one masker have one number."""
-COUNTED = 8
+COUNTED = 10
 """Of these draws, so many are counted through the model."""
 SAMPLES = 2
 """Samples of a counted draw that the model runs on."""
@@ -135,11 +135,11 @@ def _flops_of_all(model: JEPA, batch: Batch, plans: Sequence[MaskPlan]) -> Tenso
 
 
 def _token_terms(plan: MaskPlan) -> Tensor:
-    """float64 [6], means over samples: what the products of encoders and predictors are linear in.
+    """float64 [7], means over samples: what the products of encoders and predictors are linear in.
 
     A constant; tokens of the contexts, of the targets, and of the pairs (context and target together); the
-    squares of the contexts' and of the pairs' lengths, for attention. `FIT_ERROR` finds a model whose cost
-    is not linear in these.
+    squares of the contexts', the targets' and the pairs' lengths, for attention. `FIT_ERROR` finds a model
+    whose cost is not linear in these.
     """
     contexts = [s.lengths.double() for s in plan.contexts]
     targets = [s.lengths.double() for s in plan.targets]
@@ -151,6 +151,7 @@ def _token_terms(plan: MaskPlan) -> Tensor:
         sum(targets, zero),
         sum((c + t for c, t in pairs), zero),
         sum((c.square() for c in contexts), zero),
+        sum((t.square() for _, t in pairs), zero),
         sum(((c + t).square() for c, t in pairs), zero),
     )
     return torch.stack([term.mean() for term in terms])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -20,13 +20,14 @@ from torch import Tensor
 
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
 from jepa_core.evaluate.features import Features, model_features, raw_features
+from jepa_core.evaluate.known_values import known_features
 from jepa_core.evaluate.predictions import Predictions
 from jepa_core.evaluate.retrieval_of_predictions import IMAGES, retrieval_scores
 from jepa_core.evaluate.row_cache import CachedRow, Key, data_hash, weights_key
 from jepa_core.evaluate.samples import SplitLoader, choose_samples
 from jepa_core.evaluate.score_tables import TRAINED, TWIN
 from jepa_core.evaluate.scoring import Probes, ScoredRow, make_table, score_row, split_features
-from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup
+from jepa_core.evaluate.setup import Evaluation, ModelPair, Setup, samples_by_task
 from jepa_core.evaluate.table import EvalResult
 from jepa_core.jepa import JEPA
 from jepa_core.protocols import FeatureMap, Role, Samples, Source, Tasks, TokenProbe
@@ -89,7 +90,7 @@ def evaluate_models(models: Sequence[ModelPair], setup: Setup) -> list[Evaluatio
     shape = (model.encoder_of(setup.role) if view else model.encoder).view_shape()
     by_task = [
         TaskEvaluation(models, setup, shape, task, *samples).run()
-        for task, samples in _samples_by_task(setup, shape).items()
+        for task, samples in samples_by_task(setup, shape).items()
     ]
     evaluations = []
     for of_model in zip(*by_task, strict=True):
@@ -164,6 +165,9 @@ class TaskEvaluation:
         missing = [twin for key, twin in twins.items() if cached[key] is None]
         own = chain.from_iterable((*initial, *controls))
         self._extract([*trained, self.pixels, *own, *missing])
+        known = dict(self._known_features()) if self.probes else {}
+        self.features |= {id(feature_map): features for feature_map, features in known.items()}
+        controls = [[*of_views, *known] for of_views in controls]
         data = data_hash(*self.features[id(self.pixels)])
         trained_rows = [self._score(feature_map) for feature_map in trained]
         shared = {
@@ -172,9 +176,14 @@ class TaskEvaluation:
         }
         pixels = shared[self._pixels_key()]
         return [
-            self._table([row, *map(self._score, before), shared[key], pixels, *map(self._score, further)])
-            for row, before, key, further in zip(trained_rows, initial, keys, controls, strict=True)
+            self._table([row, *map(self._score, before), shared[key], pixels, *map(self._score, after)])
+            for row, before, key, after in zip(trained_rows, initial, keys, controls, strict=True)
         ]
+
+    def _known_features(self) -> Iterator[tuple[FeatureMap, tuple[Features, Features]]]:
+        """Rows that no image made; the samples have been read."""
+        judge = self.setup.split, self.held_out
+        return known_features(self.setup.source, self.task, ("train", self.train), judge)
 
     def _extract(self, maps: Sequence[FeatureMap]) -> None:
         setup = self.setup
@@ -287,14 +296,3 @@ class TaskEvaluation:
             self.held_out.names(), judge.labels, guesses, str(facts["data_hash"]), self.task
         )
         return table.model_copy(update=facts), predictions
-
-
-def _samples_by_task(setup: Setup, shape: Sequence[int]) -> Mapping[str | None, tuple[Samples, Samples]]:
-    """(training, held-out) samples by task; by None where there is one set of labels, or none."""
-    source, split = setup.source, setup.split
-    if isinstance(source, Tasks):
-        return {
-            task: (source.labelled_samples(task, "train", shape), source.labelled_samples(task, split, shape))
-            for task in source.tasks()
-        }
-    return {None: (setup.samples("train"), setup.samples(split))}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,26 +19,13 @@ from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.score_tables import EvaluationTable
 from jepa_core.runtime.plugin_calls import PluginError, call_plugin
 from jepa_core.runtime.plugin_catalogue import left_out
+from jepa_core.settings.evaluations import OnRequest, with_settings
 from jepa_core.settings.recipe import Recipe
 
 Evaluate = Callable[[EvaluationContext], EvaluationTable | Sequence[EvaluationTable] | None]
 """What a plugin offers: see the hook `jepa_evaluations`."""
 
 log = logging.getLogger("jepa.evaluate")
-
-
-@dataclass(frozen=True)
-class OnRequest:
-    """An evaluation that is made only when it is named, as it costs time or answers a special question.
-
-    `jepa eval RUN --evaluations NAME`, or `evaluations.NAME = true` in a recipe, names it.
-    """
-
-    function: Evaluate
-
-    def __call__(self, context: EvaluationContext) -> EvaluationTable | Sequence[EvaluationTable] | None:
-        """What the function returns."""
-        return self.function(context)
 
 
 def choose_evaluations(recipe: Recipe, names: Sequence[str] | None) -> dict[str, Evaluate]:
@@ -54,12 +40,11 @@ def choose_evaluations(recipe: Recipe, names: Sequence[str] | None) -> dict[str,
         if name not in offered:
             raise UserError(f"{unknown('evaluation', name, offered)}{left_out(registry.statuses)}")
     if names is not None:
-        return {name: offered[name] for name in dict.fromkeys(names)}
-    return {
-        name: function
-        for name, function in offered.items()
-        if recipe.evaluations.get(name, not isinstance(function, OnRequest))
-    }
+        chosen = list(dict.fromkeys(names))
+    else:
+        wanted = recipe.evaluations
+        chosen = [n for n, offer in offered.items() if wanted.get(n, not isinstance(offer, OnRequest))]
+    return {name: with_settings(offered[name], recipe.evaluations.get(name)) for name in chosen}
 
 
 def evaluate_with(evaluations: Mapping[str, Evaluate], context: EvaluationContext) -> list[EvaluationTable]:

@@ -21,11 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
-from jepa_core.evaluate.logistic import Effort, Fit, FitPlan, Logistic, plan_fits, shuffle_order
+from jepa_core.evaluate.linear_head import Labelled, LinearHead, fit_linear_head
 from jepa_core.settings.base import ComponentSettings
-
-Labelled = tuple[Tensor, Tensor]
-"""Features [n, D] and labels int64 [n]."""
 
 _CHUNK = 512
 
@@ -152,55 +149,34 @@ class LinearProbe:
         Raises UserError for fewer than two training samples, or unlabelled ones.
         """
         _check(train, held_out, classes)
-        mean, deviation = train[0].float().mean(0), train[0].float().std(0, correction=0)
-        scale = 1 / deviation.clamp(min=1e-6)
-        solver = Logistic((train[0].float() - mean) * scale, train[1], classes, self.config.max_iterations)
-        plan = plan_fits(solver, len(self.config.l2), self.config.budget)
-        l2, start, was_cut_off = self._choose(solver, plan.choice)
-        rows = shuffle_order(len(solver.y))[: plan.fit.samples].to(solver.y.device)
-        problem = solver if plan.fit.samples == len(solver.y) else solver.subset(rows)
-        weight, bias = problem.fit(l2, start, plan.fit.iterations)
-        if was_cut_off or problem.was_cut_off or plan.fit.samples < len(solver.y):
-            self._say_what_was_cut(solver, plan)
-        logits = ((held_out[0].float() - mean) * scale) @ weight + bias
-        return top1_scores(logits.argmax(1), held_out[1], l2=l2)
+        head = fit_linear_head(
+            train,
+            classes,
+            strengths=self.config.l2,
+            chosen_on=self.config.chosen_on,
+            max_iterations=self.config.max_iterations,
+            budget=self.config.budget,
+        )
+        if head.was_cut:
+            self._say_what_was_cut(head, classes)
+        return top1_scores(head.guess(held_out[0]), held_out[1], l2=head.l2)
 
-    def _say_what_was_cut(self, solver: Logistic, plan: FitPlan) -> None:
+    def _say_what_was_cut(self, head: LinearHead, classes: int) -> None:
         """Logs a line for a result that more time would have changed."""
+        plan = head.plan
         chosen = f"strength chosen with {plan.choice}; " if plan.choice else ""
         if plan.choice is None and len(self.config.l2) > 1:
             chosen = "strength not chosen but the middle one; "
         log.warning(
             "probe linear: %s classes of %s features may take %.0f s, over its budget of %g s "
             "(probes.linear.budget): %sfitted with %s",
-            f"{solver.classes:,}",
-            f"{solver.x.shape[1]:,}",
+            f"{classes:,}",
+            f"{len(head.weight):,}",
             plan.full_seconds,
             self.config.budget,
             chosen,
             plan.fit,
         )
-
-    def _choose(self, solver: Logistic, effort: Effort | None) -> tuple[float, Fit | None, bool]:
-        """The strength that is most accurate on the part kept out (the stronger of equals), its fit, and
-        whether more time could have changed the choice.
-
-        Without an effort, the strength in the middle.
-        """
-        strengths = sorted(self.config.l2, reverse=True)
-        if effort is None:
-            return strengths[len(strengths) // 2], None, len(strengths) > 1
-        count = len(solver.y)
-        order = shuffle_order(count).to(solver.y.device)
-        out = min(max(1, round(count * self.config.chosen_on)), count - 1)
-        x_out, y_out = solver.x[order[:out]], solver.y[order[:out]]
-        part = solver.subset(order[out : out + effort.samples])
-        fits: list[Fit] = []
-        for l2 in strengths:
-            fits.append(part.fit(l2, fits[-1] if fits else None, effort.iterations))
-        scores = [(x_out @ weight + bias).argmax(1).eq(y_out).double().mean().item() for weight, bias in fits]
-        best = scores.index(max(scores))
-        return strengths[best], fits[best], part.was_cut_off or effort.samples < count
 
 
 def top1_scores(guesses: Tensor, labels: Tensor, **more: float) -> ProbeScores:

@@ -33,7 +33,7 @@ from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.settings.roles import check_role, encoder_name
 
-OVERRIDDEN = ("data", "probes", "transform", "train")
+OVERRIDDEN = ("data", "probes", "transform", "train", "evaluations")
 """Sections that an evaluation may override; others would make another model."""
 AT_ONCE = 8
 """Runs whose models are in memory together."""
@@ -214,6 +214,7 @@ def _context(recipe: Recipe, pair: ModelPair, setup: Setup, transfer: str | None
         progress=setup.progress,
         transfer=transfer,
         splits=setup.splits,
+        initial=pair.initial,
     )
 
 

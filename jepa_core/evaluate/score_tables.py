@@ -36,6 +36,8 @@ class MetricScore(BaseModel):
     value: _Number
     se: float | None = None
     """One standard error, in the unit; None where it is not known."""
+    sd: float | None = None
+    """Of a mean over repeated draws their standard deviation, in the unit; it is shown where `se` is None."""
     unit: str = ""
     """`share` of 1, `m/s`, `pixels`, …; "" for a plain number."""
     chance: float | None = None
@@ -43,13 +45,15 @@ class MetricScore(BaseModel):
     better: Literal["higher", "lower"] = "higher"
 
     def text(self) -> str:
-        """`41.2 ± 0.9` of a share, in percent; of another unit three digits."""
+        """`41.2 ± 0.9` of a share, in percent; of another unit three digits.
+        After ± stands the standard error, or without one the deviation over draws."""
         if not math.isfinite(self.value):
             return NOT_COMPUTED
-        if self.se is None or not math.isfinite(self.se):
+        spread = self.sd if self.se is None else self.se
+        if spread is None or not math.isfinite(spread):
             return self.in_unit(self.value)
         in_tenths = self.unit == SHARE and abs(self.value) >= 0.001
-        error = f"{100 * self.se:.1f}" if in_tenths else self.in_unit(self.se)
+        error = f"{100 * spread:.1f}" if in_tenths else self.in_unit(spread)
         return f"{self.in_unit(self.value)} ± {error}"
 
     def in_unit(self, value: float) -> str:
@@ -133,10 +137,15 @@ class EvaluationTable(BaseModel):
             for name, score in scores.items()
             if score.chance is not None
         ]
+        if len(levels) > 1 and len({level.partition(" (")[0] for level in levels}) == 1:
+            levels = [levels[0].partition(" (")[0]]
         lower = [name for name, score in scores.items() if score.better == "lower"]
-        errors = any(score.se is not None for row in self.rows for score in row.scores.values())
+        every = [score for row in self.rows for score in row.scores.values()]
         parts = [
-            "± one standard error" if errors else "",
+            "± one standard error" if any(score.se is not None for score in every) else "",
+            "± one standard deviation over draws"
+            if any(score.se is None and score.sd is not None for score in every)
+            else "",
             f"chance {', '.join(levels)}" if levels else "",
             f"lower is better: {', '.join(lower)}" if lower else "",
         ]

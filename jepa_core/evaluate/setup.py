@@ -12,7 +12,7 @@ from jepa_core.evaluate.predictions import Predictions
 from jepa_core.evaluate.row_cache import Key, RowCache
 from jepa_core.evaluate.scoring import Probes
 from jepa_core.evaluate.table import EvalResult
-from jepa_core.protocols import Role, Samples, Source
+from jepa_core.protocols import Role, Samples, Source, Tasks
 from jepa_core.runtime.progress import NoProgress, Progress
 from jepa_core.settings.sections import TransformSettings
 
@@ -71,3 +71,14 @@ class Evaluation:
 
     result: EvalResult
     predictions: Sequence[Predictions]
+
+
+def samples_by_task(setup: Setup, shape: Sequence[int]) -> Mapping[str | None, tuple[Samples, Samples]]:
+    """(training, held-out) samples by task; by None where there is one set of labels, or none."""
+    source, split = setup.source, setup.split
+    if isinstance(source, Tasks):
+        return {
+            task: (source.labelled_samples(task, "train", shape), source.labelled_samples(task, split, shape))
+            for task in source.tasks()
+        }
+    return {None: (setup.samples("train"), setup.samples(split))}

@@ -161,7 +161,8 @@ class EvalResult(BaseModel):
         return (
             f"{task}{rows}. {self._basis(probes)}{moved} "
             f"Scores in % ± one standard error{gain}; "
-            f"{self._chances(probes)}, largest class {self.majority:.1%}.{self._reasons()}"
+            f"{self._chances(probes)}, largest class {self.majority:.1%}."
+            f"{self._parameters()}{self._reasons()}"
         )
 
     def _sample_count(self, part: int) -> str:
@@ -189,6 +190,12 @@ class EvalResult(BaseModel):
         if len(set(levels.values())) == 1:
             return f"chance {next(iter(levels.values()))}"
         return "chance " + ", ".join(f"{level} ({probe})" for probe, level in levels.items())
+
+    def _parameters(self) -> str:
+        """The size of probes that say it, for some outweigh a small encoder."""
+        counts = {probe: scores.get("parameters", math.nan) for probe, scores in self.rows[0].scores.items()}
+        texts = [f"{probe} {count:,.0f}" for probe, count in counts.items() if math.isfinite(count)]
+        return f" Learned parameters of the probe: {', '.join(texts)}." if texts else ""
 
     def _reasons(self) -> str:
         texts = {f"{row.name}: {why}" for row in self.rows for why in row.failures.values()}

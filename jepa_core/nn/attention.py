@@ -16,10 +16,12 @@ Axes: S packed tokens, D width, H heads, E dimensions of a head.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from timm.layers import Attention
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -33,6 +35,15 @@ class PacksAttention:
 
     impl: str = "auto"
     """Name of the implementation; `auto`: the best usable."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowsRead:
+    """Stands where a layout stands, and says which rows of a block's output are read."""
+
+    places: Layout | Rotary
+    rows: Tensor
+    """int64 [R], of the packed rows."""
 
 
 class PackedAttention(PacksAttention, Attention):
@@ -51,12 +62,14 @@ class PackedAttention(PacksAttention, Attention):
         super().__init__(*args, **kwargs)
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, attn_mask: Layout | Rotary | None = None, is_causal: bool = False
+        self, x: Tensor, attn_mask: Layout | Rotary | RowsRead | None = None, is_causal: bool = False
     ) -> Tensor:
-        """[S, D] to [S, D]: each sequence of the layout attends to itself.
+        """[S, D] to [S, D]: each sequence of the layout attends to itself; to [R, D] for `RowsRead`.
 
         Raises UserError without a layout, for tokens that are not packed, and for `is_causal`.
         """
+        rows = attn_mask.rows if isinstance(attn_mask, RowsRead) else None
+        attn_mask = attn_mask.places if isinstance(attn_mask, RowsRead) else attn_mask
         layout = attn_mask.layout if isinstance(attn_mask, Rotary) else attn_mask
         if not isinstance(layout, Layout) or x.dim() != 2 or is_causal:
             raise UserError(
@@ -70,11 +83,36 @@ class PackedAttention(PacksAttention, Attention):
             qkv = torch.stack([*normed, value], dim=1)
         if isinstance(attn_mask, Rotary):
             qkv = attn_mask.turn(qkv)
-        return self.proj_drop(self.proj(self.norm(self.mix(qkv, layout).flatten(1))))
+        mixed = self.mix(qkv, layout).flatten(1)
+        return self.proj_drop(self.proj(self.norm(mixed if rows is None else mixed.index_select(0, rows))))
 
     def mix(self, qkv: Tensor, layout: Layout) -> Tensor:
         """[S, 3, H, E] to [S, H, E]: the values that each token takes in."""
         return block_attention(qkv, layout, scale=self.scale, impl=self.impl)
+
+
+class PackedBlock(Block):
+    """timm's block on packed tokens [S, D]; what follows attention is computed for the rows read alone.
+
+    Its attention is `PackedAttention`. Every other row of the last block of a network is work for nothing:
+    all rows give keys and values, but the products after attention are three quarters of a block's.
+    """
+
+    def __init__(self, width: int, heads: int, **kwargs: Any) -> None:
+        super().__init__(width, heads, attn_layer=PackedAttention, **kwargs)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, attn_mask: Layout | Rotary | RowsRead | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """[S, D] to [S, D]; to [R, D] for `RowsRead`."""
+        if not isinstance(attn_mask, RowsRead):
+            whole: Any = super().forward
+            out: Tensor = whole(x, attn_mask=attn_mask, is_causal=is_causal)
+            return out
+        mixed = self.attn(self.norm1(x), attn_mask=attn_mask)
+        x = x.index_select(0, attn_mask.rows) + self.drop_path1(self.ls1(mixed))
+        out = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return out
 
 
 def choose_implementation(module: nn.Module, impl: str, instead_of: str | None = None) -> None:
@@ -118,13 +156,31 @@ def run_blocks(
     """
     outputs: dict[int, Tensor] = {}
     for number, block in enumerate(blocks, 1):
-        if recompute and torch.is_grad_enabled():
-            x = checkpoint(block, x, places, use_reentrant=False)
-        else:
-            x = block(x, attn_mask=places)
+        x = _run(block, x, places, recompute)
         if number in layers:
             outputs[number] = x
     return x, tuple(outputs[layer] for layer in layers)
+
+
+def run_blocks_at(
+    blocks: Iterable[Callable[..., Tensor]], x: Tensor, places: Any, rows: Tensor, *, recompute: bool = False
+) -> Tensor:
+    """`blocks` in turn on packed tokens [S, D], as `run_blocks`; of the last one's output the `rows` [R, D].
+
+    A last block that is a `PackedBlock` computes no others.
+    """
+    *earlier, last = blocks
+    x, _ = run_blocks(earlier, x, places, recompute=recompute)
+    if isinstance(last, PackedBlock):
+        return _run(last, x, RowsRead(places, rows), recompute)
+    return _run(last, x, places, recompute).index_select(0, rows)
+
+
+def _run(block: Callable[..., Tensor], x: Tensor, places: Any, recompute: bool) -> Tensor:
+    if recompute and torch.is_grad_enabled():
+        out: Tensor = checkpoint(block, x, places, use_reentrant=False)
+        return out
+    return block(x, attn_mask=places)
 
 
 def check_layers(layers: Sequence[int], depth: int) -> None:

@@ -1,8 +1,9 @@
 """What predictors of hidden tokens share: a narrow vision transformer over packed [context | mask tokens].
 
 What is unusual: all sequences are packed into one tensor with one attention layout (`packing.py`), and
-contexts and targets may be ragged. Only the places to be guessed are normed and projected at the end. Under
-autocast the tokens are fp32 between the blocks; I-JEPA's code rounds context plus positions to bf16 once.
+contexts and targets may be ragged. After the attention of the last block only the places to be guessed are
+computed. Under autocast the tokens are fp32 between the blocks; I-JEPA's code rounds context plus positions
+to bf16 once.
 
     pair (i, j), sample b:  [context i of b, projected, + positions | mask token + positions of target j of b]
 
@@ -18,11 +19,16 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from timm.layers import LayerNorm
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from jepa_core.errors import UserError
-from jepa_core.nn.attention import PackedAttention, Residual, choose_implementation, run_blocks, to_residual
+from jepa_core.nn.attention import (
+    PackedBlock,
+    Residual,
+    choose_implementation,
+    run_blocks_at,
+    to_residual,
+)
 from jepa_core.nn.conditioning import Conditioning
 from jepa_core.nn.packing import Mode, Packing, pack
 from jepa_core.nn.rotary import Rotary, check_head_width, rotary
@@ -139,19 +145,29 @@ class PackedPredictor(nn.Module, ABC):
             read = self.condition.tokens(condition, sets[0].batch_size)
             seen, sets = self.condition.join(read, seen, sets)
             plan = MaskPlan(tuple(sets), plan.targets, plan.pairs)
-        packing = pack(plan, self.mode)
+        packing = pack(plan, self.packing_mode(plan))
         order = _inverse(packing.rows)
         x = to_residual(self._sources(seen, plan, packing, grid), self.config.residual)
-        x, _ = run_blocks(
+        x = run_blocks_at(
             self.blocks if self.condition is None else self.condition.blocks(self.blocks),
             x.index_select(0, order),
             self._places(sets, plan, packing, grid, order, read),
+            torch.cat(packing.guesses),
             recompute=self.config.checkpoint,
         )
-        guesses = self.proj(self.norm(x.index_select(0, torch.cat(packing.guesses))))
+        guesses = self.proj(self.norm(x))
         targets = [plan.targets[j] for _, j in plan.pairs]
         parts = guesses.split([target.total for target in targets])
         return tuple(Tokens(part, target, grid) for part, target in zip(parts, targets, strict=True))
+
+    def packing_mode(self, plan: MaskPlan) -> Mode:
+        """`mode`; for a single block `shared` where that saves copies of a context.
+
+        A single block gives the same guesses in both: copies of a context differ only after they have read
+        their target, and after the last block nobody reads them.
+        """
+        has_copies = len(plan.pairs) > len({context for context, _ in plan.pairs})
+        return "shared" if has_copies and self.config.depth == 1 else self.mode
 
     def _embed(self, context: Tokens, grid: Grid) -> Tensor:
         """[S, P]: a context, projected, with its positions."""
@@ -210,9 +226,8 @@ class PackedPredictor(nn.Module, ABC):
             reader=f"predictor {config.name!r}",
         )
 
-    def _block(self) -> Block:
-        ratio = self.config.mlp_ratio
-        return Block(self.width, self.heads, mlp_ratio=ratio, qkv_bias=True, attn_layer=PackedAttention)
+    def _block(self) -> PackedBlock:
+        return PackedBlock(self.width, self.heads, mlp_ratio=self.config.mlp_ratio, qkv_bias=True)
 
     def _check(self, grid: Grid) -> None:
         """Raises UserError where the width does not suit the heads or the grid."""

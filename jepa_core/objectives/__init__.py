@@ -2,6 +2,7 @@
 
 from jepa_core.objectives.base import LossTerm as LossTerm
 from jepa_core.objectives.base import pair_values as pair_values
+from jepa_core.objectives.cross_entropy import CrossEntropy as CrossEntropy
 from jepa_core.objectives.infonce import InfoNCE as InfoNCE
 from jepa_core.objectives.prediction import L1 as L1
 from jepa_core.objectives.prediction import MSE as MSE
@@ -16,6 +17,7 @@ __all__ = [
     "L1",
     "MSE",
     "Cosine",
+    "CrossEntropy",
     "InfoNCE",
     "LossTerm",
     "PredictionTerm",

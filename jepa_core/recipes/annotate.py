@@ -25,6 +25,7 @@ from typing import Any
 from jepa_core import plugins
 from jepa_core.settings.base import Settings
 from jepa_core.settings.describe import Setting, bounds, describe, sections_of, settings_of, summary, toml
+from jepa_core.settings.evaluations import unwrap
 from jepa_core.settings.initial import InitSettings
 from jepa_core.settings.recipe import COMPONENT_TABLES, ENGINE_SECTIONS, Recipe
 
@@ -79,8 +80,9 @@ def to_commented_toml(recipe: Recipe, head: Head) -> str:
     for section in COMPONENT_TABLES:
         if removed := recipe.removed_entries(section):
             lines += ["", "# Taken out.", f"[{section}]", *(f"{name} = false" for name in removed)]
-    if recipe.evaluations:
-        choices = (f"{name} = {toml(choice)}" for name, choice in recipe.evaluations.items())
+    plain = {name: choice for name, choice in recipe.evaluations.items() if isinstance(choice, bool)}
+    if plain:
+        choices = (f"{name} = {toml(choice)}" for name, choice in plain.items())
         lines += ["", "# Evaluations that are left out, or asked for.", "[evaluations]", *choices]
     for section, what, settings in _sections(recipe):
         lines += ["", *_comment(what), f"[{section}]", *_lines(section, settings)]
@@ -90,15 +92,17 @@ def to_commented_toml(recipe: Recipe, head: Head) -> str:
 def _sections(recipe: Recipe) -> Iterator[tuple[str, str, list[Setting]]]:
     """(name of the table, what it is, its settings) for each section of a recipe."""
     for section, kind, settings in sections_of(recipe):
-        yield section, _what(kind, settings), list(describe(type(settings), section, settings))
+        yield section, _what(section, kind, settings), list(describe(type(settings), section, settings))
 
 
-def _what(kind: str, settings: Settings) -> str:
+def _what(section: str, kind: str, settings: Settings) -> str:
     """What a section sets, from the docstring of its component or of the engine's settings."""
     if isinstance(settings, InitSettings):
         return f"Weights that it starts with: {settings.words()}{', frozen' if settings.frozen else ''}."
     if kind in ENGINE_SECTIONS:
         return summary(type(settings))
+    if kind == "evaluation":
+        return summary(unwrap(plugins.registry().functions(kind)[0][section.partition(".")[2]]))
     name: str = settings.name  # type: ignore[attr-defined]  # every component's settings have it
     return summary(plugins.registry().catalogue(kind).find(name))
 

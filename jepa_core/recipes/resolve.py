@@ -15,6 +15,7 @@ from typing import Any
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, printable, unknown
+from jepa_core.recipes.evaluations import read_evaluations
 from jepa_core.recipes.initial import merge_init, read_init
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.parse import parse
@@ -56,7 +57,7 @@ def resolve(table: Table) -> Recipe:
     for section, model in ENGINE_SECTIONS.items():
         sections[section] = parse(model, _table(section, table.get(section, {})), section)
     sections["init"] = read_init(table.get("init", {}))
-    sections["evaluations"] = _wanted_evaluations(table.get("evaluations", {}))
+    sections["evaluations"] = read_evaluations(_table("evaluations", table.get("evaluations", {})))
     recipe = Recipe(**sections)
     if recipe.train.eval_every and "knn" not in recipe.probes:
         raise UserError(
@@ -174,26 +175,6 @@ def _entry(section: str, name: str) -> str:
     if section in ("terms", "encoders") and _is_torch_attribute(name):
         raise UserError(f"[{section}.{name}]: torch's modules have something of this name; choose another")
     return name
-
-
-def _wanted_evaluations(value: Any) -> dict[str, bool]:
-    """`evaluations.NAME = false` leaves one out, `true` asks for one that is made on request only.
-
-    One that no plugin offers is warned of. It is no error, as a run has to open after the plugin is gone.
-    Raises UserError for anything but true and false.
-    """
-    for name, choice in _table("evaluations", value).items():
-        if not isinstance(choice, bool):
-            raise UserError(
-                f"setting 'evaluations.{printable(name)}' is {show(choice)}; expected false, which leaves "
-                "the evaluation out, or true"
-            )
-    offered = plugins.registry().functions("evaluation")[0] if value else {}
-    for name, choice in value.items():
-        if name not in offered:
-            verb = "asks for" if choice else "leaves out"
-            log.warning("the recipe %s an %s", verb, unknown("evaluation", name, offered))
-    return dict(value)
 
 
 def _is_torch_attribute(name: str) -> bool:

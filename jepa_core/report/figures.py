@@ -30,10 +30,11 @@ from jepa_core.report.embeddings import (
     image_features,
     patch_features,
 )
+from jepa_core.report.low_shot_curve import low_shot_section
 from jepa_core.report.neighbours import MIN_IMAGES, flat_map, neighbour_sheet
 from jepa_core.report.patch_maps import pca_sheet, similarity_sheet
 from jepa_core.report.saved_sections import saved_sections
-from jepa_core.report.sections import DrawnSection, save_sections, sections
+from jepa_core.report.sections import DrawnSection, draw_section, save_sections, sections
 from jepa_core.report.summary import RunSummary
 from jepa_core.runs.load import fields_of_run, open_model
 from jepa_core.runtime.atomic_write import atomic_path, atomic_write
@@ -83,6 +84,7 @@ def run_figures(run: RunSummary, role: Role, images: int, progress: Progress, sa
     """
     figures = RunFigures()
     figures.sections, figures.notes = saved_sections(run.folder, salt)
+    _attempt(figures, lambda: _draw_tables(figures, run, salt))
     try:
         recipe, model, figures.step = open_model(run.folder)
     except Exception as error:  # a plugin's encoder or a damaged checkpoint; the other parts do without
@@ -121,6 +123,13 @@ def _attempt(figures: RunFigures, part: Callable[[], None]) -> None:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else describe_error(error)
+
+
+def _draw_tables(figures: RunFigures, run: RunSummary, salt: str) -> None:
+    """Sections that are drawn from the saved tables of evaluations."""
+    section = low_shot_section(run.evaluations)
+    if section is not None:
+        figures.sections["low_shot"] = draw_section(section, f"{salt} low_shot")
 
 
 def _draw_masks(figures: RunFigures, recipe: Recipe, model: JEPA) -> None:

@@ -37,6 +37,14 @@ def read_functions(answer: Any) -> dict[str, Callable[..., Any]]:
     return dict(answer)
 
 
+def read_evaluations(answer: Any, base: type, unwrap: Callable[[Any], Any]) -> dict[str, Callable[..., Any]]:
+    """`{name: function or class}`; a class nests settings as `Config`, which derives from `base`."""
+    functions = read_functions(answer)
+    classes = {name: unwrap(offer) for name, offer in functions.items()}
+    read_classes({name: c for name, c in classes.items() if isinstance(c, type)}, "evaluation", base)
+    return functions
+
+
 def read_folder(answer: Any) -> Path:
     """The path of a folder that is there."""
     if not isinstance(answer, str | os.PathLike):

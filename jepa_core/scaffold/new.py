@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 from jepa_core import plugins
 from jepa_core.errors import UserError, unknown
-from jepa_core.recipes.files import names
+from jepa_core.recipes.selftest import plain_selftest
 from jepa_core.scaffold.kinds import MADE
 
 WORDS = {"data": "data source"}
@@ -65,10 +65,10 @@ def _check_name(name: str, kind: str) -> None:
 
 def _base() -> str:
     """The recipe that the new plugin's recipe extends."""
-    selftests = [name for name in names() if name.endswith("/selftest")]
-    if not selftests:
+    base = plain_selftest()
+    if base is None:
         raise UserError("no installed plugin has a recipe called selftest to start from; see `jepa plugins`")
-    return selftests[0]
+    return base
 
 
 def _class_name(name: str) -> str:

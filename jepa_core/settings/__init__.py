@@ -1,6 +1,7 @@
 """Settings: what components' settings derive from, and the engine's own sections of a recipe."""
 
 from jepa_core.settings.base import ComponentSettings as ComponentSettings
+from jepa_core.settings.base import EvaluationSettings as EvaluationSettings
 from jepa_core.settings.base import MaskerSettings as MaskerSettings
 from jepa_core.settings.base import ObjectiveSettings as ObjectiveSettings
 from jepa_core.settings.base import Settings as Settings
@@ -17,6 +18,7 @@ from jepa_core.settings.sections import ViewSettings as ViewSettings
 
 __all__ = [
     "ComponentSettings",
+    "EvaluationSettings",
     "GroupSettings",
     "KernelSettings",
     "MaskerSettings",

@@ -55,6 +55,10 @@ class ValueSettings(ComponentSettings):
     with `part = "condition"` is read by the predictor and by no encoder."""
 
 
+class EvaluationSettings(Settings):
+    """Base of the settings of every evaluation that has some, `[evaluations.NAME]` in a recipe."""
+
+
 class MaskerSettings(ComponentSettings):
     """Base of the settings of maskers that the engine can draw several times for a sample."""
 

@@ -85,7 +85,7 @@ def sections_of(recipe: Recipe) -> Iterator[tuple[str, str, Settings]]:
     """(table, kind of component or name of the engine's section, settings) for each section of a recipe.
 
     A term or a probe is a section of its own, `terms.spread` of kind `objective`; so is each part that starts
-    with weights from elsewhere, `init.encoder` of kind `init`.
+    with weights from elsewhere, `init.encoder` of kind `init`, and each evaluation whose settings are given.
     """
     for section in (*COMPONENT_SECTIONS, *ENGINE_SECTIONS):
         yield section, section, getattr(recipe, section)
@@ -94,6 +94,9 @@ def sections_of(recipe: Recipe) -> Iterator[tuple[str, str, Settings]]:
             yield f"{table}.{name}", kind, settings
     for part, settings in recipe.init.items():
         yield f"init.{part}", "init", settings
+    for name, choice in recipe.evaluations.items():
+        if not isinstance(choice, bool):
+            yield f"evaluations.{name}", "evaluation", choice
 
 
 def settings_of(recipe: Recipe) -> Iterator[Setting]:

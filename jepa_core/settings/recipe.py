@@ -14,7 +14,13 @@ from typing import Any
 
 import tomlkit
 
-from jepa_core.settings.base import ComponentSettings, ObjectiveSettings, Settings, SourceSettings
+from jepa_core.settings.base import (
+    ComponentSettings,
+    EvaluationSettings,
+    ObjectiveSettings,
+    Settings,
+    SourceSettings,
+)
 from jepa_core.settings.initial import InitSettings, to_init_table
 from jepa_core.settings.optimizer import OptimizerSettings
 from jepa_core.settings.sections import KernelSettings, TrainSettings, TransformSettings
@@ -88,8 +94,8 @@ class Recipe:
     encoders: Mapping[str, ComponentSettings] = field(default_factory=dict)
     target_updates: Mapping[str, ComponentSettings] = field(default_factory=dict)
     maskers: Mapping[str, ComponentSettings] = field(default_factory=dict)
-    evaluations: Mapping[str, bool] = field(default_factory=dict)
-    """False for an evaluation that is left out, true for one that is made on request only."""
+    evaluations: Mapping[str, bool | EvaluationSettings] = field(default_factory=dict)
+    """False for an evaluation that is left out, true or its settings for one that is asked for."""
 
     def to_table(self) -> Table:
         """Plain values, every default written out; `recipes.resolve.resolve` takes them back."""
@@ -102,7 +108,10 @@ class Recipe:
             if entries or removed or section in ALWAYS_WRITTEN:
                 table[section] = {**removed, **entries}
         if self.evaluations:
-            table["evaluations"] = dict(self.evaluations)
+            table["evaluations"] = {
+                name: choice if isinstance(choice, bool) else _to_table(choice)
+                for name, choice in self.evaluations.items()
+            }
         return table | ({"init": to_init_table(self.init)} if self.init else {})
 
     def removed_entries(self, section: str) -> list[str]:

@@ -104,7 +104,8 @@ class ViewSettings(Settings):
 
 
 class TransformSettings(Settings):
-    """Training: random resized crop, flip, colour, blur. Evaluation: resize, centre crop. Then normalise."""
+    """Training: random resized crop, flip, RandAugment, colour, blur. Evaluation: resize, centre crop. Then
+    normalise."""
 
     crop_scale: CropScale = (0.3, 1.0)
     """Area of the random crop as a share of the image: least, most."""
@@ -117,6 +118,11 @@ class TransformSettings(Settings):
     up to .8 s and hue by up to .2 s in 80 % of the images, greyscale in 20 %; 0: none of it."""
     blur: float = Field(0.0, ge=0, le=1)
     """Probability of a Gaussian blur (kernel a tenth of the side, sigma .1 to 2 pixels)."""
+    rand_augment: int = Field(0, ge=0, le=16)
+    """Operations of RandAugment (arXiv 1909.13719) on each image after the flip, such as rotation, shear,
+    contrast and posterising, drawn with replacement; 0: none."""
+    rand_magnitude: int = Field(9, ge=0, le=30)
+    """Strength of each of these operations, of 0 to 30."""
     eval_crop: float = Field(1.0, gt=0, le=1)
     """Share of the shorter side that the evaluation's centre crop keeps; .875 is ImageNet's 256 to 224."""
     mean: Colour = (0.485, 0.456, 0.406)

@@ -15,13 +15,15 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jepa_core.plots.curves import FAINT, GRID, INK, SERIES
+from jepa_core.plots.curves import FAINT, GRID, SERIES
 from jepa_core.report.charts import THEMED, png, themed_svg
 from jepa_core.study.results import ArmResult, StudyResult
 from jepa_core.study.words import number
 
 MOST_ARMS = 40
 """Arms that are drawn; a page with more lists them in its table."""
+NAMES_SIDE_BY_SIDE = 60
+"""Letters of names, each as long as the longest, that fit below a figure side by side."""
 CURVES = ("loss", "val_knn", "retrieval", "rankme")
 """Metrics of the training log that are drawn, where they were logged."""
 POINTS = 120
@@ -89,7 +91,8 @@ def seed_chart(result: StudyResult) -> Chart | None:
     arms = [arm for arm in result.arms if arm.by_seed][:MOST_ARMS]
     if not arms:
         return None
-    room = 0.45 if len(arms) < 7 else 0.2 + 0.075 * _longest_name(arms)
+    upright = len(arms) * _longest_name(arms) > NAMES_SIDE_BY_SIDE
+    room = 0.2 + 0.075 * _longest_name(arms) if upright else 0.45
     figure, axis = _canvas(5.4, 2.5 + room, bottom=room / (2.5 + room))
     for seed in dict.fromkeys(seed for arm in arms for seed in arm.by_seed):
         points = [(place, arm.by_seed[seed]) for place, arm in enumerate(arms) if seed in arm.by_seed]
@@ -100,7 +103,7 @@ def seed_chart(result: StudyResult) -> Chart | None:
         axis.plot([place] * len(values), values, "o", color=colour, markersize=5, alpha=0.75, zorder=2)
         axis.plot([place - 0.25, place + 0.25], [arm.mean or 0.0] * 2, color=colour, linewidth=2, zorder=3)
     names = [_short(arm.arm.name) for arm in arms]
-    turn: Any = {"rotation": 90} if len(arms) > 6 else {}
+    turn: Any = {"rotation": 90} if upright else {}
     axis.set_xticks(range(len(arms)), names, **turn)
     axis.set_xlim(-0.5, len(arms) - 0.5)
     axis.set_ylabel(_metric(result), color=FAINT)
@@ -114,19 +117,14 @@ def cost_chart(result: StudyResult) -> Chart | None:
     arms = [arm for arm in result.arms if arm.mean is not None and arm.train_seconds][:MOST_ARMS]
     if len(arms) < 2:
         return None
-    figure, axis = _canvas(5.4, 3.0, right=0.98 if len(arms) <= 8 else 0.64)
+    figure, axis = _canvas(5.4, 3.0, right=0.64)
     for place, arm in enumerate(arms):
         colour, spread = SERIES[place % len(SERIES)], arm.sd or 0.0
         minutes = (arm.train_seconds or 0.0) / 60
         point: Any = {"x": [minutes], "y": [arm.mean or 0.0], "yerr": [spread], "fmt": "o"}
         axis.errorbar(**point, color=colour, markersize=6, linewidth=1.4, label=_short(arm.arm.name))
-        if len(arms) <= 8:
-            beside: Any = {"xytext": (6, 4), "textcoords": "offset points", "color": INK}
-            axis.annotate(_short(arm.arm.name), (minutes, arm.mean or 0.0), **beside)
-    if len(arms) > 8:
-        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
     axis.set_xlim(left=0)
-    axis.margins(x=0.18 if len(arms) <= 8 else 0.05)
     axis.set_xlabel("training time of a cell, minutes", color=FAINT)
     axis.set_ylabel(_metric(result), color=FAINT)
     says = "Mean score with one standard deviation over seeds, against the median training time of a cell."

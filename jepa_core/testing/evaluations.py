@@ -22,6 +22,7 @@ from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.model_evaluations import Evaluate, call_evaluation
 from jepa_core.evaluate.score_tables import TRAINED, EvaluationTable
 from jepa_core.settings.describe import summary
+from jepa_core.settings.evaluations import unwrap, with_settings
 from jepa_core.settings.recipe import Recipe
 from jepa_core.testing.outcomes import NotAsked, require, untouched_randomness
 from jepa_core.types.sample import Field, Fields, Sample
@@ -31,7 +32,7 @@ WORDS = ("one", "two", "three")
 
 
 class RandomSamples:
-    """Images or clips of random pixels, each with a caption, a class and a vector."""
+    """Images or clips of random pixels, each with a caption, a class, a vector and maps of its pixels."""
 
     classes: Sequence[str] = WORDS
     note = "random pixels"
@@ -43,6 +44,8 @@ class RandomSamples:
         if len(shape) == 4:  # (C, T, H, W): frames come first in a source
             self.views = self.views.movedim(1, 2)
         self.states = torch.randn(count, 2, generator=draw)
+        self.depths = 1 + torch.rand(count, *shape[-2:], generator=draw)
+        self.kinds = torch.randint(0, len(WORDS), (count, *shape[-2:]), generator=draw)
 
     def __len__(self) -> int:
         return len(self.views)
@@ -51,7 +54,11 @@ class RandomSamples:
         word = WORDS[index % len(WORDS)]
         return Sample(
             {"image": self.views[index], "caption": f"number {index}, {word}"},
-            targets={"state": self.states[index]},
+            targets={
+                "state": self.states[index],
+                "depth": self.depths[index],
+                "kind": self.kinds[index],
+            },
             label=index % len(WORDS),
             key=str(index),
         )
@@ -75,6 +82,8 @@ class RandomSource:
             "views.image": Field(kind),
             "views.caption": Field("text"),
             "targets.state": Field("vector", (2,)),
+            "targets.depth": Field("map", units="m"),
+            "targets.kind": Field("map", names=WORDS),
         }
 
 
@@ -85,16 +94,21 @@ class EvaluationCase:
     name: str
     function: Evaluate
     recipe: Recipe
+    what: str = ""
+    """What it measures, from its docstring."""
 
     @classmethod
     def of(cls, evaluation: Evaluate | str, recipe: Recipe) -> EvaluationCase:
         """From a function or a registered name. Raises UserError for an unknown name."""
         if not isinstance(evaluation, str):
-            return cls(getattr(evaluation, "__name__", "evaluation"), evaluation, recipe)
+            component = unwrap(evaluation)
+            name = getattr(component, "__name__", "evaluation")
+            return cls(name, with_settings(evaluation, None), recipe, summary(component))
         offered = plugins.registry().functions("evaluation")[0]
         if evaluation not in offered:
             raise unknown("evaluation", evaluation, offered)
-        return cls(evaluation, offered[evaluation], recipe)
+        offer = offered[evaluation]
+        return cls(evaluation, with_settings(offer, None), recipe, summary(unwrap(offer)))
 
     @cached_property
     def context(self) -> EvaluationContext:
@@ -113,7 +127,7 @@ class EvaluationCase:
 
 def documented(case: EvaluationCase) -> None:
     """The function says what it measures."""
-    require(bool(summary(case.function)), "the function has no docstring")
+    require(bool(case.what), "the function has no docstring")
 
 
 def own_row_first(case: EvaluationCase) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from jepa_core.errors import unknown
 from jepa_core.evaluate.model_evaluations import Evaluate
 from jepa_core.plugins import KINDS
-from jepa_core.recipes.files import names
+from jepa_core.recipes.selftest import plain_selftest
 from jepa_core.settings.recipe import Recipe
 from jepa_core.testing import (
     encoders,
@@ -174,7 +174,7 @@ def check_evaluation(evaluation: Evaluate | str, recipe: str | None = None) -> N
     It gets the model of `recipe`, by default of an installed recipe called selftest, and random images with
     captions, classes and vectors. Its tables must be whole, finite, repeatable, the run's own row first.
     """
-    name = recipe or next(name for name in names() if name.endswith("/selftest"))
+    name = recipe or plain_selftest() or ""
     demand(examine_evaluation(evaluation, recipes.RecipeCase(name).recipe))
 
 

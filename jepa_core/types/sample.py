@@ -30,11 +30,11 @@ class Field:
     shape: tuple[int | None, ...] = ()
     """Its shape without the batch axis; None where it differs from sample to sample. () : not said."""
     vocabulary: int | None = None
-    """Numbers that `ids` may be, from 0 on."""
+    """Numbers that `ids` may be, from 0 on; classes of a `map`."""
     units: str = ""
-    """Of a vector or a sequence: `m/s`, `pixels`, …"""
+    """Of a vector, a sequence or a map: `m/s`, `pixels`, …"""
     names: tuple[str, ...] = ()
-    """Of the elements of a vector: `x`, `y`, …"""
+    """Of the elements of a vector: `x`, `y`, …; of the classes of a map."""
     rate: float | None = None
     """Samples a second of `audio`, frames a second of a clip or a sequence."""
 
@@ -52,7 +52,7 @@ class Field:
     @property
     def is_ragged(self) -> bool:
         """Whether its length differs from sample to sample: batches then hold it `Packed`."""
-        return bool(self.shape) and self.shape[0] is None and self.kind not in ("image", "clip")
+        return bool(self.shape) and self.shape[0] is None and self.kind not in ("image", "clip", "map")
 
     def changed(self, **changes: Any) -> Field:
         """The field with some entries changed."""

@@ -27,7 +27,8 @@ class VitPredictor(PackedPredictor):
         """Divide the output of block ℓ by √(2ℓ) at the start; off in effect in the official training."""
         context: Mode = "repeat"
         """`repeat`: a copy of the context for each target, which reads the target's mask tokens (I-JEPA).
-        `shared`: the context once, for all its targets, reading only itself: fewer tokens, another model."""
+        `shared`: the context once, for all its targets, reading only itself: fewer tokens, and another model
+        from two blocks on."""
 
     config: Config
 

@@ -39,13 +39,6 @@ def jepa_data() -> Mapping[str, type]:
 
 
 @hookimpl
-def jepa_probes() -> Mapping[str, type]:
-    from jepa_vjepa.probe import AttentiveProbe
-
-    return {"attentive": AttentiveProbe}
-
-
-@hookimpl
 def jepa_sections() -> Mapping[str, Callable[..., Any]]:
     from jepa_vjepa.foresight import foresight
 

@@ -138,7 +138,8 @@ def imagined(recipe: Any, model: Any, source: Any) -> Section | None:
         pictures.append(Picture(np.ascontiguousarray(frames.movedim(1, -1).numpy()), rate=4))
     says = (
         f"Above, held-out films (val); below, the first {history} frame(s) and then for each step of a "
-        f"roll-out without sight the nearest, in latent distance, of {len(bank):,} frames of other and the same films."
+        f"roll-out without sight the nearest, in latent distance, of {len(bank):,} frames of "
+        "these and other films."
     )
     return Section("Imagined futures", says, pictures=pictures, columns=4)
 

@@ -13,6 +13,7 @@ from jepa_core.testing import check_recipe, examine, examine_recipe
 from jepa_core.testing.outcomes import demand
 
 SMALL: dict[str, dict[str, Any]] = {
+    "classifier": {"classes": 3},
     "timm_vit": {"model": "test_vit", "image_size": 64},
     "official_tiny": {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2},
     "vit_tiny_patch16_224": {"image_size": [32, 64], "width": 32, "depth": 2, "heads": 2},
@@ -77,8 +78,8 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
 ]
 """Settings that change what a component does."""
 
-OURS = ("core", "ijepa", "lejepa", "vjepa")
-OWN_PARTS = {"lejepa": "lejepa/selftest"}
+OURS = ("core", "finetune", "ijepa", "lejepa", "vjepa")
+OWN_PARTS = {"classifier": "finetune/selftest", "lejepa": "lejepa/selftest"}
 """Variants that refuse the small parts of the checks, and the recipe in which they are checked instead."""
 
 
@@ -119,7 +120,7 @@ def test_all_that_the_plugins_offer_is_asked() -> None:
 def test_a_variant_with_parts_of_its_own_says_so_and_is_checked_in_a_recipe(
     variant: str, recipe: str
 ) -> None:
-    with pytest.raises(UserError, match=variant):
-        examine("variant", variant)
+    with pytest.raises(UserError, match=f"'{variant}'"):
+        examine("variant", variant, **SMALL.get(variant, {}))
     trained = [outcome for outcome in examine_recipe(recipe) if outcome.property == "goes on"]
     assert [outcome.state for outcome in trained] == ["holds"]

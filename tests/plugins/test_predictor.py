@@ -32,8 +32,8 @@ def encoder_of(width, heads):
     return SimpleNamespace(width=width, heads=heads, view_shape=lambda: (3, 8, 8), grid=lambda shape: (4, 4))
 
 
-def make_predictor(width=24, target_width=None, **settings):
-    config = VitPredictor.Config(name="vit_predictor", width=16, depth=2, **settings)
+def make_predictor(width=24, target_width=None, depth=2, **settings):
+    config = VitPredictor.Config(name="vit_predictor", width=16, depth=depth, **settings)
     return VitPredictor(config, encoder_of(width, HEADS), target_width or width)
 
 
@@ -61,8 +61,9 @@ def exact(predictor, contexts, plan):
 
 @pytest.mark.parametrize("lists", [RAGGED, UNIFORM])
 @pytest.mark.parametrize("pairs", [None, ((0, 1), (0, 0), (0, 1))])
-def test_equals_the_formulas(lists, pairs):
-    plan, predictor = plan_of(*lists, pairs), randomised(make_predictor(target_width=20))
+@pytest.mark.parametrize("depth", [1, 2])
+def test_equals_the_formulas(lists, pairs, depth):
+    plan, predictor = plan_of(*lists, pairs), randomised(make_predictor(target_width=20, depth=depth))
     contexts = context_tokens(plan)
     found = predictor(contexts, plan, GRID)
     for (_, j), tokens, guess in zip(plan.pairs, found, exact(predictor, contexts, plan), strict=True):
@@ -72,13 +73,15 @@ def test_equals_the_formulas(lists, pairs):
 
 
 @pytest.mark.parametrize("lists", [RAGGED, UNIFORM])
-def test_loss_and_gradients_equal_the_formulas(lists):
+@pytest.mark.parametrize("depth", [1, 2])
+def test_loss_and_gradients_equal_the_formulas(lists, depth):
     torch.manual_seed(0)
     encoder = randomised(make())
     target = copy.deepcopy(encoder).requires_grad_(False)
     for parameter in target.parameters():
         parameter.mul_(0.9)
-    predictor, plan, images = randomised(make_predictor()), plan_of(*lists), torch.randn(3, 3, 32, 32)
+    predictor, plan = randomised(make_predictor(depth=depth)), plan_of(*lists)
+    images = torch.randn(3, 3, 32, 32)
     contexts = [encoder(images, keep) for keep in plan.contexts]
     whole = target(images)
     wanted = Tokens(F.layer_norm(whole.values, (24,)), whole.at, GRID)
@@ -177,6 +180,18 @@ def test_a_shared_context_equals_the_formulas(lists, pairs):
         assert tokens.at is plan.targets[j]
     repeated = exact(predictor, contexts, plan)
     assert relative(found[0].values, repeated[0]) > 1e-2, "it is another model"
+
+
+def test_a_single_block_holds_no_copies_of_a_context():
+    plan, predictor = plan_of(*UNIFORM), randomised(make_predictor(depth=1))
+    rows = []
+    predictor.blocks[0].norm1.register_forward_hook(lambda norm, given, out: rows.append(len(out)))
+    predictor(context_tokens(plan), plan, GRID)
+    parts = (*plan.contexts, *plan.targets)
+    assert rows == [sum(part.total for part in parts)]
+    one = plan_of([UNIFORM[0][0]], [UNIFORM[1][0]])
+    assert predictor.packing_mode(plan) == "shared"
+    assert predictor.packing_mode(one) == "repeat", "without copies the layout is plain"
 
 
 def test_grids_of_other_ranks():

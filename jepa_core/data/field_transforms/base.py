@@ -16,6 +16,9 @@ from torch import Tensor
 from jepa_core.settings.base import ValueSettings
 from jepa_core.types.sample import Field
 
+RANKS = {"vector": 1, "sequence": 2, "ids": 1, "map": 2}
+"""Axes of a value, by its kind."""
+
 
 @runtime_checkable
 class Transform(Protocol):
@@ -70,6 +73,18 @@ class ViewTransform(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsView(Protocol):
+    """What a `Transform` adds whose values belong to the pixels of the first view.
+
+    Nothing follows a random crop, so such values are in batches for evaluation only.
+    """
+
+    def follow(self, view: Transform) -> None:
+        """Takes the transform of the first view, whose `output` says its shape, to do as it does."""
+        ...
+
+
 class InvalidValue(ValueError):
     """A value that a transform cannot use. The text says what came and what was expected."""
 
@@ -98,7 +113,7 @@ class ValueTransform(ABC):
 
 
 def as_numbers(value: Any, field: Field) -> Tensor:
-    """A value as float32 of the field's shape; `ids` as int64 within its vocabulary.
+    """A value as float32 of the field's shape; `ids`, within their vocabulary, and maps of classes as int64.
 
     Raises InvalidValue for another type or shape, an empty sequence, and an id that is none.
     """
@@ -109,11 +124,12 @@ def as_numbers(value: Any, field: Field) -> Tensor:
     expected = shape_text(field)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise InvalidValue(f"{str(tensor.dtype).removeprefix('torch.')}; expected numbers {expected}")
-    if not fits(tuple(tensor.shape), field.shape or (None,) * {"vector": 1, "sequence": 2, "ids": 1}.get(
-        field.kind, tensor.dim())):  # fmt: skip
+    if not fits(tuple(tensor.shape), field.shape or (None,) * RANKS.get(field.kind, tensor.dim())):
         raise InvalidValue(f"shape {list(tensor.shape)}; expected {expected}")
     if not tensor.numel():
         raise InvalidValue(f"nothing (shape {list(tensor.shape)}); expected {expected}")
+    if field.kind == "map" and not tensor.is_floating_point():
+        return tensor.long()
     if field.kind != "ids":
         return tensor.to(torch.float32)
     if tensor.is_floating_point():

@@ -17,6 +17,7 @@ from jepa_core import plugins
 from jepa_core.data.crops import Crops, crops
 from jepa_core.data.field_transforms.base import (
     FittedTransform,
+    FollowsView,
     InvalidValue,
     Transform,
     ViewTransform,
@@ -33,7 +34,7 @@ from jepa_core.types.fields import first_view
 from jepa_core.types.packed import Packed
 from jepa_core.types.sample import PARTS, Field, Fields, Sample
 
-DEFAULT = {"text": "tokenize", "audio": "log_mel"}
+DEFAULT = {"text": "tokenize", "audio": "log_mel", "map": "follow_view"}
 """Of a value without a section of its own, by kind; others stay as they are, images and clips are cropped."""
 
 FITTED_ON = 20_000
@@ -102,10 +103,17 @@ class FieldTransforms:
             shape = shapes.get(name) or (shapes.get("") if place == self.first_place else None)
             if isinstance(transform, ViewTransform) and part == "views" and shape is not None:
                 transform.set_view_shape(shape)
+        self._follow_first_view()
         if self.transform.views and self.first not in self.settings and "" in shapes:
             self.groups = crops(self.transform, shapes[""])
             field = self.fields[self.first_place]
             self.crops = {name: _crop_of(group, field) for name, group in self.groups.items()}
+
+    def _follow_first_view(self) -> None:
+        first = self.transforms[self.first_place]
+        for transform in self.transforms.values():
+            if isinstance(transform, FollowsView) and first.output.shape:
+                transform.follow(first)
 
     @property
     def outputs(self) -> Fields:
@@ -175,8 +183,8 @@ class FieldTransforms:
     def __call__(self, sample: Sample, place: str, train: bool) -> dict[str, list[Tensor]]:
         """The values of one sample by the places of what comes out, one tensor for each crop.
 
-        `place` is the sample in words. Raises CorruptSample for a value that is to be skipped, UserError for
-        one that is not.
+        In training without maps, which follow the evaluation's view. `place` is the sample in words. Raises
+        CorruptSample for a value that is to be skipped, UserError for one that is not.
         """
         sample = self._windowed(sample, place, train)
         values, result = sample.values(), {}
@@ -185,6 +193,8 @@ class FieldTransforms:
                 for group, crop in self.crops.items():
                     count = self.groups[group].per_sample
                     result[f"views.{group}"] = [crop(values[name], True) for _ in range(count)]
+                continue
+            if train and isinstance(self.transforms[name], FollowsView):
                 continue
             result[self.places[name]] = [self.apply(name, values[name], f"{place}: {name}", train)]
         return result

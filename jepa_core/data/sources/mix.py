@@ -27,13 +27,12 @@ import torch
 from pydantic import Field as Setting
 from torch import Generator, Tensor
 
-from jepa_core import plugins
 from jepa_core.data.named_samples import plain_fields, source_fields
 from jepa_core.data.samples import BaseSamples
+from jepa_core.data.sources.nested import build_source
 from jepa_core.errors import UserError, unknown
 from jepa_core.protocols import Samples, Source
 from jepa_core.settings.base import SourceSettings
-from jepa_core.settings.parse import parse
 from jepa_core.types.sample import Fields
 
 
@@ -99,17 +98,9 @@ def weight_of(config: MixSource.Config, name: str) -> float:
 
 def make_source(config: MixSource.Config, name: str) -> Source:
     """One of the sources, built from its table. Raises UserError for what is wrong with it."""
-    section = f"data.sources.{name}"
     weight_of(config, name)
     table = {key: value for key, value in config.sources[name].items() if key != "weight"}
-    if not isinstance(table.get("name"), str):
-        known = ", ".join(sorted(plugins.registry().catalogue("data").classes))
-        raise UserError(f"section [{section}] has no name; known: {known}")
-    offered = plugins.registry().catalogue("data").find(table["name"])
-    settings = parse(offered.Config, table, section)
-    settings.check()
-    made: Source = offered(settings)
-    return made
+    return build_source(table, f"data.sources.{name}")
 
 
 class MixSamples(BaseSamples):

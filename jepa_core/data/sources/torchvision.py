@@ -20,7 +20,7 @@ from torch import Tensor
 
 from jepa_core.data.cache import cache_folder
 from jepa_core.data.images import CorruptSample, pillow_limits, to_rgb
-from jepa_core.data.samples import ArraySamples, BaseSamples, class_number
+from jepa_core.data.samples import ArraySamples, BaseSamples, Indices, class_number
 from jepa_core.data.sources.npz import channels_first, class_numbers, label_numbers
 from jepa_core.data.splits import ImageFileSettings, SplitSource
 from jepa_core.errors import UserError, unknown
@@ -140,6 +140,10 @@ class TorchvisionSamples(BaseSamples):
         except OSError as error:
             raise CorruptSample(where, str(error)) from None
         return rgb, class_number(label, self.classes, f"torchvision {where}")
+
+    def class_numbers(self) -> Indices | None:
+        """int64 [n] of a set of folders; None of others."""
+        return np.array(self.data.targets) if isinstance(self.data, sets.DatasetFolder) else None
 
 
 def _class_names(data: Any) -> list[str] | None:

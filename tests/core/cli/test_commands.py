@@ -92,10 +92,17 @@ def test_every_target_update_trains_by_name(done, name: str) -> None:
     done(f"target_update.name={name}")
 
 
+WITHOUT = tuple(f"{part}.name=none" for part in ("masker", "predictor", "target_update"))
+OF_LABELS = (*WITHOUT, "variant.name=classifier", "variant.classes=2")
+"""What predicts shares of classes, which cross-entropy takes."""
+
+
 @pytest.mark.parametrize("name", registered("objective"))
 def test_every_objective_trains_by_name_and_as_a_further_term(done, name: str) -> None:
     below = 100 if name == "vicreg" else 10  # whose own factors are 25
-    folder = done(f"objective.name={name}", f"terms.also.name={name}", "terms.also.weight=0.5", below=below)
+    more = OF_LABELS if name == "cross_entropy" else ()
+    terms = (f"objective.name={name}", f"terms.also.name={name}", "terms.also.weight=0.5")
+    folder = done(*terms, *more, below=below)
     line = read_metrics(folder / "metrics.jsonl")[0]
     assert line["loss"] == pytest.approx(line["loss/prediction"] + 0.5 * line["loss/also"], rel=1e-5)
     assert line["loss/prediction"] == line["loss/also"]
@@ -118,8 +125,8 @@ OF_IMAGES = [name for name in registered("variant") if not VARIANTS.find(name).C
 @pytest.mark.parametrize("name", OF_IMAGES)
 def test_every_variant_of_images_trains_by_name(done, name: str) -> None:
     """One without masks takes no masker, predictor or target encoder, and says so."""
-    without = [f"{part}.name=none" for part in ("masker", "predictor", "target_update")]
-    done(f"variant.name={name}", *(without if name == "lejepa" else []), "objective.name=mse")
+    parts = {"lejepa": WITHOUT, "classifier": OF_LABELS}.get(name, ())
+    done(f"variant.name={name}", *parts, "objective.name=mse")
 
 
 def test_train_then_evaluate_then_go_on(jepa, tiny_recipe: Path, tmp_path: Path) -> None:
@@ -169,7 +176,7 @@ def test_a_run_in_the_way_is_refused_until_overwritten(jepa, done, tiny_recipe: 
             ["eval", "nowhere", "--split", "tset"],
             "unknown split 'tset'; known: test, train, val. Did you mean 'test'?",
         ),
-        (["recipes", "show", "ijepa/x"], "unknown recipe 'ijepa/x'; known: ijepa/"),
+        (["recipes", "show", "ijepa/x"], "unknown recipe 'ijepa/x'; known: finetune/"),
         (["plugins", "show", "multiblok"], "unknown plugin or component 'multiblok'; known: "),
     ],
 )

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from jepa_core.data import TransformSettings, eval_transform, train_transform
 from jepa_core.data.batched_transforms import Boxes, applies, augment, random_boxes, resized_crop
+from jepa_core.data.transforms import rand_augment
 from jepa_core.errors import UserError
 from jepa_core.settings import parse
 
@@ -76,9 +77,40 @@ def test_boxes_are_distributed_as_torchvision_draws_them(rows: int, columns: int
 
 
 def test_the_batched_form_is_for_small_images() -> None:
-    assert applies((9, 3, 32, 32), (3, 32, 32))
-    assert not applies((9, 3, 96, 96), (3, 32, 32))
-    assert not applies((9, 3, 32, 32), (3, 224, 224))
+    plain = TransformSettings()
+    assert applies((9, 3, 32, 32), (3, 32, 32), plain)
+    assert not applies((9, 3, 96, 96), (3, 32, 32), plain)
+    assert not applies((9, 3, 32, 32), (3, 224, 224), plain)
+    assert not applies((9, 3, 32, 32), (3, 32, 32), TransformSettings(rand_augment=2))
+
+
+@pytest.mark.parametrize("image", [picture(40, 30), noise(3, 40, 30)])
+def test_rand_augment_follows_from_the_seed_and_changes_images(image: Image.Image | Tensor) -> None:
+    settings = TransformSettings(crop_scale=(1.0, 1.0), rand_augment=3, rand_magnitude=15)
+    views = []
+    for seed in (1, 1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            views.append(torch.stack([train_transform(settings, (3, 24, 24))(image) for _ in range(4)]))
+    assert torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
+    assert views[0].shape == (4, 3, 24, 24)
+    assert views[0].isfinite().all()
+
+
+def test_what_rand_augment_uncovers_is_the_mean_colour() -> None:
+    settings = TransformSettings(
+        crop_scale=(1.0, 1.0), rand_augment=4, rand_magnitude=20, mean=(0.2, 0.4, 0.6)
+    )
+    uncovered = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(40):
+            turned = rand_augment(settings)(torch.full((3, 16, 16), 200, dtype=torch.uint8))
+            uncovered += int(
+                (turned.float() == torch.tensor([51.0, 102.0, 153.0])[:, None, None]).all(0).sum()
+            )
+    assert uncovered > 40
 
 
 @pytest.mark.parametrize("image", [picture(40, 30), noise(3, 40, 30), picture(4, 90), picture(1, 1)])

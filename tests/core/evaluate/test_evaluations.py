@@ -134,7 +134,9 @@ def test_a_limit_on_images_is_a_fixed_draw_that_the_table_states(run: Path) -> N
 def test_overrides_reach_probes_and_no_model(run: Path) -> None:
     table = evaluate_run(run, [], overrides=["probes.knn.k=5"])
     assert table.probe_settings["knn"]["k"] == 5
-    with pytest.raises(UserError, match=r"takes overrides of data, probes, transform, train; others would"):
+    with pytest.raises(
+        UserError, match=r"takes overrides of data, probes, transform, train, evaluations; others would"
+    ):
         evaluate_run(run, [], overrides=["encoder.depth=3"])
 
 

@@ -247,7 +247,9 @@ def test_one_that_fails_costs_its_own_table(run: Path, judge: None, caplog: pyte
     table = next(entry for entry in written if entry["name"] == "sizes")
     assert table["rows"][0] == {
         "name": "trained",
-        "scores": {"size": {"value": 0.5, "se": None, "unit": "mm", "chance": None, "better": "lower"}},
+        "scores": {
+            "size": {"value": 0.5, "se": None, "sd": None, "unit": "mm", "chance": None, "better": "lower"}
+        },
     }
     assert {"task", "split", "count", "samples"} <= table.keys()
     assert read_table(run / "eval.json") == result

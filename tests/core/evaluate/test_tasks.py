@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from jepa_core.cli.console import whole
 from jepa_core.data import TransformSettings
-from jepa_core.evaluate import EvalResult, FeatureMap, LinearProbe, extract, model_features
+from jepa_core.errors import UserError
+from jepa_core.evaluate import EvalResult, FeatureMap, KnownValues, LinearProbe, extract, model_features
 from jepa_core.evaluate.model import evaluate_model
 from jepa_core.protocols import Probe, Tasks, TokenProbe
 from jepa_core.report.html import probe_table
@@ -89,6 +90,15 @@ class Clips:
         ]
 
 
+class KnownClips(Clips):
+    """Clips whose brightness is known, and says nothing of their order."""
+
+    def known_values(self, task: str, split: str) -> Mapping[str, torch.Tensor]:
+        count = {"train": 48, "test": 32}[split]
+        bright = torch.nn.functional.one_hot(torch.arange(count) % 2, 2).float()
+        return {"the brightness": bright} if task == "order" else {"the answer": bright}
+
+
 def result(probes: Mapping[str, Any]) -> EvalResult:
     return evaluate_model(Model(), Model(), Clips(), TransformSettings(), probes, batch_size=16)  # type: ignore[arg-type]
 
@@ -110,6 +120,33 @@ def test_each_task_has_a_table_with_the_controls_of_the_source() -> None:
     assert EvalResult.model_validate_json(made.model_dump_json()) == made
     assert [probe_table(table)["task"] for table in made.tables] == ["bright", "order"]
     assert label("linear", "order") == "order, linear"
+
+
+def test_what_a_source_knows_of_its_samples_is_a_row_of_its_task_alone() -> None:
+    assert isinstance(KnownClips(), KnownValues)
+    assert not isinstance(Clips(), KnownValues)
+    probes = {"linear": LinearProbe(LinearProbe.Config(name="linear")), "tokens": FirstBrighter()}
+    made = evaluate_model(
+        Model(), Model(), KnownClips(), TransformSettings(), probes, batch_size=16, images=30
+    )  # type: ignore[arg-type]
+    bright, order = made.tables
+    assert [row.name for row in bright.rows][-2:] == ["nothing", "the answer"]
+    assert [row.name for row in order.rows][-2:] == ["nothing", "the brightness"]
+    assert bright.row("the answer").scores["linear"]["top1"] == 1, "rows stand in the order of the draw"
+    assert order.row("the brightness").scores["linear"]["top1"] < 0.7
+    assert order.row("the brightness").width == 2
+
+
+def test_known_values_are_one_row_for_each_sample() -> None:
+    class Short(KnownClips):
+        def known_values(self, task: str, split: str) -> Mapping[str, torch.Tensor]:
+            return {"short": torch.ones(3, 2)}
+
+    linear = {"linear": LinearProbe(LinearProbe.Config(name="linear"))}
+    with pytest.raises(
+        UserError, match=r"'short' of the train split are torch.float32 \[3, 2\]; expected float"
+    ):
+        evaluate_model(Model(), Model(), Short(), TransformSettings(), linear)  # type: ignore[arg-type]
 
 
 def test_tokens_are_taken_only_where_a_probe_wants_them() -> None:

@@ -7,7 +7,13 @@ from timm.models.vision_transformer import Block
 
 from jepa_core import build_model, load_recipe
 from jepa_core.errors import UserError
-from jepa_core.nn.attention import PackedAttention, choose_implementation, run_blocks
+from jepa_core.nn.attention import (
+    PackedAttention,
+    PackedBlock,
+    choose_implementation,
+    run_blocks,
+    run_blocks_at,
+)
 from jepa_kernels import Layout
 
 LENGTHS = [3, 1, 6]
@@ -83,3 +89,41 @@ def test_a_recipe_names_an_implementation_for_all_that_leave_it_open(tiny_recipe
         for part in ("encoder", "target_encoder", "predictor")
     }
     assert chosen == {"encoder": {"reference"}, "target_encoder": {"reference"}, "predictor": {"sdpa"}}
+
+
+ROWS = torch.tensor([9, 1, 4, 4])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_rows_that_nobody_reads_are_not_computed_and_change_nothing(depth, recompute):
+    torch.manual_seed(0)
+    blocks = torch.nn.Sequential(*(PackedBlock(24, 3, qkv_bias=True, init_values=0.5) for _ in range(depth)))
+    blocks.double()
+    x = torch.randn(sum(LENGTHS), 24, dtype=torch.float64, requires_grad=True)
+    whole, _ = run_blocks(blocks, x, layout())
+    sizes: list[int] = []
+    blocks[-1].mlp.register_forward_hook(lambda mlp, given, out: sizes.append(len(out)))
+    pruned = run_blocks_at(blocks, x, layout(), ROWS, recompute=recompute)
+    torch.testing.assert_close(pruned, whole[ROWS], rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(pruned)
+    expected = torch.autograd.grad((whole[ROWS] * weights).sum(), [x, *blocks.parameters()])
+    given = torch.autograd.grad((pruned * weights).sum(), [x, *blocks.parameters()])
+    for own, other in zip(given, expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+    assert set(sizes) == {len(ROWS)}
+
+
+def test_a_last_block_of_another_kind_is_computed_whole():
+    torch.manual_seed(0)
+    block, x = Block(24, 3, attn_layer=PackedAttention), torch.randn(sum(LENGTHS), 24)
+    assert torch.equal(run_blocks_at([block], x, layout(), ROWS), block(x, layout())[ROWS])
+
+
+def test_a_packed_block_has_the_state_and_the_output_of_timms():
+    torch.manual_seed(0)
+    theirs = Block(24, 3, qkv_bias=True, attn_layer=PackedAttention)
+    ours = PackedBlock(24, 3, qkv_bias=True)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(sum(LENGTHS), 24)
+    assert torch.equal(ours(x, layout()), theirs(x, layout()))

@@ -232,7 +232,7 @@ def test_overrides_that_contradict_each_other(tiny_recipe: Path) -> None:
 
 def test_a_missing_section_says_what_it_needs(write: Write) -> None:
     assert refusal(write("[train]\nsteps = 1\n")).startswith(
-        "the recipe has no section [data]; it needs data.name, one of: cifar10, clips, drawings, "
+        "the recipe has no section [data]; it needs data.name, one of: cifar10, clevr, clips, drawings, "
     )
 
 

@@ -2,7 +2,7 @@
 
 Where the mean over tokens throws away which token said what, the query can look for it. Source: V-JEPA
 (Bardes et al. 2024, arXiv 2404.08471, §4: attentive probing), without the MLP of its cross-attention block,
-as the labelled sets here are small.
+as the labelled sets here are small. Its parameters are counted, for it can outweigh a small encoder.
 
 Axes: n samples, m of them in a batch, N tokens, D width, H heads, C classes.
 """
@@ -16,9 +16,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
-from jepa_core.evaluate.probes import Labelled, ProbeScores, top1_scores
+from jepa_core.evaluate.linear_head import Labelled
+from jepa_core.evaluate.probes import ProbeScores, top1_scores
 from jepa_core.schedules import warmup_cosine
-from jepa_core.settings import ComponentSettings
+from jepa_core.settings.base import ComponentSettings
 
 
 class AttentiveProbe:
@@ -46,7 +47,8 @@ class AttentiveProbe:
         self.config = config
 
     def on_tokens(self, train: Labelled, held_out: Labelled, classes: int) -> ProbeScores:
-        """`top1` and its standard error `top1_se`, both shares of 1, from tokens float [n, N, D].
+        """`top1` and its standard error `top1_se`, both shares of 1, and the number of `parameters` of the
+        probe, from tokens float [n, N, D].
 
         Raises UserError for samples without tokens or labels, and features that are not finite.
         """
@@ -57,7 +59,7 @@ class AttentiveProbe:
         batches = held_out[0].float().split(self.config.batch_size)
         with torch.no_grad():
             guesses = torch.cat([pooling((batch - mean) / deviation).argmax(1) for batch in batches])
-        return top1_scores(guesses, held_out[1])
+        return top1_scores(guesses, held_out[1], parameters=float(count_parameters(pooling)))
 
     @torch.enable_grad()
     def _fit(self, tokens: Tensor, labels: Tensor, classes: int) -> AttentivePool:
@@ -97,6 +99,11 @@ class AttentivePool(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value)
         logits: Tensor = self.head(self.norm(rearrange(attended, "m h 1 d -> m (h d)")))
         return logits
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers that are learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _check(train: Labelled, held_out: Labelled, classes: int) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +45,10 @@ def plan(
     table, played = play_rows(run, episodes, seed, planner, twins)
     atomic_write(run / "plan.json", json.dumps(table, indent=1))
     write_pictures(run, played)
-    print(json.dumps(table)) if as_json else show(as_table(table))
+    if as_json:
+        print(json.dumps(table))
+    else:
+        show(as_table(table))
 
 
 def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) -> tuple[dict[str, Any], Any]:
@@ -118,7 +123,8 @@ def trained_twins(run: Path, recipe: Any, train_missing: bool) -> Iterator[tuple
             if not train_missing:
                 continue
             typer.echo(f"training the control {name!r}, once, in {folder}", err=True)
-            train(read_run_recipe(run, *overrides), folder, resume="auto")
+            with redirect_stdout(sys.stderr):  # which is for the table, or for JSON
+                train(read_run_recipe(run, *overrides), folder, resume="auto")
         yield name, folder
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa_core.data import CorruptSample
 from jepa_core.data.eval_batches import space_evenly
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.score_tables import EvaluationTable, MetricScore, share_score
@@ -152,7 +153,10 @@ def read_windows(model: WorldModel, samples: Any, rows: list[int]) -> tuple[Tens
     windows = []
     for row in rows:
         episode = samples[row].views[transforms.first]
-        starts = episode.starts(frames)
+        try:
+            starts = episode.starts(frames)
+        except CorruptSample:  # too short, as training leaves it out
+            continue
         windows.append(episode.window(starts[len(starts) // 2], frames))
     films = [window.views[transforms.first] for window in windows]
     values = {transforms.first_place: films, "condition.actions": [w.condition["actions"] for w in windows]}

@@ -124,7 +124,7 @@ class WorldModel(JEPA):
         f, k = self.config.history, self.config.horizon
         past = z[:, :-1].unfold(1, f, 1).movedim(-1, 2).flatten(0, 1)
         guess = self.predict_next(past, actions.unfold(1, f, 1).movedim(-1, 2).flatten(0, 1))
-        state = self.start(z[:, :f].flatten(0, 1).unflatten(0, (b, f)), actions[:, : f - 1])
+        state = self.start(z[:, :f], actions[:, : f - 1])
         rolled = self.roll_out(state, actions[:, f - 1 : f - 1 + k])
         groups = {
             "rollout": _pair(rolled.flatten(0, 1), targets[:, f : f + k].flatten(0, 1)),

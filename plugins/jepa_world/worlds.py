@@ -10,6 +10,7 @@ Axes: B episodes, L steps of an episode, T frames of a window, S numbers of a st
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -180,7 +181,7 @@ class PlayedEpisodes(BaseSamples):
         return Sample({"film": Episode(self.world, self.states[index], self.actions[index])}, key=str(index))
 
 
-class PlayedSource:
+class PlayedSource(ABC):
     """Base of sources whose episodes a world's behaviour plays: a subclass has `Config` and `make_world`."""
 
     def __init__(self, config: PlayedSettings) -> None:
@@ -188,9 +189,9 @@ class PlayedSource:
         self.config = config
         self.world = self.make_world()
 
+    @abstractmethod
     def make_world(self) -> World:
         """The world of these settings."""
-        raise NotImplementedError
 
     def fields(self) -> Fields:
         """The film, the actions between its frames, the state in its last frame."""

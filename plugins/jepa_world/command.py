@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,8 +121,7 @@ def trained_twins(run: Path, recipe: Any, train_missing: bool) -> Iterator[tuple
             if not train_missing:
                 continue
             typer.echo(f"training the control {name!r}, once, in {folder}", err=True)
-            with redirect_stdout(sys.stderr):  # which is for the table, or for JSON
-                train(read_run_recipe(run, *overrides), folder, resume="auto")
+            train(read_run_recipe(run, *overrides), folder, resume="auto")
         yield name, folder
 
 

@@ -64,9 +64,8 @@ def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) ->
     from jepa_world.play import PlanningPolicy, RandomPolicy, eyes_of, play
 
     recipe, model, _ = open_model(run)
-    model = model.cpu()
-    eyes = eyes_of(model, build("data", recipe.data))
-    settings = model.config.planner
+    eyes = eyes_of(model.cpu(), build("data", recipe.data))
+    settings = eyes.model.config.planner
     if planner:
         if planner not in PLANNERS:
             raise unknown("planner", planner, PLANNERS)

@@ -24,7 +24,6 @@ import torch
 from einops import rearrange
 from pydantic import Field as Setting
 from pydantic import PositiveInt
-from torch import Tensor
 
 from jepa_core import Field, Sample, UserError
 from jepa_core.data import BaseSamples, CorruptSample
@@ -257,5 +256,5 @@ class PushTSource:
         return np.stack(frames), np.stack(actions), np.stack(states)
 
 
-def _state(seen: Any, info: Any) -> Tensor:
+def _state(seen: Any, info: Any) -> np.ndarray[Any, Any]:
     return np.concatenate([seen["agent_pos"], info["block_pose"]]).astype(np.float32)

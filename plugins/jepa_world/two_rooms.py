@@ -39,8 +39,8 @@ SPLITS = {"train": range(2, 10), "val": range(1), "test": range(1, 2)}
 class TwoRooms:
     """The dot moves by its action, in pixels; it slides along walls and passes through the door."""
 
-    state_names = ("x", "y", "wall", "door")
-    action_names = ("dx", "dy")
+    state_names: tuple[str, ...] = ("x", "y", "wall", "door")
+    action_names: tuple[str, ...] = ("dx", "dy")
     reach = 5.0
     budget = 40
     tolerance = 4.0

@@ -28,6 +28,7 @@ PAGES = [
     "docs/studies.md",
     "docs/tutorial.md",
     "docs/variants.md",
+    "docs/worlds.md",
 ]
 
 

@@ -46,6 +46,11 @@ class Crop(ValueTransform):
 
     config: Config
 
+    def __init__(self, config: Config, field: Field) -> None:
+        super().__init__(config, field)
+        if config.frames is not None:  # known before the size, for other values are fitted to windows of it
+            self.output = field.changed(kind="clip", shape=(3, config.frames, None, None))
+
     def set_view_shape(self, shape: Sequence[int]) -> None:
         """Takes the encoder's (3, H, W) or (3, T, H, W), where the settings do not say another one."""
         size, frames = self.config.size, self.config.frames

@@ -1,0 +1,161 @@
+"""The command `jepa plan RUN`: how often a run's world model reaches goals, beside controls.
+
+It plays the episodes of `play`, trains the control twins that the run's folder `twins` does not have yet,
+writes plan.json, films (plans/*.gif) and two sections of the report.
+
+Axes: E episodes, S numbers of a state.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def plan(
+    run: Annotated[Path, typer.Argument(help="The folder of a run of the variant 'world'.")],
+    episodes: Annotated[
+        int, typer.Option(min=2, help="Episodes on held-out layouts, the same for every row.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of starts, goals and everything that is drawn.")] = 0,
+    planner: Annotated[str, typer.Option(help="cem, mppi or gradient; by default the recipe's.")] = "",
+    twins: Annotated[
+        bool, typer.Option(help="Train the controls 'shuffled actions' and 'random encoder' if not there.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print plan.json instead of a table.")] = False,
+) -> None:
+    """Play episodes with a run's world model, and see how often it reaches the goal.
+
+    Rows beside the run: a random policy, doing nothing, the same planner on the true state (oracle), a model
+    that was trained with the actions of other episodes, one on a frozen random encoder, and plans for another
+    episode's goal. Success has Wilson's 95 % interval.
+    """
+    from rich import print as show
+
+    from jepa_core.runtime.atomic_write import atomic_write
+    from jepa_world.pictures import write_pictures
+
+    table, played = play_rows(run, episodes, seed, planner, twins)
+    atomic_write(run / "plan.json", json.dumps(table, indent=1))
+    write_pictures(run, played)
+    if as_json:
+        print(json.dumps(table))
+    else:
+        show(as_table(table))
+
+
+def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) -> tuple[dict[str, Any], Any]:
+    """The table of plan.json, and what the run's own model played (`pictures.Shown`).
+
+    Raises UserError for a run that cannot plan, and an unknown planner.
+    """
+    import torch
+
+    from jepa_core.assembly import build
+    from jepa_core.errors import unknown
+    from jepa_core.runs.load import open_model
+    from jepa_world.pictures import Shown
+    from jepa_world.planners import PLANNERS
+    from jepa_world.play import PlanningPolicy, RandomPolicy, eyes_of, play
+
+    recipe, model, _ = open_model(run)
+    eyes = eyes_of(model.cpu(), build("data", recipe.data))
+    settings = eyes.model.config.planner
+    if planner:
+        if planner not in PLANNERS:
+            raise unknown("planner", planner, PLANNERS)
+        settings = settings.model_copy(update={"kind": planner})
+    settings.check()
+    world, draw = eyes.world, torch.Generator().manual_seed(seed)
+    starts = world.draw_states(episodes, "test", draw)
+    goals = world.draw_goals(starts, draw)
+
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(seed + 1)
+
+    policies: dict[str, Any] = {
+        "trained": eyes.policy(settings, generator()),
+        "random policy": RandomPolicy(world, generator()),
+        "no-op": RandomPolicy(world, generator(), scale=0.0),
+        "oracle": eyes.oracle(settings, generator()),
+        "wrong goal": eyes.policy(settings, generator(), wrong_goal=True),
+    }
+    for name, folder in trained_twins(run, recipe, twins):
+        _, twin, _ = open_model(folder)
+        policies[name] = eyes_of(twin.cpu(), build("data", recipe.data)).policy(settings, generator())
+    order = [name for name in ROWS if name in policies]
+    results = {name: play(world, policies[name], starts, goals) for name in order}
+    rows = [row_of(name, result) for name, result in results.items()]
+    own = policies["trained"]
+    assert isinstance(own, PlanningPolicy)
+    return {"episodes": episodes, "rows": rows}, Shown(eyes, settings, own, results)
+
+
+ROWS = ("trained", "random policy", "no-op", "oracle", "shuffled actions", "random encoder", "wrong goal")
+"""Of the table, in order."""
+TWINS = {
+    "shuffled actions": ("data.shuffle_actions=true",),
+    "random encoder": (
+        "optimizer.groups.random_encoder.match=encoder",
+        "optimizer.groups.random_encoder.frozen=true",
+    ),
+}
+"""Controls that are trained as the run was, and what differs in their recipes."""
+
+
+def trained_twins(run: Path, recipe: Any, train_missing: bool) -> Iterator[tuple[str, Path]]:
+    """The name and the folder of each control that is there, or is trained now."""
+    from jepa_core.runs.folder import read_run_recipe
+    from jepa_core.runs.status import is_run, read_status
+    from jepa_core.trainer import train
+
+    for name, overrides in TWINS.items():
+        folder = run / "twins" / name.replace(" ", "_")
+        if not (is_run(folder) and read_status(folder).state == "finished"):
+            if not train_missing:
+                continue
+            typer.echo(f"training the control {name!r}, once, in {folder}", err=True)
+            train(read_run_recipe(run, *overrides), folder, resume="auto")
+        yield name, folder
+
+
+def row_of(name: str, played: Any) -> dict[str, Any]:
+    """A row of plan.json."""
+    hits, count = int(played.success.sum()), len(played.success)
+    low, high = wilson(hits, count)
+    return {
+        "name": name,
+        "success": hits / count,
+        "low": low,
+        "high": high,
+        "model_calls": played.calls,
+        "seconds_per_plan": played.seconds,
+    }
+
+
+def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of a share (J. Am. Stat. Assoc. 22, 1927), of 95 % by default."""
+    share, square = hits / count, z * z / count
+    middle = (share + square / 2) / (1 + square)
+    half = z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def as_table(table: dict[str, Any]) -> Any:
+    """The rows for a terminal."""
+    from rich.table import Table
+
+    head = Table(title=f"goals reached, {table['episodes']} episodes on held-out layouts")
+    for column in ("", "success %", "95 % interval", "model calls a plan", "plans/s"):
+        head.add_column(column, justify="left" if not column else "right")
+    for row in table["rows"]:
+        speed = f"{1 / row['seconds_per_plan']:.3g}" if row["seconds_per_plan"] else ""
+        interval = f"{100 * row['low']:.1f} – {100 * row['high']:.1f}"
+        calls = f"{row['model_calls']:,}" if row["model_calls"] else ""
+        head.add_row(row["name"], f"{100 * row['success']:.1f}", interval, calls, speed)
+    return head

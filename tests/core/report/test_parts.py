@@ -81,7 +81,9 @@ def test_flops_are_those_of_the_matrix_products(tiny_recipe: Path) -> None:
         return 2 * tokens * patch * width + 2 * block(tokens, width)
 
     seen, hidden = 8, 4
-    predictor = 2 * seen * width * narrow + block(seen + hidden, narrow) + 2 * hidden * narrow * width
+    unread = 2 * seen * (1 + 2 * 4) * narrow * narrow  # after attention only what is guessed is computed
+    blocks = block(seen + hidden, narrow) - unread
+    predictor = 2 * seen * width * narrow + blocks + 2 * hidden * narrow * width
     # the gradient of the images is not needed: the first layer's backward is one product, not two
     expected = encoder(16) + 3 * (encoder(seen) + predictor) - 2 * seen * patch * width
     counted = cost.flops_per_image(build_model(recipe), recipe)

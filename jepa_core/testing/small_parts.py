@@ -19,6 +19,7 @@ from jepa_core.errors import UserError
 from jepa_core.nn.sincos import sincos
 from jepa_core.protocols import Encoder
 from jepa_core.settings.base import ComponentSettings, MaskerSettings
+from jepa_core.testing.outcomes import NotAsked
 from jepa_core.training.plan_buckets import SetBuckets
 from jepa_core.types.index_set import Grid, IndexSet, grid_size
 from jepa_core.types.mask_plan import MaskPlan
@@ -116,7 +117,12 @@ class SmallMasker:
 
 
 def ragged_plan(grid: Grid, batch_size: int, seed: int = 0) -> MaskPlan:
-    """Two contexts and two targets of every sample, of random lengths, with all four pairs."""
+    """Two contexts and two targets of every sample, of random lengths, with all four pairs.
+
+    Raises NotAsked on a grid of one token, which cannot be cut in two.
+    """
+    if grid_size(grid) < 2:
+        raise NotAsked("its grid is one token, of which no sets can be made")
     masker = SmallMasker(SmallMasker.Config(name="small"))
     plans = [masker(grid, batch_size, torch.Generator().manual_seed(seed + n)) for n in range(2)]
     return MaskPlan(tuple(plan.contexts[0] for plan in plans), tuple(plan.targets[0] for plan in plans))

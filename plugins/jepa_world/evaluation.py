@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jepa_core.data import CorruptSample
 from jepa_core.data.eval_batches import space_evenly
+from jepa_core.errors import UserError
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.score_tables import EvaluationTable, MetricScore, share_score
 from jepa_core.report.picture_grid import Picture
@@ -53,7 +54,7 @@ def rollouts(context: EvaluationContext) -> EvaluationTable | None:
     """Open-loop errors over those of copying the last frame seen, and how often the own actions fit best.
 
     Rows: the model, its twin, and the model when it is told the actions of another window. None for other
-    variants.
+    variants. Raises UserError for too few windows.
     """
     if not isinstance(context.model, WorldModel):
         return None
@@ -64,13 +65,16 @@ def rollouts(context: EvaluationContext) -> EvaluationTable | None:
             continue
         for row, model in context.models.items():
             z = encode_film(model, film)
-            told = [actions.roll(shift, 0) for shift in range(AMONG + 1)]
-            errors = torch.stack([roll_out_errors(model, z, own) for own in told])
+            given = [actions.roll(shift, 0) for shift in range(AMONG + 1)]
+            errors = torch.stack([roll_out_errors(model, z, own) for own in given])
             add(rows.setdefault(row, Errors()), errors[:AMONG], z, model)
             if row == "trained":
                 add(rows.setdefault("another's actions", Errors()), errors[1:], z, model)
     if not rows:
-        return None
+        raise UserError(
+            f"rollouts compares the actions of {AMONG + 1} windows or more in a batch; the split "
+            f"{context.split} has fewer"
+        )
     note = (
         "Squared error of the latent roll-out after h steps over that of the last frame seen: at 1 it is no "
         f"better than to expect no change. Own actions: how often the window's own, among {AMONG} sequences, "
@@ -130,10 +134,10 @@ def imagined(recipe: Any, model: Any, source: Any) -> Section | None:
     ahead = imagine(model, z[shown], actions[shown])
     bank = z.flatten(0, 1).flatten(1)
     nearest = torch.cdist(ahead.flatten(0, 1).flatten(1), bank).argmin(1).cpu()
-    found = films.flatten(0, 1)[nearest].unflatten(0, ahead.shape[:2])
+    guesses = films.flatten(0, 1)[nearest].unflatten(0, ahead.shape[:2])
     history = model.config.history
     pictures = []
-    for film, guess in zip(films[shown], found, strict=True):
+    for film, guess in zip(films[shown], guesses, strict=True):
         below = torch.cat([film[:history], guess])
         frames = torch.cat([film, film.new_full((len(film), 3, 2, film.shape[-1]), 255), below], dim=2)
         pictures.append(Picture(np.ascontiguousarray(frames.movedim(1, -1).numpy()), rate=4))

@@ -16,6 +16,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from jepa_core import ComponentSettings, Grid, IndexSet, MaskPlan, Tokens
+from jepa_core.errors import UserError
 from jepa_core.nn.attention import check_layers
 from jepa_core.nn.conditions import ConditionTokens, pick_field
 from jepa_core.nn.patch_grid import kept_tokens, patch_grid
@@ -75,7 +76,14 @@ class FrameCnn(nn.Module):
     def grid(self, view_shape: Sequence[int]) -> Grid:
         """(1, 1): the frame is one token. Raises UserError for frames of another size."""
         sides = self.view_shape()[1:]
-        return patch_grid(self.config.name, view_shape, CHANNELS, sides, "encoder.image_size")
+        grid = patch_grid(self.config.name, view_shape, CHANNELS, sides, "encoder.image_size")
+        if grid != (1, 1):
+            height, width = view_shape[1:]
+            raise UserError(
+                f"encoder {self.config.name!r} takes frames of {sides[0]}×{sides[1]}; got {height}×{width}; "
+                "set encoder.image_size"
+            )
+        return grid
 
     def forward(self, view: Tensor, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
         """One token [B, D] of each frame [B, C, H, W], where `keep` keeps it."""

@@ -314,7 +314,12 @@ def test_jepa_plan_writes_the_table_films_and_sections(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    few = ("variant.planner.candidates=8", "variant.planner.elites=2", "variant.planner.iterations=1")
+    few = (
+        "data.episodes=200",
+        "variant.planner.candidates=8",
+        "variant.planner.elites=2",
+        "variant.planner.iterations=1",
+    )
     train(small(*few), run)
     plan(run, episodes=3, seed=1, as_json=True)
     table = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
@@ -377,7 +382,7 @@ def test_the_world_of_the_page_trains_and_plans(tmp_path: Path) -> None:
         assert play(eyes.world, eyes.policy(few, draw), starts, goals).states.shape == (3, 31, 2)
     finally:
         plugins.registry().manager.unregister(name="cart")
-        plugins.registry().register(object(), "nothing")
+        plugins.registry().register(object(), "nothing after the cart")
 
 
 @pytest.fixture

@@ -54,12 +54,14 @@ def rollouts(context: EvaluationContext) -> EvaluationTable | None:
     """Open-loop errors over those of copying the last frame seen, and how often the own actions fit best.
 
     Rows: the model, its twin, and the model when it is told the actions of another window. None for other
-    variants. Raises UserError for too few windows.
+    variants, and samples without actions. Raises UserError for too few windows.
     """
     if not isinstance(context.model, WorldModel):
         return None
     rows: dict[str, Errors] = {}
     for batch in context.batches():
+        if not batch.condition:
+            return None
         film, actions = next(iter(batch.views.values())), batch.condition["actions"]
         if len(actions) < AMONG + 1:
             continue

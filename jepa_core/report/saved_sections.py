@@ -10,7 +10,6 @@ pictures and texts, within the limits of every other section, and the page is ma
 from __future__ import annotations
 
 import base64
-import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
+from jepa_core.data.images import open_image
 from jepa_core.errors import UserError, describe_error
 from jepa_core.report.charts import png
 from jepa_core.report.html import film_uri
@@ -136,7 +136,9 @@ def _open_png(data: bytes, most_pixels: float) -> Image.Image:
     """A PNG whose pixels are not yet read. Raises ValueError for another format, and a larger one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image = open_image(data)
+    if image.format != "PNG":
+        raise ValueError(f"a picture in the format {image.format}; expected PNG")
     if image.width * image.height > most_pixels:
         raise ValueError(f"a picture of {image.width:,} × {image.height:,} pixels")
     return image

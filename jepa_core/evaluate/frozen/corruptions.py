@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from jepa_core.data.images import open_image
+
 SEVERITIES = 5
 REFERENCE_SIDE = 32
 """Pixels a side for which the widths of the blur are given; they grow with larger images."""
@@ -68,7 +70,7 @@ def compress(images: Tensor, quality: float, generator: Generator) -> Tensor:
     for picture in pixels:
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=int(quality))
-        read.append(np.asarray(Image.open(file)))
+        read.append(np.asarray(open_image(file.getvalue())))
     return torch.from_numpy(np.stack(read)).movedim(-1, 1).to(images.device).float() / 255
 
 

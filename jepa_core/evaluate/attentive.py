@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from jepa_core.errors import UserError
 from jepa_core.evaluate.linear_head import Labelled
-from jepa_core.evaluate.probes import ProbeScores, top1_scores
+from jepa_core.evaluate.probes import ProbeScores, check_part, top1_scores
 from jepa_core.schedules import warmup_cosine
 from jepa_core.settings.base import ComponentSettings
 
@@ -113,10 +113,4 @@ def _check(train: Labelled, held_out: Labelled, classes: int) -> None:
                 f"the probe attentive takes {part} features of every token [n, N, D] with labels [n]; "
                 f"got {list(tokens.shape)} and {list(labels.shape)}"
             )
-        if labels.min() < 0 or labels.max() >= classes:
-            raise UserError(
-                f"the probe attentive needs a label 0 … {classes - 1} for every sample; "
-                f"the {part} part has {int(labels.min())} … {int(labels.max())}"
-            )
-        if not tokens.isfinite().all():
-            raise UserError(f"the {part} features are not finite: the encoder has diverged")
+        check_part(part, (tokens, labels), classes, "the probe attentive")

@@ -193,10 +193,17 @@ def _check(train: Labelled, held_out: Labelled, classes: int) -> None:
                 f"a probe takes {part} features [n, D] with labels [n], n of 2 or more; "
                 f"got {list(features.shape)} and {list(labels.shape)}"
             )
-        if labels.min() < 0 or labels.max() >= classes:
-            raise UserError(
-                f"a probe needs a label 0 … {classes - 1} for every sample; "
-                f"the {part} part has {int(labels.min())} … {int(labels.max())}"
-            )
-        if not features.isfinite().all():
-            raise UserError(f"the {part} features are not finite: the encoder has diverged")
+        check_part(part, (features, labels), classes)
+
+
+def check_part(part: str, samples: Labelled, classes: int, probe: str = "a probe") -> None:
+    """Raises UserError, which names the part and the probe, for labels that are no classes, and for features
+    that are not finite."""
+    features, labels = samples
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"{probe} needs a label 0 … {classes - 1} for every sample; "
+            f"the {part} part has {int(labels.min())} … {int(labels.max())}"
+        )
+    if not features.isfinite().all():
+        raise UserError(f"the {part} features are not finite: the encoder has diverged")

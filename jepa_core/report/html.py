@@ -78,10 +78,15 @@ def data_uri(pixels: np.ndarray) -> str:
 
 
 def film_uri(frames: np.ndarray, rate: float) -> str:
-    """uint8 [T, h, w, 3] as a data: URI of an endless film without loss (APNG), `rate` frames a second."""
+    """uint8 [T, h, w, 3] as a data: URI of `film_png`."""
+    return f"data:image/png;base64,{base64.b64encode(film_png(frames, rate)).decode()}"
+
+
+def film_png(frames: np.ndarray, rate: float) -> bytes:
+    """uint8 [T, h, w, 3] as an endless film without loss (APNG), `rate` frames a second."""
     file, images = io.BytesIO(), [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
     images[0].save(file, "PNG", save_all=True, append_images=images[1:], duration=1000 / rate, loop=0)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue()
 
 
 def map_values(points: np.ndarray, classes: Sequence[str | None]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
-from jepa_core.data.images import open_image
+from jepa_core.data.images import open_image, pillow_limits
 from jepa_core.errors import UserError, describe_error
-from jepa_core.report.charts import png
-from jepa_core.report.html import film_uri
+from jepa_core.report.html import film_png
 from jepa_core.report.picture_grid import LARGEST, MOST_FRAMES, Line, Picture, TextTable
 from jepa_core.report.sections import MAX_PIXELS, DrawnSection, Section, draw_section, file_name
 from jepa_core.runtime.atomic_write import atomic_write
@@ -46,7 +44,7 @@ def save_section(folder: Path, name: str, section: Section) -> None:
             (folder / place).mkdir(exist_ok=True)
         if drawn.png:
             atomic_write(folder / PICTURES / f"{file_name(name)}.png", drawn.png)
-        atomic_write(folder / SECTIONS / f"{file_name(name)}.json", json.dumps(_to_table(section)))
+        atomic_write(folder / SECTIONS / f"{file_name(name)}.json", json.dumps(_to_table(section, drawn)))
     except OSError as error:
         raise UserError(
             f"the section {name!r} cannot be written to {str(folder)!r}: {error.strerror or error}"
@@ -89,9 +87,9 @@ def read_section(file: Path) -> tuple[Section, bytes]:
         raise UserError(f"{str(file)!r} is no section of a report ({why})") from None
 
 
-def _to_table(section: Section) -> dict[str, Any]:
-    """A section as plain values for JSON; its figure is kept as a picture."""
-    figure = None if section.draw is None else base64.b64encode(png(section.figure())).decode()
+def _to_table(section: Section, drawn: DrawnSection) -> dict[str, Any]:
+    """A section as plain values for JSON; its figure is kept as the PNG that was drawn."""
+    figure = None if section.draw is None else base64.b64encode(drawn.png).decode()
     table = section.table
     return {
         "title": str(section.title),
@@ -107,7 +105,7 @@ def _picture_to_table(picture: Picture) -> dict[str, Any]:
     lines = [line if isinstance(line, Line) else Line(str(line)) for line in picture.lines]
     frames = picture.pixels if picture.pixels.ndim == 4 else picture.pixels[None]
     return {
-        "png": film_uri(frames, picture.rate).partition(",")[2],
+        "png": base64.b64encode(film_png(frames, picture.rate)).decode(),
         "film": picture.pixels.ndim == 4,
         "rate": picture.rate,
         "lines": [[line.text, line.right] for line in lines],
@@ -132,21 +130,19 @@ def _picture_from_table(entry: Mapping[str, Any]) -> Picture:
     return Picture(frames if entry["film"] else frames[0], lines, float(entry["rate"]))
 
 
-def _open_png(data: bytes, most_pixels: float) -> Image.Image:
-    """A PNG whose pixels are not yet read. Raises ValueError for another format, and a larger one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+def _open_png(data: bytes, most_pixels: int) -> Image.Image:
+    """A PNG whose pixels are not yet read. Raises ValueError for another format, and what Pillow raises, such
+    as DecompressionBombError for more pixels."""
+    with pillow_limits(most_pixels):
         image = open_image(data)
     if image.format != "PNG":
         raise ValueError(f"a picture in the format {image.format}; expected PNG")
-    if image.width * image.height > most_pixels:
-        raise ValueError(f"a picture of {image.width:,} × {image.height:,} pixels")
     return image
 
 
 def _check_figure(data: bytes) -> bytes:
     """The PNG of a figure. Raises ValueError for what is none, and one that is too large to show."""
-    _open_png(data, MAX_PIXELS).verify()
+    _open_png(data, int(MAX_PIXELS)).verify()
     return data
 
 

@@ -19,13 +19,12 @@ import torch
 from einops import rearrange
 from pydantic import PositiveFloat, PositiveInt
 from timm.layers import LayerNorm
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
 from jepa_core.nn.attention import (
-    PackedAttention,
+    PackedBlock,
     Residual,
     check_layers,
     choose_implementation,
@@ -176,9 +175,8 @@ class TubeletEncoder(nn.Module):
         """[N, D]: the fixed table that is added to the tubelets."""
         return sincos_like(self.patch_embed.weight, grid, self.width, self.config.position_scale, device)
 
-    def _block(self) -> Block:
-        ratio = self.config.size("mlp_ratio")
-        return Block(self.width, self.heads, mlp_ratio=ratio, qkv_bias=True, attn_layer=PackedAttention)
+    def _block(self) -> PackedBlock:
+        return PackedBlock(self.width, self.heads, mlp_ratio=self.config.size("mlp_ratio"), qkv_bias=True)
 
 
 @torch.no_grad()

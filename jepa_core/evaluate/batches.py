@@ -78,7 +78,12 @@ def as_sample(value: Any) -> Sample:
 def describe_samples(view: Any) -> str:
     """What the samples of a batched view are, in the plural: images, clips, or samples."""
     is_picture = isinstance(view, Tensor) and view.is_floating_point()
-    return {4: "images", 5: "clips"}.get(view.dim(), "samples") if is_picture else "samples"
+    return samples_word(view.shape[1:]) if is_picture else "samples"
+
+
+def samples_word(view_shape: Sequence[int]) -> str:
+    """What samples with views of this shape, without B, are in the plural: images, clips, or samples."""
+    return {3: "images", 4: "clips"}.get(len(view_shape), "samples")
 
 
 def tensor_of(value: Any) -> Tensor | None:

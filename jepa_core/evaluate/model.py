@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from jepa_core.data.field_transforms.pipeline import FieldTransforms
+from jepa_core.evaluate.batches import samples_word
 from jepa_core.evaluate.features import Features, model_features, raw_features
 from jepa_core.evaluate.known_values import known_features
 from jepa_core.evaluate.predictions import Predictions
@@ -282,7 +283,7 @@ class TaskEvaluation:
         facts = {
             "task": self.task,
             "role": setup.role,
-            "samples": {3: "images", 4: "clips"}.get(len(self.shape), "samples"),
+            "samples": samples_word(self.shape),
             "of_images": (self.train.whole, self.held_out.whole) if is_limited and setup.images else None,
             "data": f"{setup.source_name}: {self.held_out.samples.note}",
             "data_hash": self.held_out.fingerprint(),

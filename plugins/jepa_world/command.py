@@ -9,7 +9,6 @@ Axes: E episodes, S numbers of a state.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,12 +137,12 @@ def row_of(name: str, played: Any) -> dict[str, Any]:
     }
 
 
-def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a share (J. Am. Stat. Assoc. 22, 1927), of 95 % by default."""
-    share, square = hits / count, z * z / count
-    middle = (share + square / 2) / (1 + square)
-    half = z * math.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's interval of a share, of 95 % (J. Am. Stat. Assoc. 22, 1927)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def as_table(table: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_core.errors import UserError
+from jepa_core.evaluate.batches import samples_word
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.features import Features, extract, raw_features
 from jepa_core.evaluate.model import INITIAL
@@ -167,12 +168,7 @@ def _take_features(context: EvaluationContext, split: str, task: str | None) -> 
     context.progress.begin(f"features of the {split} split", loader.images)
     features = extract(maps, loader, context.device, progress=context.progress)
     rows = tuple(_row(one, of) for one, of in zip(maps, features, strict=True))
-    return Bank(rows, features[0].labels, loader.samples.classes or (), samples_word(context))
-
-
-def samples_word(context: EvaluationContext) -> str:
-    """What the samples are, in the plural."""
-    return {3: "images", 4: "clips"}.get(len(view_shape(context)), "samples")
+    return Bank(rows, features[0].labels, loader.samples.classes or (), samples_word(view_shape(context)))
 
 
 def _row(feature_map: FeatureMap, features: Features) -> BankRow:

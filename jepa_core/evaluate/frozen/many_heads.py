@@ -21,6 +21,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from jepa_core.errors import UserError
+from jepa_core.evaluate.batches import samples_word
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.frozen.bank import (
     BlockMap,
@@ -28,8 +29,8 @@ from jepa_core.evaluate.frozen.bank import (
     labelled_samples,
     read_split,
     row_maps,
-    samples_word,
     tasks_of,
+    view_shape,
 )
 from jepa_core.evaluate.frozen.parallel_heads import ParallelHeads
 from jepa_core.evaluate.logistic import shuffle_order
@@ -88,7 +89,7 @@ class ManyHeads:
             m.name: _scores(right, chosen[m.name], len(classes))
             for m, right in zip(maps, held_out, strict=True)
         }
-        count, word = len(held_out[0]["last"]), samples_word(context)
+        count, word = len(held_out[0]["last"]), samples_word(view_shape(context))
         picked = "; ".join(f"{name}: {self._words(choice)}" for name, choice in chosen.items())
         return context.table(
             scores,

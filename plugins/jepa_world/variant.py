@@ -157,12 +157,12 @@ class WorldModel(JEPA):
         values = encoder(frames).dense()
         if self.config.pool:
             values = values.mean(1, keepdim=True)
-        values = self.projector(values.flatten(0, 1)).view(values.shape)
-        return (
-            nn.functional.layer_norm(values, values.shape[-1:])
-            if self.config.target_norm == "layer"
-            else values
-        )
+        return self._normalise(self.projector(values.flatten(0, 1)).view(values.shape))
+
+    def _normalise(self, values: Tensor) -> Tensor:
+        """Tokens [..., D] as `target_norm` says, predictions as well as states."""
+        is_layer = self.config.target_norm == "layer"
+        return nn.functional.layer_norm(values, values.shape[-1:]) if is_layer else values
 
     def predict_next(self, past: Tensor, actions: Tensor) -> Tensor:
         """[N, P, D]: the frames after histories [N, F, P, D], whose frames these actions [N, F, A] leave."""
@@ -175,9 +175,7 @@ class WorldModel(JEPA):
         last = IndexSet.from_dense(torch.arange((f - 1) * p, f * p, device=past.device).expand(n, p))
         context = Tokens(past.flatten(0, 2), at, grid)
         (guess,) = self.predictor((context,), MaskPlan((at,), (last,)), grid, {"actions": actions})
-        values: Tensor = guess.values.view(n, p, -1)
-        norm = self.config.target_norm == "layer"
-        return nn.functional.layer_norm(values, values.shape[-1:]) if norm else values
+        return self._normalise(guess.values.view(n, p, -1))
 
     def start(self, z: Tensor, actions: Tensor | None = None) -> Tensor:
         """The state [N, F, P·D + A] of histories z [N, F, P, D] and the actions [N, F - 1, A] between.

@@ -11,6 +11,8 @@ from jepa_core import plugins
 from jepa_core.bench.stages import STAGES, measure_stages
 from jepa_core.bench.step import measure_step
 from jepa_core.evaluate.flops import step_flops
+from jepa_core.nn import packed_predictor
+from jepa_core.nn.attention import run_blocks
 from jepa_ijepa.official_way import official_step
 from jepa_kernels.bench.ceilings import Ceilings
 
@@ -86,8 +88,19 @@ def dense_step(tiny_recipe):
     return recipe, model, jepa_core.training_step(model, recipe), batch, plan
 
 
-def test_operations_are_those_of_the_released_codes_way(tiny_recipe):
+def whole_predictor(monkeypatch):
+    """A predictor that computes every row of every copy of a context, as the released code does."""
+
+    def run_whole(blocks, x, places, rows, *, recompute=False):
+        return run_blocks(blocks, x, places, recompute=recompute)[0].index_select(0, rows)
+
+    monkeypatch.setattr(packed_predictor, "run_blocks_at", run_whole)
+    monkeypatch.setattr(packed_predictor.PackedPredictor, "packing_mode", lambda self, plan: self.mode)
+
+
+def test_operations_are_those_of_the_released_codes_way(tiny_recipe, monkeypatch):
     """Which torch counts by itself, attention and all; it embeds every patch, and we those that are seen."""
+    whole_predictor(monkeypatch)
     recipe, model, _, batch, plan = dense_step(tiny_recipe)
     peer = official_step(recipe, model, plan)
     with FlopCounterMode(display=False) as counter:
@@ -98,6 +111,22 @@ def test_operations_are_those_of_the_released_codes_way(tiny_recipe):
     seen, everything = plan.contexts[0].total, 8 * 16
     expected = counter.get_total_flops() - convolutions + patch * (everything + 2 * seen)
     assert step_flops(model, batch, plan) == expected
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_operations_left_out_are_counted_as_none(tiny_recipe, monkeypatch, depth):
+    """The last block's output at the context is not computed; a single block reads its context once."""
+    recipe = jepa_core.load_recipe(tiny_recipe, *DENSE, f"predictor.depth={depth}")
+    model = jepa_core.build_model(recipe)
+    plan = jepa_core.sample_masks(model, 8, seed=0)
+    batch = jepa_core.Batch.of(torch.randn(8, 3, 16, 16))
+    operations = step_flops(model, batch, plan)
+    whole_predictor(monkeypatch)
+    pairs, context, width = len(plan.pairs), plan.contexts[0].total, model.predictor.width
+    after_attention = pairs * context * (1 + 4 + 4) * width**2
+    keys_of_copies = (pairs - 1) * context * 3 * width**2 if depth == 1 else 0
+    products = 2 * 3 * (after_attention + keys_of_copies)
+    assert step_flops(model, batch, plan) - operations >= products > 0
 
 
 def test_the_stages_leave_the_model_as_it_was(tiny_recipe):

@@ -74,10 +74,10 @@ def done(jepa, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def of_images(kind: str) -> list[str]:
-    """Those registered; those for clips alone are trained on clips, in tests/plugins/test_vjepa_run.py, and
-    those for texts and vectors in tests/core/nn."""
+    """Those registered; those for clips alone are trained on clips, in tests/plugins/test_vjepa_run.py, those
+    for frames with actions in test_world.py, and those for texts and vectors in tests/core/nn."""
     classes = plugins.registry().catalogue(kind).classes
-    of_clips = ("vjepa_", "causal", "tube")
+    of_clips = ("vjepa_", "causal", "tube", "frame_cnn")
     return [n for n in registered(kind) if not (n.startswith(of_clips) or isinstance(classes[n], ReadsKinds))]
 
 
@@ -119,7 +119,11 @@ def test_every_encoder_trains_by_name(done, name: str) -> None:
 
 
 VARIANTS = plugins.registry().catalogue("variant")
-OF_IMAGES = [name for name in registered("variant") if not VARIANTS.find(name).Config.named_encoders]
+OF_IMAGES = [
+    name
+    for name in registered("variant")
+    if name != "world" and not VARIANTS.find(name).Config.named_encoders
+]
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)

@@ -13,8 +13,8 @@ from jepa_core import UserError, hookimpl, plugins
 from jepa_core.cli import plugin_commands
 
 
-def plan(run: str, steps: int = 3, fail: str = "") -> None:
-    """Plan in the latent space.
+def imagine(run: str, steps: int = 3, fail: str = "") -> None:
+    """Imagine in the latent space.
 
     Second paragraph.
     """
@@ -26,7 +26,7 @@ def plan(run: str, steps: int = 3, fail: str = "") -> None:
         raise typer.Exit(3)
     if fail:
         raise RuntimeError(f"it broke:\n{fail}")
-    print(f"planned {run} for {steps} steps")
+    print(f"imagined {run} for {steps} steps")
 
 
 group = typer.Typer(help="Look at latent worlds.")
@@ -47,16 +47,16 @@ def train() -> None:
     """One that core has."""
 
 
-class Planner:
+class Dreamer:
     @hookimpl
     def jepa_commands(self) -> dict[str, Any]:
-        return {"plan": plan, "worlds": group, "train": train, "odd": typer.Typer()}
+        return {"imagine": imagine, "worlds": group, "train": train, "odd": typer.Typer()}
 
 
 class Second:
     @hookimpl
     def jepa_commands(self) -> dict[str, Any]:
-        return {"plan": train}
+        return {"imagine": train}
 
 
 class Broken:
@@ -68,7 +68,7 @@ class Broken:
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
     registry = plugins.discover()
-    for name, plugin in (("a_planner", Planner()), ("b_second", Second()), ("c_broken", Broken())):
+    for name, plugin in (("a_dreamer", Dreamer()), ("b_second", Second()), ("c_broken", Broken())):
         registry.register(plugin, name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugins, "registry", lambda: registry)
@@ -79,30 +79,30 @@ def test_help_lists_a_command_with_its_plugin(jepa) -> None:
     said = jepa("--help")
     assert said.code == 0
     panel = said.out.partition("Of plugins")[2]
-    assert "Plan in the latent space (plugin a_planner)" in panel
-    assert "Look at latent worlds (plugin a_planner)" in panel
+    assert "Imagine in the latent space (plugin a_dreamer)" in panel
+    assert "Look at latent worlds (plugin a_dreamer)" in panel
     assert "odd" not in panel
     own = said.out.partition("Of plugins")[0]
     assert "│ train " in own
 
 
 def test_a_command_runs_with_its_arguments_and_has_help(jepa) -> None:
-    said = jepa("plan", "runs/one", "--steps", 5)
-    assert (said.code, said.out) == (0, "planned runs/one for 5 steps\n")
+    said = jepa("imagine", "runs/one", "--steps", 5)
+    assert (said.code, said.out) == (0, "imagined runs/one for 5 steps\n")
     assert jepa("worlds", "draw", "--colour", "blue").out == "drawn in blue\n"
-    shown = jepa("plan", "--help").out
+    shown = jepa("imagine", "--help").out
     assert "Second paragraph." in shown
-    assert "Of the plugin a_planner." in shown
+    assert "Of the plugin a_dreamer." in shown
     assert "--install-completion" not in jepa("worlds", "--help").out
 
 
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        (["plan"], 2, "error: missing argument 'run'\n`jepa plan --help` lists what it takes\n"),
-        (["plan", "x", "--fail", "usage"], 2, "error: no goal was given\n"),
-        (["plan", "x", "--fail", "typer"], 3, ""),
-        (["plna", "x"], 2, "error: no such command 'plna'. Did you mean 'plan'"),
+        (["imagine"], 2, "error: missing argument 'run'\n`jepa imagine --help` lists what it takes\n"),
+        (["imagine", "x", "--fail", "usage"], 2, "error: no goal was given\n"),
+        (["imagine", "x", "--fail", "typer"], 3, ""),
+        (["imagin", "x"], 2, "error: no such command 'imagin'. Did you mean 'imagine'"),
         (["worlds", "drwa"], 2, "error: no such command 'drwa'. Did you mean 'draw'"),
     ],
     ids=["usage", "of the user", "exit code", "misspelt", "misspelt in a group"],
@@ -114,17 +114,17 @@ def test_what_is_wrong_is_one_line(jepa, words: list[str], code: int, line: str)
 
 
 def test_what_a_command_raises_names_it_and_its_plugin(jepa) -> None:
-    said = jepa("plan", "x", "--fail", "badly")
+    said = jepa("imagine", "x", "--fail", "badly")
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if line.startswith("error")]
     assert line.startswith(
-        "error: command 'plan' of plugin 'a_planner': RuntimeError: it broke: badly, raised in test_plugin_"
+        "error: command 'imagine' of plugin 'a_dreamer': RuntimeError: it broke: badly, raised in test_plugin_"
     )
     assert line.endswith("--debug shows the traceback")
 
 
 def test_a_command_cannot_end_the_program_as_if_all_were_well(jepa) -> None:
-    said = jepa("plan", "x", "--fail", "exit")
+    said = jepa("imagine", "x", "--fail", "exit")
     assert said.code == 2
     assert "a component must not end the program" in said.err
 
@@ -133,10 +133,10 @@ def test_a_clash_and_a_broken_command_are_set_aside_with_a_line(jepa, caplog) ->
     jepa("--help")
     lines = caplog.text.splitlines()
     assert any(
-        "the command 'train' of plugin 'a_planner' is set aside: jepa has one" in line for line in lines
+        "the command 'train' of plugin 'a_dreamer' is set aside: jepa has one" in line for line in lines
     )
-    assert any("the command 'odd' of plugin 'a_planner' is set aside: RuntimeError" in line for line in lines)
-    assert any("the command 'plan' of plugin 'b_second'" in line and "set aside" in line for line in lines)
+    assert any("the command 'odd' of plugin 'a_dreamer' is set aside: RuntimeError" in line for line in lines)
+    assert any("the command 'imagine' of plugin 'b_second'" in line and "set aside" in line for line in lines)
     assert any("plugin 'c_broken' is set aside: jepa_commands: SystemExit: 0" in line for line in lines)
     assert jepa("train", "--help").out.count("One that core has") == 0
 
@@ -154,11 +154,11 @@ def test_completion_lists_commands_from_the_file_and_loads_the_typed_one(monkeyp
 
     from jepa_core.cli.commands import app
 
-    index = {"commands": {"plan": "Plan.", "draw": "Draw."}}
+    index = {"commands": {"imagine": "Imagine.", "draw": "Draw."}}
     monkeypatch.setattr(plugin_commands, "load_known", lambda: index)
     monkeypatch.setenv("_JEPA_COMPLETE", "complete_zsh")
     command: Any = get_command(app)
-    assert command.list_commands(None)[-2:] == ["draw", "plan"]
-    assert command.get_command(None, "plan").help == "Plan."
-    _, real, rest = command.resolve_command(None, ["plan", "runs"])
+    assert command.list_commands(None)[-2:] == ["draw", "imagine"]
+    assert command.get_command(None, "imagine").help == "Imagine."
+    _, real, rest = command.resolve_command(None, ["imagine", "runs"])
     assert ([each.name for each in real.params], rest) == (["run", "steps", "fail"], ["runs"])

@@ -37,6 +37,7 @@ from jepa_core.nn.attention import (
     to_residual,
 )
 from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
+from jepa_core.nn.patch_stem import PatchStem
 from jepa_core.nn.sincos import check_width, sincos_like
 from jepa_core.nn.timm_model import TimmModel
 from jepa_core.nn.weight_init import draw_weights, rescale_depth
@@ -79,6 +80,9 @@ class VisionTransformer(nn.Module):
         """Side of the images in pixels, or (height, width). The encoder takes other sizes as well."""
         patch_size: PositiveInt | None = None
         """Side of a patch in pixels."""
+        stem: tuple[PositiveInt, ...] = ()
+        """Widths of the stages of a stem inside each patch, every one of which halves the patch's sides;
+        none: a linear map from pixels."""
         width: PositiveInt | None = None
         """Width of the features, D."""
         depth: PositiveInt | None = None
@@ -118,6 +122,10 @@ class VisionTransformer(nn.Module):
         self.config = config
         vit = _build(config)
         self.patch_embed, self.norm_pre = vit.patch_embed, vit.norm_pre
+        self.channels: int = vit.patch_embed.proj.in_channels
+        if config.stem:
+            patch = vit.patch_embed.patch_size
+            vit.patch_embed.proj = PatchStem(patch, self.channels, config.stem, vit.embed_dim)
         self.blocks, self.norm = vit.blocks, vit.norm
         self.width, self.depth = vit.embed_dim, len(vit.blocks)
         self.heads = next(m.num_heads for m in vit.modules() if isinstance(m, PackedAttention))
@@ -134,20 +142,19 @@ class VisionTransformer(nn.Module):
 
     def view_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that the settings speak of."""
-        return (self.patch_embed.proj.in_channels, *image_sides(self.config.image_size))
+        return (self.channels, *image_sides(self.config.image_size))
 
     def grid(self, view_shape: Sequence[int]) -> Grid:
         """(rows, columns) of patches in an image of shape (C, H, W).
 
         Raises UserError for another number of channels, and for sides that the patch does not divide.
         """
-        proj, patch = self.patch_embed.proj, self.patch_embed.patch_size
         named = "encoder.image_size or encoder.patch_size"
-        return patch_grid(self.config.name, view_shape, proj.in_channels, patch, named)
+        return patch_grid(self.config.name, view_shape, self.channels, self.patch_embed.patch_size, named)
 
     def positions(self, grid: Grid, device: torch.device | None = None) -> Tensor:
         """[N, D]: the fixed table that is added to the patches."""
-        weight = self.patch_embed.proj.weight
+        weight = next(self.patch_embed.proj.parameters())
         return sincos_like(weight, grid, self.width, self.config.position_scale, device)
 
     def forward(self, view: Tensor, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
@@ -163,7 +170,11 @@ class VisionTransformer(nn.Module):
         return Tokens(self.norm(x), at, grid, outputs)
 
     def to_timm(self) -> TimmModel:
-        """The timm model with the same features; its `pos_embed` is the table for `image_size`."""
+        """The timm model with the same features; its `pos_embed` is the table for `image_size`.
+
+        Raises UserError for an encoder with a stem, which is no model of timm's.
+        """
+        refuse_stem(self.config, "timm's models")
         table = self.positions(self.grid(self.view_shape()))
         tensors = {**self.state_dict(), "pos_embed": table[None]}
         own = OFFICIAL.get(self.config.name)
@@ -178,10 +189,25 @@ class VisionTransformer(nn.Module):
         at = kept_tokens(keep, view, grid)
         if keep is not None:
             patches = patches.index_select(0, at.flat(grid_size(grid)))
-        convolution = self.patch_embed.proj
-        x = self.patch_embed.norm(F.linear(patches, convolution.weight.flatten(1), convolution.bias))
+        x = self.patch_embed.norm(self._project(patches))
         x = x + self.positions(grid, x.device).index_select(0, at.index)
         return self.norm_pre(to_residual(x, self.config.residual)), at
+
+    def _project(self, patches: Tensor) -> Tensor:
+        """Patches [S, C·P·Q] to [S, D]: by the stem, or by timm's convolution as one product."""
+        proj = self.patch_embed.proj
+        if isinstance(proj, PatchStem):
+            return proj(patches)
+        return F.linear(patches, proj.weight.flatten(1), proj.bias)
+
+
+def refuse_stem(config: VisionTransformer.Config, peers: str) -> None:
+    """Raises UserError for an encoder with a stem: `peers` embed patches by one linear map."""
+    if config.stem:
+        raise UserError(
+            f"encoder {config.name!r} has a stem of widths {list(config.stem)}; {peers} embed patches by one "
+            "linear map and cannot be this encoder"
+        )
 
 
 def _timm_arguments(config: VisionTransformer.Config) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from jepa_core.errors import UserError
 from jepa_core.formats.weight_file import Source, are_tensors, as_fp32, misfits
 from jepa_core.nn.sincos import sincos
 from jepa_core.types import Grid, grid_size
-from jepa_ijepa.encoder import VisionTransformer
+from jepa_ijepa.encoder import VisionTransformer, refuse_stem
 from jepa_ijepa.predictor import VitPredictor
 
 PARTS: Mapping[str, type[VisionTransformer] | type[VitPredictor]] = {
@@ -71,7 +71,7 @@ def save(model: Any, path: str | Path, about: Mapping[str, Any] | None = None) -
     """Writes `model.encoder`, `.predictor` and `.target_encoder` in the released format, keys with `module.`.
 
     `about`, plain values, is stored beside them as `jepa_core`; the released code passes it over.
-    Raises UserError for parts that are other classes than this plugin's.
+    Raises UserError for parts that are other classes than this plugin's, and for a stem.
     """
     parts, grid = _parts(model), _grid(model)
     checkpoint: dict[str, Any] = {} if about is None else {ABOUT: dict(about)}
@@ -90,6 +90,7 @@ def _parts(model: Any) -> dict[str, VisionTransformer | VitPredictor]:
             raise UserError(
                 f"official checkpoints hold a {name} of class {kind.__name__}; this model's is {class_name}"
             )
+    refuse_stem(model.encoder.config, "official checkpoints")
     return parts
 
 

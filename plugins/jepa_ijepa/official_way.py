@@ -23,7 +23,7 @@ from jepa_core.nn.sincos import sincos
 from jepa_core.recipes import Recipe
 from jepa_core.runtime.devices import use_bf16
 from jepa_core.types import Batch, MaskPlan
-from jepa_ijepa.encoder import VisionTransformer
+from jepa_ijepa.encoder import VisionTransformer, refuse_stem
 from jepa_ijepa.predictor import VitPredictor
 
 
@@ -145,7 +145,7 @@ class OfficialWay:
 def official_step(recipe: Recipe, model: JEPA, plan: MaskPlan) -> OfficialWay:
     """The peer of a recipe's model, in its sizes, on its device and in its precision; weights are its own.
 
-    Raises UserError for a model that is not I-JEPA's, and for masks of different lengths.
+    Raises UserError for a model that is not I-JEPA's or has a stem, and for masks of different lengths.
     """
     encoder, predictor = model.encoder, model.predictor
     if type(encoder) is not VisionTransformer or type(predictor) is not VitPredictor:
@@ -153,6 +153,7 @@ def official_step(recipe: Recipe, model: JEPA, plan: MaskPlan) -> OfficialWay:
             "the released code's way is that of I-JEPA's encoder and vit_predictor; "
             f"got {type(encoder).__name__} and {type(predictor).__name__}"
         )
+    refuse_stem(encoder.config, "the released code's encoders")
     if len(plan.contexts) != 1 or any(s.uniform is None for s in (*plan.contexts, *plan.targets)):
         raise UserError(
             "the released code's way takes one context, and sets of one length in the whole batch; "

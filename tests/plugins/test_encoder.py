@@ -4,10 +4,13 @@ import pytest
 import timm
 import torch
 
+import jepa_core
 from jepa_core import IndexSet
 from jepa_core.errors import UserError
 from jepa_core.protocols import Encoder
+from jepa_ijepa import official
 from jepa_ijepa.encoder import OFFICIAL, VisionTransformer
+from jepa_ijepa.official_way import official_step
 from tests.plugins import reference_ijepa as reference
 
 RAGGED = [[0, 3, 5, 6, 15], [2], [1, 4, 7, 8, 9, 10, 11, 12]]
@@ -195,9 +198,58 @@ def test_recomputing_activations_changes_no_gradient(encoder):
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
+@pytest.mark.parametrize(("stem", "patch"), [((6,), 8), ((6, 10), 8), ((6, 10, 12), 8), ((5, 7), 4)])
+def test_a_stem_is_convolutions_of_stride_two_over_the_image(stem, patch):
+    """Of kernel 2, with layer norm over channels, and at last one that covers what is left of a patch."""
+    encoder = randomised(make(stem=stem, patch_size=patch, position_scale=0.0, depth=1))
+    images = torch.randn(3, 3, 32, 48)
+    linears = [m for m in encoder.patch_embed.proj if isinstance(m, torch.nn.Linear)]
+    norms = [m for m in encoder.patch_embed.proj if isinstance(m, torch.nn.LayerNorm)]
+    x = images
+    for linear, norm in zip(linears, norms, strict=False):
+        kernel = linear.weight.unflatten(1, (2, 2, -1)).movedim(3, 1)
+        x = torch.nn.functional.conv2d(x, kernel, linear.bias, stride=2).movedim(1, 3)
+        x = torch.nn.functional.gelu(norm(x)).movedim(3, 1)
+    left = patch >> len(stem)
+    kernel = linears[-1].weight.unflatten(1, (left, left, -1)).movedim(3, 1)
+    exact = torch.nn.functional.conv2d(x, kernel, linears[-1].bias, stride=left).flatten(2).mT.flatten(0, 1)
+    embedded, _ = encoder._embed(images, None, encoder.grid(images.shape[1:]))
+    assert relative(embedded, exact.double()) < 1e-5
+
+
+def test_with_a_stem_patches_stay_independent():
+    """So that masks hide what they say: a token of the embedding hears of its own patch alone."""
+    encoder = randomised(make(stem=(6, 10)))
+    images = torch.randn(3, 3, 32, 32, requires_grad=True)
+    keep = IndexSet.from_lists(RAGGED)
+    embedded, _ = encoder._embed(images, keep, (4, 4))
+    assert torch.equal(embedded, encoder._embed(images, None, (4, 4))[0][keep.flat(16)])
+    (gradient,) = torch.autograd.grad(embedded[1].sum(), images)  # of patch 3 of the first image
+    assert gradient[0, :, :8, 24:].ne(0).all()
+    assert gradient.count_nonzero() == 3 * 8 * 8
+
+
+@pytest.mark.parametrize("call", ["to_timm", "save", "official_step"])
+def test_an_encoder_with_a_stem_is_no_one_elses(call, tmp_path):
+    recipe = jepa_core.load_recipe("ijepa/selftest", "encoder.stem=[6]")
+    model = jepa_core.build_model(recipe)
+    plan = jepa_core.sample_masks(model, 2, seed=0)
+    calls = {
+        "to_timm": lambda: model.encoder.to_timm(),
+        "save": lambda: official.save(model, tmp_path / "x.pth"),
+        "official_step": lambda: official_step(recipe, model, plan),
+    }
+    with pytest.raises(UserError, match=r"has a stem of widths \[6\]; .* embed patches by one linear map"):
+        calls[call]()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"stem": (6, 6, 6, 6)},
+            "a stem of 4 stages halves the patch's sides 4 times; got a patch of 8×8; set encoder.stem",
+        ),
         (
             {"image_size": (32, 30)},
             "an image of 32x30 pixels cannot be cut into patches of 8x8; height must divide by 8 and width "

@@ -118,7 +118,7 @@ def test_what_a_command_raises_names_it_and_its_plugin(jepa) -> None:
     assert said.code == 2
     (line,) = [line for line in said.err.splitlines() if line.startswith("error")]
     assert line.startswith(
-        "error: command 'imagine' of plugin 'a_dreamer': RuntimeError: it broke: badly, raised in test_plugin_"
+        "error: command 'imagine' of plugin 'a_dreamer': RuntimeError: it broke: badly, raised in test_plug"
     )
     assert line.endswith("--debug shows the traceback")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,11 @@ class WithPlugins(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, core's before a plugin's; None where there is none."""
-        own = super().get_command(ctx, cmd_name)
-        return own if own is not None else self._commands_to_list().get(cmd_name)
+        command = super().get_command(ctx, cmd_name)
+        command = command if command is not None else self._commands_to_list().get(cmd_name)
+        if command is not None:
+            command.help = join_lines(command.help or "")
+        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """(name, command, further words) of what is typed; its suggestions know the commands of plugins."""
@@ -110,6 +114,12 @@ def build_command(name: str, command: Callable[..., Any], plugin: str) -> Any:
     built.rich_help_panel = PANEL  # type: ignore[attr-defined]  # TyperCommand and TyperGroup have it
     guard(built, name, plugin)
     return built
+
+
+def join_lines(text: str) -> str:
+    """Each paragraph of a docstring on one line, as its lines end elsewhere in a terminal's window."""
+    paragraphs = cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def guard(command: Any, name: str, plugin: str) -> None:

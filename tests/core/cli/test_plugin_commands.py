@@ -113,6 +113,16 @@ def test_what_is_wrong_is_one_line(jepa, words: list[str], code: int, line: str)
     assert "".join(text for text in said.err.splitlines(True) if "is set aside" not in text).startswith(line)
 
 
+def test_a_paragraph_of_help_breaks_where_the_window_ends(jepa) -> None:
+    """And not where the docstring's lines do."""
+    assert plugin_commands.join_lines("One\n    two.\n\n    three\n    four") == "One two.\n\nthree four"
+    for command in ("imagine", "eval"):
+        lines = jepa(command, "--help").out.partition("Arguments")[0].splitlines()
+        text = [line.strip() for line in lines]
+        cut = [a for a, b in zip(text, text[1:], strict=False) if a and b and len(f"{a} {b.split()[0]}") < 78]
+        assert cut == [], "a line ends although the next word fits"
+
+
 def test_what_a_command_raises_names_it_and_its_plugin(jepa) -> None:
     said = jepa("imagine", "x", "--fail", "badly")
     assert said.code == 2

@@ -17,10 +17,6 @@ UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that a terminal acts on or cannot show: control, format (bidirectional overrides),
 surrogate (a byte of a file name that is not UTF-8), line and paragraph separator."""
 
-UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that a terminal acts on or cannot show: control, format (bidirectional overrides),
-surrogate (a byte of a file name that is not UTF-8), line and paragraph separator."""
-
 
 class UserError(ValueError):
     """An input of the user's that cannot be used; the message stands on its own."""

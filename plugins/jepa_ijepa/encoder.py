@@ -81,8 +81,8 @@ class VisionTransformer(nn.Module):
         patch_size: PositiveInt | None = None
         """Side of a patch in pixels."""
         stem: tuple[PositiveInt, ...] = ()
-        """Widths of the stages of a stem inside each patch, every one of which halves the patch's sides;
-        none: a linear map from pixels."""
+        """Widths of the stages of a convolutional stem inside each patch, every one of which halves the
+        patch's sides; none: a linear map from pixels."""
         width: PositiveInt | None = None
         """Width of the features, D."""
         depth: PositiveInt | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_a_paragraph_of_help_breaks_where_the_window_ends(jepa) -> None:
     for command in ("imagine", "eval"):
         lines = jepa(command, "--help").out.partition("Arguments")[0].splitlines()
         text = [line.strip() for line in lines]
-        cut = [a for a, b in zip(text, text[1:], strict=False) if a and b and len(f"{a} {b.split()[0]}") < 78]
+        cut = [a for a, b in pairwise(text) if a and b and len(f"{a} {b.split()[0]}") < 78]
         assert cut == [], "a line ends although the next word fits"
 
 

@@ -33,9 +33,10 @@ def jepa_maskers() -> Mapping[str, type]:
 @hookimpl
 def jepa_data() -> Mapping[str, type]:
     from jepa_vjepa.clips import ClipsSource
+    from jepa_vjepa.pushed_discs import PushedDiscs
     from jepa_vjepa.sample_clips import SampleClips
 
-    return {"clips": ClipsSource, "sample_clips": SampleClips}
+    return {"clips": ClipsSource, "pushed_discs": PushedDiscs, "sample_clips": SampleClips}
 
 
 @hookimpl

@@ -17,7 +17,6 @@ from jepa_core.data.batched_transforms import augment
 
 Masks = Literal["truncated", "exact", "union"]
 Precision = Literal["bf16", "fp32"]
-SEED = 0
 TRAINING = (
     "data.name=cifar10",
     "transform.crop_scale=[0.7, 1.0]",
@@ -44,6 +43,7 @@ class Case:
     predictor_heads: int = 3
     image: int = 32
     batch: int = 128
+    seed: int = 0
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -68,10 +68,10 @@ class Case:
             f"optimizer.warmup_steps={steps // 10}",
         )
         if masks == "union":
-            return jepa_core.load_recipe("ijepa/demo", *sizes)
+            return jepa_core.load_recipe("ijepa/demo", *sizes, f"seed={self.seed}")
         truncate = "first" if masks == "truncated" else "none"
         return jepa_core.load_recipe(
-            "ijepa/in1k_vitb16", *TRAINING, *sizes, f"masker.truncate={truncate}", f"seed={SEED}"
+            "ijepa/in1k_vitb16", *TRAINING, *sizes, f"masker.truncate={truncate}", f"seed={self.seed}"
         )
 
     def timm_vit(self) -> VisionTransformer:

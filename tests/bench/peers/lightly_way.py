@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from jepa_core import build_model
 from jepa_core.assembly import step_masks
-from tests.bench.peers.cases import SEED, Case, Precision
+from tests.bench.peers.cases import Case, Precision
 from tests.bench.peers.ours import set_up
 
 DrawMasks = Callable[[int], tuple[list[Tensor], list[Tensor]]]
@@ -45,7 +45,7 @@ def own_masks(case: Case) -> DrawMasks:
 
 def our_masks(case: Case, precision: Precision, steps: int) -> DrawMasks:
     """Our masks, cut as the release cuts them."""
-    masks = step_masks(build_model(case.recipe("truncated", precision, steps)), SEED, steps)
+    masks = step_masks(build_model(case.recipe("truncated", precision, steps)), case.seed, steps)
 
     def draw(step: int) -> tuple[list[Tensor], list[Tensor]]:
         plan = masks(step, 0, case.batch, None)

@@ -17,7 +17,7 @@ from jepa_core.assembly import step_masks
 from jepa_core.schedules import warmup_cosine
 from jepa_core.training.build import training_step
 from jepa_ijepa.official_way import official_step
-from tests.bench.peers.cases import SEED, Case, Masks, Precision
+from tests.bench.peers.cases import Case, Masks, Precision
 
 
 class Implementation(Protocol):
@@ -37,7 +37,7 @@ class Ours:
         recipe = case.recipe(masks, precision, steps)
         self.model, self.batch = jepa_core.build_model(recipe), case.batch
         self.training = training_step(self.model, recipe)
-        self.masks = step_masks(self.model, SEED, steps)
+        self.masks = step_masks(self.model, case.seed, steps)
 
     def __call__(self, images: Tensor, step: int) -> Tensor:
         """See `Implementation`."""
@@ -54,7 +54,7 @@ class Official:
     def __init__(self, case: Case, precision: Precision, steps: int) -> None:
         recipe = case.recipe("truncated", precision, steps)
         model = jepa_core.build_model(recipe)
-        self.masks, self.batch = step_masks(model, SEED, steps), case.batch
+        self.masks, self.batch = step_masks(model, case.seed, steps), case.batch
         self.way = official_step(recipe, model, self.masks(0, 0, case.batch, None))
         self.optimizer = set_up(self.way.optimizer, recipe)
 

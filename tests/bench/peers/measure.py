@@ -38,7 +38,7 @@ STEPS = 100_000
 """Of the schedules of what is timed: no rate changes while it is."""
 PATIENCE = 10
 """Seconds of CPU time in which an implementation must have been built and taken its first step."""
-WARM, COUNTED = 2, 4
+WARM, COUNTED = 2, 3
 """Steps of each before the first that is timed; steps in which memory and operations are measured."""
 OURS = "ours, the release's masks"
 

@@ -55,7 +55,9 @@ class TrainingStep:
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self.device = next(model.parameters()).device
         self.bf16 = use_bf16(recipe.train.precision, self.device)
-        self.rounds_sets = self.bf16 and self.device.type == "cpu" and can_round(model)
+        eager_cpu = self.device.type == "cpu" and not recipe.train.compile
+        self.rounds_sets = eager_cpu and self.bf16 and can_round(model)
+        """Whether ragged sets are padded to few sizes (`rounded_sets.py`)."""
         self.optimizer = self.make_optimizer()
         check_entries(self.optimizer, self.settings.name)
         check_coverage(model, self.optimizer)

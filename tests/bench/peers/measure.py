@@ -74,13 +74,14 @@ def measure(rounds: int, threads: int, folder: Path) -> None:
     torch.set_num_threads(threads)
     clock = Clock(threads)
     rates = product_rates(clock)
+    jobs = [(case, precision) for case in CASES for precision in rates]
+    # before this process has trained: what it freed would be used again, and not counted
+    memory = [measure_memory(*job) for job in jobs]
     rows: list[Row] = []
-    for case in CASES:
-        images = training_images(case)
-        for precision, rate in rates.items():
-            rows += measure_case(case, precision, images, rounds, clock, rate)
-            made = Measurement(_machine(threads), {str(k): v for k, v in rates.items()}, tuple(rows))
-            made.save(folder)
+    for (case, precision), peaks in zip(jobs, memory, strict=True):
+        rows += measure_case(case, precision, rounds, clock, rates[precision], peaks)
+        made = Measurement(_machine(threads), {str(k): v for k, v in rates.items()}, tuple(rows))
+        made.save(folder)
     print(made.markdown())
 
 
@@ -109,14 +110,29 @@ def product_rates(clock: Clock, side: int = 1024, repeats: int = 15) -> dict[Pre
     return {name: 2 * side**3 / seconds for name, seconds in least.items()}
 
 
+def measure_memory(case: Case, precision: Precision) -> dict[str, float | None]:
+    """MiB of each implementation; None where it does not take its first step in time."""
+    batches = first_batches(case)
+    return {name: in_fork(peak_memory, build, case, precision, batches) for name, build in BUILD.items()}
+
+
+def first_batches(case: Case) -> list[Tensor]:
+    """The crops of the steps in which memory and operations are measured."""
+    crops = Crops(training_images(case), case)
+    return [crops.draw(step) for step in range(COUNTED)]
+
+
 def measure_case(
-    case: Case, precision: Precision, images: Tensor, rounds: int, clock: Clock, rate: float
+    case: Case,
+    precision: Precision,
+    rounds: int,
+    clock: Clock,
+    rate: float,
+    memory: dict[str, float | None],
 ) -> list[Row]:
     """A row for each implementation; `rate`: operations a second of the machine in this precision."""
-    crops = Crops(images, case)
-    batches = [crops.draw(step) for step in range(COUNTED)]
-    memory = {name: in_fork(peak_memory, build, case, precision, batches) for name, build in BUILD.items()}
-    usable = {name: BUILD[name](case, precision, STEPS) for name, peak in memory.items() if peak is not None}
+    crops, batches = Crops(training_images(case), case), first_batches(case)
+    usable = {name: BUILD[name](case, precision, STEPS) for name, peak in memory.items() if peak}
     flops = {name: in_fork(_flops, way, batches) or 0 for name, way in usable.items()}
     times: dict[str, list[float]] = {name: [] for name in usable}
     names = list(usable)

@@ -6,6 +6,7 @@
 # make docs   writes the pages that are made from the code (docs/hooks.md)
 # make soak   kills 50 runs at random moments; each must go on bit for bit (about ten minutes)
 # make fuzz   damages files of every format the program reads, for an hour (JEPA_FUZZ_SECONDS)
+# make bench-peers  times a training step beside lightly's and stable-pretraining's (ten minutes; 9 GB the first time)
 # All set up .venv first; the second time nothing is fetched.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all check lint docs soak fuzz bench clean help
+.PHONY: demo test test-all check lint docs soak fuzz bench bench-peers clean help
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -60,6 +61,9 @@ fuzz: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-only
+
+bench-peers: $(READY)
+	@$(BIN)/python -m tests.bench.peers.run $(PEERS)
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -26,6 +26,8 @@ from jepa_core.settings.recipe import DEFAULTS, Recipe
 from jepa_core.training.optimizer import check_coverage, check_entries, clip_parts
 from jepa_core.training.optimizer_state import load_optimizer_state
 from jepa_core.training.parameter_groups import freeze_groups, parameter_groups
+from jepa_core.training.plan_buckets import unpad
+from jepa_core.training.rounded_sets import can_round, round_plan
 from jepa_core.training.step_guard import StepGuard
 from jepa_core.types.batch import Batch
 from jepa_core.types.mask_plan import MaskPlan
@@ -53,6 +55,9 @@ class TrainingStep:
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
         self.device = next(model.parameters()).device
         self.bf16 = use_bf16(recipe.train.precision, self.device)
+        eager_cpu = self.device.type == "cpu" and not recipe.train.compile
+        self.rounds_sets = eager_cpu and self.bf16 and can_round(model)
+        """Whether ragged sets are padded to few sizes (`rounded_sets.py`)."""
         self.optimizer = self.make_optimizer()
         check_entries(self.optimizer, self.settings.name)
         check_coverage(model, self.optimizer)
@@ -174,7 +179,13 @@ class TrainingStep:
 
     def forward(self, batch: Batch | Tensor, plan: MaskPlan | None) -> Output:
         """The model's output on the step's device and in its precision; the batch serves this step."""
-        return self.run_model(replace(Batch.of(batch), step=self.done), plan)
+        batch = replace(Batch.of(batch), step=self.done)
+        rounded = round_plan(plan, self.model) if plan is not None and self.rounds_sets else plan
+        output = self.run_model(batch, rounded)
+        if plan is None or rounded is plan:
+            return output
+        step = unpad(output.step, plan)
+        return replace(output, step=step, metrics=self.model.metrics(step))
 
     def run_model(self, batch: Batch, plan: MaskPlan | None) -> Output:
         """The model's output on the step's device and in its precision, `batch.step` as it is."""

@@ -2,8 +2,8 @@
 
 Padding every segment to the longest wastes work (JEPA contexts of one batch differ two- or threefold), and
 one batch a length wastes calls. Here segments are sorted by length and cut into groups; in a group the
-longest segment is at most `growth` times the shortest. A place that pads repeats the last row of its
-segment: as a key it is masked by a large negative bias, as a query its output is dropped.
+longest segment is at most `growth` times the shortest, or SHORT rows. A place that pads repeats the last row
+of its segment: as a key it is masked by a large negative bias, as a query its output is dropped.
 
 Axes: T packed rows, P rows of all padded batches end to end, G segments in a group.
 """
@@ -19,6 +19,7 @@ from jepa_kernels.layout import Layout
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 CPU_GROWTH = 1.25  # on CPU; measured: 1 costs calls, no bound costs padding, 1.1 to 1.4 are alike
+SHORT = 16  # rows: up to here segments share a group, for oneDNN compiles bf16 products anew for each shape
 MASKED = -1e30  # finite: a batch of masked keys alone gives no NaN
 
 
@@ -101,7 +102,7 @@ def _cut(seg: Tensor, growth: float) -> list[Tensor]:
     for index, length, two in zip(order.tolist(), keys[order].tolist(), second[order].tolist(), strict=True):
         if not groups or length > limit or (two != kind and growth != inf):
             groups.append([])
-            limit, kind = length * growth, two
+            limit, kind = max(length * growth, SHORT), two
         groups[-1].append(index)
     return [torch.tensor(group) for group in groups]
 

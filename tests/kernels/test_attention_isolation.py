@@ -155,8 +155,13 @@ def test_layers_share_the_padding_of_a_layout():
     assert padding_module.padding(layout, padding_module.CPU_GROWTH) is first
 
 
+def test_short_segments_share_a_group_whatever_their_growth():
+    groups = padding_module.padding(pack([1, 3, 16, 9, 17, 20]), 1.25).groups
+    assert [(g.count, g.keys) for g in groups] == [(4, 16), (2, 20)]
+
+
 def test_growth_bounds_the_padding():
-    layout = pack([12, 13, 15, 16, 20, 33, 31])
+    layout = pack([17, 18, 21, 23, 28, 46, 43])
     groups = padding_module.padding(layout, 1.25).groups
-    assert [(g.count, g.keys) for g in groups] == [(3, 15), (2, 20), (2, 33)]
-    assert [(g.count, g.keys) for g in padding_module.padding(layout).groups] == [(7, 33)]
+    assert [(g.count, g.keys) for g in groups] == [(3, 21), (2, 28), (2, 46)]
+    assert [(g.count, g.keys) for g in padding_module.padding(layout).groups] == [(7, 46)]

@@ -9,7 +9,7 @@ Axes: E episodes, S numbers of a state.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ def plan(
 
     Rows beside the run: a random policy, doing nothing, the same planner on the true state (oracle), a model
     that was trained with the actions of other episodes, one on a frozen random encoder, and plans for another
-    episode's goal. Success has Wilson's 95 % interval.
+    episode's goal. Success has Wilson's 95 % interval, and is told by the distance of the goal too.
     """
     from rich import print as show
 
@@ -41,11 +41,11 @@ def plan(
 
     table, played = play_rows(run, episodes, seed, planner, twins)
     atomic_write(run / "plan.json", json.dumps(table, indent=1))
-    write_pictures(run, played)
+    write_pictures(run, played, table)
     if as_json:
         print(json.dumps(table))
     else:
-        show(as_table(table))
+        show(as_table(table), distance_table(table))
 
 
 def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) -> tuple[dict[str, Any], Any]:
@@ -92,11 +92,14 @@ def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) ->
     rows = [row_of(name, result) for name, result in results.items()]
     own = policies["trained"]
     assert isinstance(own, PlanningPolicy)
-    return {"episodes": episodes, "rows": rows}, Shown(eyes, settings, own, results)
+    table = {"episodes": episodes, "rows": rows, "by_distance": by_distance(world, results)}
+    return table, Shown(eyes, settings, own, results)
 
 
 ROWS = ("trained", "random policy", "no-op", "oracle", "shuffled actions", "random encoder", "wrong goal")
 """Of the table, in order."""
+BINS = 4
+"""Parts of the episodes whose success is told apart by distance."""
 TWINS = {
     "shuffled actions": ("data.shuffle_actions=true",),
     "random encoder": (
@@ -137,6 +140,25 @@ def row_of(name: str, played: Any) -> dict[str, Any]:
     }
 
 
+def by_distance(world: Any, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Success by the shortest way from start to goal: the episodes in BINS parts of equal number, nearest
+    first."""
+    from jepa_world.worlds import way_length
+
+    played = next(iter(results.values()))
+    ways = way_length(world, played.starts, played.goals)
+    parts = ways.argsort(stable=True).tensor_split(min(BINS, len(ways)))
+    return [
+        {
+            "from": float(ways[part].min()),
+            "to": float(ways[part].max()),
+            "episodes": len(part),
+            "success": {name: float(row.success[part].float().mean()) for name, row in results.items()},
+        }
+        for part in parts
+    ]
+
+
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's interval of a share, of 95 % (J. Am. Stat. Assoc. 22, 1927)."""
     from scipy.stats import binomtest
@@ -157,4 +179,18 @@ def as_table(table: dict[str, Any]) -> Any:
         interval = f"{100 * row['low']:.1f} – {100 * row['high']:.1f}"
         calls = f"{row['model_calls']:,}" if row["model_calls"] else ""
         head.add_row(row["name"], f"{100 * row['success']:.1f}", interval, calls, speed)
+    return head
+
+
+def distance_table(table: dict[str, Any]) -> Any:
+    """The rows by distance for a terminal."""
+    from rich.table import Table
+
+    parts = table["by_distance"]
+    head = Table(title="success % by the shortest way to the goal")
+    head.add_column("")
+    for part in parts:
+        head.add_column(f"{part['from']:.0f} – {part['to']:.0f}", justify="right")
+    for row in table["rows"]:
+        head.add_row(row["name"], *(f"{100 * part['success'][row['name']]:.0f}" for part in parts))
     return head

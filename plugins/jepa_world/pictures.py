@@ -1,16 +1,17 @@
 """What `jepa plan` leaves to look at: films of episodes, plans over the room, the energy of actions.
 
     plans/NUMBER.gif             an episode: the world, and the goal's frame beside it
-    sections/plans, energy       sections of the report (`jepa_core.report.save_section`)
+    sections/plans, distance, energy   sections of the report (`jepa_core.report.save_section`)
 
 Axes: E episodes, H actions of a plan, T frames of a film, G points of a grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +41,11 @@ class Shown:
     results: Mapping[str, Played]
 
 
-def write_pictures(run: Path, shown: Shown) -> None:
-    """Films as GIF, and two sections of the report; the energy's where actions have two numbers."""
+def write_pictures(run: Path, shown: Shown, table: Mapping[str, Any]) -> None:
+    """Films as GIF, and sections of the report; the energy's where actions have two numbers.
+
+    `table` is that of plan.json.
+    """
     played = shown.results["trained"]
     films = [film(shown.eyes, played, number) for number in range(min(FILMS, len(played.success)))]
     (run / "plans").mkdir(exist_ok=True)
@@ -54,6 +58,7 @@ def write_pictures(run: Path, shown: Shown) -> None:
             run / "plans" / f"{number}.gif", save_all=True, append_images=images[1:], duration=120, loop=0
         )
     save_section(run, "plans", plans_section(shown, films))
+    save_section(run, "distance", distance_section(table["by_distance"]))
     if len(shown.eyes.world.action_names) == 2:
         save_section(run, "energy", energy_section(shown))
 
@@ -125,6 +130,30 @@ def first_plans(shown: Shown, count: int) -> Tensor:
     for action in actions.unbind(1):
         states.append(eyes.world.step(states[-1], action))
     return torch.stack(states, 1)
+
+
+def distance_section(parts: Sequence[Mapping[str, Any]]) -> Section:
+    """Success of every row against the distance of the goal."""
+    says = (
+        "Episodes in parts of equal number by the length of the shortest way from start to goal (of the "
+        "straight one where the world does not say); each point lies in the middle of its part."
+    )
+    return Section("Success against distance", says, draw=lambda: draw_distance(parts))
+
+
+def draw_distance(parts: Sequence[Mapping[str, Any]]) -> Figure:
+    """A line a row."""
+    figure = Figure(figsize=(6.4, 2.8))
+    axis = figure.add_subplot()
+    middles = [(part["from"] + part["to"]) / 2 for part in parts]
+    for number, name in enumerate(parts[0]["success"]):
+        values = [100 * part["success"][name] for part in parts]
+        colour = SERIES[number % len(SERIES)]
+        axis.plot(middles, values, "o-", color=colour, linewidth=1.5, markersize=4, label=name)
+    axis.set(ylim=(-3, 103), xlabel="shortest way to the goal", ylabel="goals reached, %")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    figure.tight_layout()
+    return figure
 
 
 def energy_section(shown: Shown) -> Section:

@@ -79,6 +79,20 @@ class Bounded(Protocol):
     """The least and the greatest value of some numbers of a state, by their names."""
 
 
+@runtime_checkable
+class Routed(Protocol):
+    """What a `World` adds whose ways are not straight."""
+
+    def way_length(self, states: Tensor, goals: Tensor) -> Tensor:
+        """The length of the shortest way from each state to its goal, [B]."""
+        ...
+
+
+def way_length(world: World, states: Tensor, goals: Tensor) -> Tensor:
+    """The length [B] of the shortest way where the world says it, else the distance."""
+    return world.way_length(states, goals) if isinstance(world, Routed) else world.distance(states, goals)
+
+
 def check_goals(world: World, goals: Tensor) -> None:
     """Raises UserError for a goal [B, S] that is no state of the world: not finite, or out of its bounds."""
     bounds = world.bounds if isinstance(world, Bounded) else {}

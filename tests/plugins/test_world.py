@@ -19,14 +19,15 @@ from jepa_core.assembly import build, random_batch
 from jepa_core.data import CorruptSample
 from jepa_core.evaluate.run import evaluate_run
 from jepa_core.testing import check_encoder, check_recipe
-from jepa_world.command import plan, wilson
+from jepa_world.command import by_distance, distance_table, plan, wilson
 from jepa_world.episodes import RecordedEpisode
 from jepa_world.evaluation import copy_errors, imagined
+from jepa_world.pictures import distance_section, draw_distance
 from jepa_world.planners import PLANNERS, PlannerSettings, Problem
-from jepa_world.play import RandomPolicy, eyes_of, play
+from jepa_world.play import Played, RandomPolicy, eyes_of, play
 from jepa_world.two_rooms import DOOR, THICKNESS, TwoRooms
 from jepa_world.variant import WorldModel
-from jepa_world.worlds import Episode, play_behaviour
+from jepa_world.worlds import Episode, play_behaviour, way_length
 
 SMALL = ("train.device=cpu", "train.log_every=1", "probes.linear=false", "probes.knn=false")
 NOWHERE = Generator().manual_seed(0)
@@ -215,6 +216,51 @@ def test_goals_are_in_the_other_room() -> None:
     torch.testing.assert_close(states[:, 2:], goals[:, 2:])
 
 
+def test_the_shortest_way_leads_through_the_door() -> None:
+    """Straight within a room and through an open door; round the door's edges otherwise."""
+    world, layout = TwoRooms(), [32.0, 18.0]
+    ways = {  # from, to: the length
+        ((10.0, 40.0), (20.0, 50.0)): 200**0.5,
+        ((10.0, 18.0), (50.0, 18.0)): 40.0,
+        ((10.0, 14.0), (50.0, 22.0)): (40**2 + 8**2) ** 0.5,
+        ((30.0, 50.0), (34.0, 50.0)): 2 * 27 + 4.0,
+        ((50.0, 53.0), (14.0, 53.0)): 2 * (16**2 + 30**2) ** 0.5 + 4.0,
+    }
+    states, goals = (torch.tensor([[*pair[end], *layout] for pair in ways]) for end in (0, 1))
+    torch.testing.assert_close(
+        way_length(world, states, goals), torch.tensor(list(ways.values())), rtol=2e-4, atol=0
+    )
+    torch.testing.assert_close(way_length(world, goals, states), way_length(world, states, goals))
+
+
+def test_the_way_is_straight_where_a_world_says_no_other() -> None:
+    places = torch.tensor([[20.0], [50.0]])
+    assert way_length(Line(), places, places + 6).tolist() == [6, 6]
+
+
+def test_success_is_told_by_distance() -> None:
+    """Ten episodes of a world without ways of its own: parts of 3, 3, 2 and 2, the nearest first."""
+    starts = torch.zeros(10, 1)
+    goals = torch.tensor([9.0, 1, 2, 3, 4, 5, 6, 7, 8, 0])[:, None]
+    near, none = goals[:, 0] < 4, torch.zeros(10, dtype=torch.bool)
+    results = {
+        name: Played(ok, starts[:, None], starts, goals) for name, ok in (("trained", near), ("no-op", none))
+    }
+    parts = by_distance(Line(), results)
+    assert [(part["from"], part["to"], part["episodes"]) for part in parts] == [
+        (0, 2, 3),
+        (3, 5, 3),
+        (6, 7, 2),
+        (8, 9, 2),
+    ]
+    assert [part["success"]["trained"] for part in parts] == pytest.approx([1, 1 / 3, 0, 0])
+    assert {part["success"]["no-op"] for part in parts} == {0.0}
+    table = {"episodes": 10, "rows": [{"name": name} for name in results], "by_distance": parts}
+    assert list(distance_table(table).columns[2].cells) == ["33", "0"]
+    assert [line.get_ydata().tolist() for line in draw_distance(parts).axes[0].lines][1] == [0, 0, 0, 0]
+    assert distance_section(parts).title == "Success against distance"
+
+
 def test_the_frame_shows_the_state() -> None:
     (frame,) = TwoRooms().render(torch.tensor([[20.0, 40.0, 32.0, 18.0]]))
     dot = frame[0].float()
@@ -330,7 +376,9 @@ def test_jepa_plan_writes_the_table_films_and_sections(
     ]  # fmt: skip
     assert set(table["rows"][0]) == {"name", "success", "low", "high", "model_calls", "seconds_per_plan"}
     assert len(list((run / "plans").glob("*.gif"))) == 3
-    assert (run / "sections" / "energy.json").is_file()
+    assert sum(part["episodes"] for part in table["by_distance"]) == 3
+    assert set(table["by_distance"][0]["success"]) == {row["name"] for row in table["rows"]}
+    assert {path.stem for path in (run / "sections").glob("*.json")} == {"plans", "distance", "energy"}
     before = (run / "twins" / "shuffled_actions" / "events.jsonl").read_text()
     plan(run, episodes=3, seed=1, planner="mppi")
     assert (run / "twins" / "shuffled_actions" / "events.jsonl").read_text() == before

@@ -45,7 +45,8 @@ def plan(
     if as_json:
         print(json.dumps(table))
     else:
-        show(as_table(table), distance_table(table))
+        errors = ", ".join(f"{name} {value:.3f}" for name, value in table["open_loop"].items())
+        show(as_table(table), distance_table(table), f"error of the roll-out over copying: {errors}")
 
 
 def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) -> tuple[dict[str, Any], Any]:
@@ -58,6 +59,7 @@ def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) ->
     from jepa_core.assembly import build
     from jepa_core.errors import unknown
     from jepa_core.runs.load import open_model
+    from jepa_world.evaluation import open_loop
     from jepa_world.pictures import Shown
     from jepa_world.planners import PLANNERS
     from jepa_world.play import PlanningPolicy, RandomPolicy, eyes_of, play
@@ -92,7 +94,12 @@ def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) ->
     rows = [row_of(name, result) for name, result in results.items()]
     own = policies["trained"]
     assert isinstance(own, PlanningPolicy)
-    table = {"episodes": episodes, "rows": rows, "by_distance": by_distance(world, results)}
+    table = {
+        "episodes": episodes,
+        "rows": rows,
+        "by_distance": by_distance(world, results),
+        "open_loop": open_loop(eyes),
+    }
     return table, Shown(eyes, settings, own, results)
 
 

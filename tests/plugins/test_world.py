@@ -21,10 +21,10 @@ from jepa_core.evaluate.run import evaluate_run
 from jepa_core.testing import check_encoder, check_recipe
 from jepa_world.command import by_distance, distance_table, plan, wilson
 from jepa_world.episodes import RecordedEpisode
-from jepa_world.evaluation import copy_errors, imagined
+from jepa_world.evaluation import copy_errors, imagined, open_loop
 from jepa_world.pictures import distance_section, draw_distance
 from jepa_world.planners import PLANNERS, PlannerSettings, Problem
-from jepa_world.play import Played, RandomPolicy, eyes_of, play
+from jepa_world.play import Eyes, Played, RandomPolicy, eyes_of, play
 from jepa_world.two_rooms import DOOR, THICKNESS, TwoRooms
 from jepa_world.variant import WorldModel
 from jepa_world.worlds import Episode, play_behaviour, way_length
@@ -377,6 +377,7 @@ def test_jepa_plan_writes_the_table_films_and_sections(
     assert set(table["rows"][0]) == {"name", "success", "low", "high", "model_calls", "seconds_per_plan"}
     assert len(list((run / "plans").glob("*.gif"))) == 3
     assert sum(part["episodes"] for part in table["by_distance"]) == 3
+    assert list(table["open_loop"]) == ["h=1", "h=2", "h=4", "h=8", "h=16"]
     assert set(table["by_distance"][0]["success"]) == {row["name"] for row in table["rows"]}
     assert {path.stem for path in (run / "sections").glob("*.json")} == {"plans", "distance", "energy"}
     before = (run / "twins" / "shuffled_actions" / "events.jsonl").read_text()
@@ -390,6 +391,24 @@ def test_roll_outs_of_a_perfect_model_have_no_error() -> None:
     z = torch.randn(5, 4, 1, 3)
     assert copy_errors(z, 1).shape == (5, 3)
     torch.testing.assert_close(copy_errors(z, 2)[:, 0], (z[:, 1] - z[:, 2]).square().mean((1, 2)))
+
+
+def test_the_open_loop_of_a_perfect_model_has_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over more steps than windows have; a roll-out that is 100 pixels off is worse than to copy."""
+    recipe = small()
+    eyes = eyes_of(trained_transforms(build_model(recipe), recipe), build("data", recipe.data))
+    monkeypatch.setattr(Eyes, "look", lambda self, states: states[:, None, :2])
+    shift = {"by": 0}
+
+    def truth(self: Any, state: Tensor, actions: Tensor) -> Tensor:
+        states, taken = play_behaviour(eyes.world, 5, 16, "test")
+        torch.testing.assert_close(actions, eyes.to_model(taken))
+        return states[:, 1:, None, :2] + shift["by"]
+
+    monkeypatch.setattr(WorldModel, "roll_out", truth)
+    assert open_loop(eyes, 5) == {f"h={h}": 0.0 for h in (1, 2, 4, 8, 16)}
+    shift["by"] = 100
+    assert min(open_loop(eyes, 5).values()) > 1
 
 
 def test_the_section_shows_imagined_films() -> None:

@@ -160,7 +160,7 @@ def by_distance(world: Any, results: Mapping[str, Any]) -> list[dict[str, Any]]:
             "from": float(ways[part].min()),
             "to": float(ways[part].max()),
             "episodes": len(part),
-            "success": {name: float(row.success[part].float().mean()) for name, row in results.items()},
+            "success": {name: int(row.success[part].sum()) / len(part) for name, row in results.items()},
         }
         for part in parts
     ]

@@ -341,7 +341,8 @@ def test_an_oracle_reaches_goals_that_doing_nothing_does_not() -> None:
     assert idle.success.sum() == 0
     assert oracle.states.shape == (4, eyes.world.budget + 1, 4)
     torch.testing.assert_close(idle.states[:, -1], starts)
-    assert oracle.calls == 16 * recipe.variant.planner.candidates * recipe.variant.planner.iterations  # type: ignore[attr-defined]
+    s = recipe.variant.planner  # type: ignore[attr-defined]
+    assert oracle.calls == s.horizon * s.hold * s.candidates * s.iterations
 
 
 def trained_transforms(model: Any, recipe: Recipe) -> Any:

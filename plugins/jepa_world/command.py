@@ -86,7 +86,7 @@ def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) ->
         "oracle": eyes.oracle(settings, generator()),
         "wrong goal": eyes.policy(settings, generator(), wrong_goal=True),
     }
-    for name, folder in trained_twins(run, recipe, twins):
+    for name, folder in trained_twins(run, twins):
         _, twin, _ = open_model(folder)
         policies[name] = eyes_of(twin.cpu(), build("data", recipe.data)).policy(settings, generator())
     order = [name for name in ROWS if name in policies]
@@ -117,19 +117,21 @@ TWINS = {
 """Controls that are trained as the run was, and what differs in their recipes."""
 
 
-def trained_twins(run: Path, recipe: Any, train_missing: bool) -> Iterator[tuple[str, Path]]:
-    """The name and the folder of each control that is there, or is trained now."""
+def trained_twins(run: Path, train_missing: bool) -> Iterator[tuple[str, Path]]:
+    """The name and the folder of each control that is there, or is trained now; one of another recipe than
+    the run's, left by a run that was overwritten, is trained anew."""
     from jepa_core.runs.folder import read_run_recipe
     from jepa_core.runs.status import is_run, read_status
     from jepa_core.trainer import train
 
     for name, overrides in TWINS.items():
-        folder = run / "twins" / name.replace(" ", "_")
-        if not (is_run(folder) and read_status(folder).state == "finished"):
+        folder, recipe = run / "twins" / name.replace(" ", "_"), read_run_recipe(run, *overrides)
+        is_same = is_run(folder) and read_run_recipe(folder) == recipe
+        if not (is_same and read_status(folder).state == "finished"):
             if not train_missing:
                 continue
             typer.echo(f"training the control {name!r}, once, in {folder}", err=True)
-            train(read_run_recipe(run, *overrides), folder, resume="auto")
+            train(recipe, folder, resume="auto" if is_same else False, overwrite=not is_same)
         yield name, folder
 
 

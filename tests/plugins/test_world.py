@@ -19,7 +19,7 @@ from jepa_core.assembly import build, random_batch
 from jepa_core.data import CorruptSample
 from jepa_core.evaluate.run import evaluate_run
 from jepa_core.testing import check_encoder, check_recipe
-from jepa_world.command import by_distance, distance_table, plan, wilson
+from jepa_world.command import by_distance, distance_table, plan, trained_twins, wilson
 from jepa_world.episodes import RecordedEpisode
 from jepa_world.evaluation import copy_errors, imagined, open_loop
 from jepa_world.pictures import distance_section, draw_distance
@@ -384,6 +384,11 @@ def test_jepa_plan_writes_the_table_films_and_sections(
     before = (run / "twins" / "shuffled_actions" / "events.jsonl").read_text()
     plan(run, episodes=3, seed=1, planner="mppi")
     assert (run / "twins" / "shuffled_actions" / "events.jsonl").read_text() == before
+    train(small(*few, "optimizer.lr=1e-3"), run, overwrite=True)
+    names = [name for name, _ in trained_twins(run, train_missing=False)]
+    assert names == [], "controls of another recipe are none of this run"
+    assert dict(trained_twins(run, train_missing=True)).keys() == {"shuffled actions", "random encoder"}
+    assert (run / "twins" / "shuffled_actions" / "events.jsonl").read_text() != before
     rows = evaluate_run(run, [], evaluations=["rollouts"]).evaluations[0].rows
     assert [row.name for row in rows] == ["trained", "another's actions", "random twin"]
 

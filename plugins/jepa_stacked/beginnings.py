@@ -1,0 +1,121 @@
+"""Films with all futures of their beginnings, as a model sees them.
+
+Axes: n films, K futures of a beginning, T frames, S windows seen, P cells, D width, H horizons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_core import Batch, Sample, UserError
+from jepa_core.evaluate.context import EvaluationContext
+from jepa_core.evaluate.regression import Ridge, fit_ridge
+from jepa_stacked.films import TellsFutures
+from jepa_stacked.variant import Stacked
+
+FITTED_ON = 2000
+"""Training films that a ridge is fitted on."""
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """n films. `films`: of each its futures uint8 [K, T, 3, h, w], the true one first; `still` frames are the
+    same in all of them. `places` [n, T, 2] of what moves in the true one; `samples`: the true ones, for their
+    prompts."""
+
+    films: list[Tensor]
+    still: int
+    places: Tensor
+    samples: list[Sample]
+
+
+def begin(samples: TellsFutures, index: Sequence[int], future: int) -> Beginnings:
+    """These films with `future` frames after their still ones."""
+    films, places, true = [], [], []
+    for number in index:
+        siblings, tracks = samples.siblings(number, future)
+        films.append(torch.stack([next(iter(sample.views.values())).frames for sample in siblings]))
+        places.append(tracks[0])
+        true.append(siblings[0])
+    return Beginnings(films, films[0].shape[1] - future, torch.stack(places), true)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Features of each level: of what is seen [n, S, P, D], and of each future at the horizons, a tensor
+    [K, H, P D] for each film."""
+
+    context: list[Tensor]
+    futures: list[list[Tensor]]
+
+
+def see(model: Stacked, row: str, films: Beginnings, horizons: Sequence[int]) -> Seen:
+    """What a model makes of the films. Raises UserError for one that needs more frames than stand still."""
+    if model.context > films.still:
+        raise UserError(
+            f"the model of the row {row!r} sees {model.context} frames before it predicts; the films stand "
+            f"still for {films.still}"
+        )
+    contexts: list[list[Tensor]] = [[] for _ in model.names]
+    futures: list[list[Tensor]] = [[] for _ in model.names]
+    for film in films.films:
+        frames = film[:, films.still - model.context :]
+        view = to_view(model, frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        for number, z in enumerate(model.features_of_levels(view, "target")):
+            start = model.level(number).start
+            contexts[number].append(z[0, :start])
+            futures[number].append(at_horizons(model, number, z[:, start:], horizons))
+    return Seen([torch.stack(context) for context in contexts], futures)
+
+
+def at_horizons(model: Stacked, number: int, ahead: Tensor, horizons: Sequence[int]) -> Tensor:
+    """[N, H, P D]: of a level's windows [N, L, P, D] after what was seen, those that the horizons lie in."""
+    frames = model.level(number).frames
+    return ahead[:, [(horizon - 1) // frames for horizon in horizons]].flatten(2)
+
+
+def to_view(model: Stacked, frames: Tensor) -> Tensor:
+    """Frames uint8 [N, 3, h, w] by the run's transform, [N, C, H, W]."""
+    transforms = model.transforms
+    place = transforms.first_place
+    length = transforms.transforms[place].output.shape[1]
+    padded = torch.cat([frames, frames[-1:].expand(-len(frames) % length, -1, -1, -1)])
+    clips = transforms.transform_values({place: list(padded.unflatten(0, (-1, length)))})
+    view: Tensor = clips["views"][transforms.first].transpose(1, 2).flatten(0, 1)[: len(frames)]
+    return view.to(next(model.parameters()).device)
+
+
+def read_prompts(model: Stacked, samples: Sequence[Sample]) -> Batch:
+    """A batch without films: what the samples' prompts are, by the run's transforms."""
+    transforms = model.transforms
+    wanted = {f"views.{name}" for name in model.config.prompts} | {
+        f"condition.{n}" for n in model.config.beside
+    }
+    values: dict[str, list[Any]] = {
+        place: [sample.values()[place] for sample in samples]
+        for place in transforms.fields
+        if place in wanted
+    }
+    parts = transforms.transform_values(values) if values else {"views": {}, "condition": {}}
+    return Batch(parts["views"], parts["condition"]).to(next(model.parameters()).device)
+
+
+def fit_places(context: EvaluationContext, model: Stacked) -> list[Ridge]:
+    """For each level a ridge from its last window seen and a later one, [2 P D], to the place [2] of what
+    moves in the last frame of the later one; fitted on training films, whose last window that is."""
+    features: list[list[Tensor]] = [[] for _ in model.names]
+    places: list[Tensor] = []
+    for batch in context.batches("train"):
+        film = next(iter(batch.views.values()))
+        for number, z in enumerate(model.features_of_levels(film, "target")):
+            start = model.level(number).start
+            features[number].append(torch.cat([z[:, start - 1], z[:, -1]], -1).flatten(1).double().cpu())
+        places.append(batch.targets["place"].double().cpu())
+        if sum(map(len, places)) >= FITTED_ON:
+            break
+    return [fit_ridge(torch.cat(own), torch.cat(places)) for own in features]

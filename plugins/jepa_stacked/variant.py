@@ -1,0 +1,269 @@
+"""Variant `stacked`: levels of prediction, each on the features, or on the predictions, of the one below.
+
+    film -> [encoder] -> level 1    z1             P1(past z1, subgoal) -> next z1    subgoal: of level 2
+                      -> level 2    z2 = E2(K z1)  P2(past z2, subgoal) -> next z2    subgoal: of level 3
+                      -> top level                 P(past z, prompt)    -> next z
+
+What is unusual:
+- a level's history is made of the features below or, for half of the samples in training, of what the level
+  below predicted when it was rolled out: a level learns the inputs that it meets when nothing is seen
+- the prompt enters at the top and reaches the frames as subgoals: what a level expects of a window is a
+  condition of the level below while that predicts the window's parts
+- actions reach a level as a macro-action, a small vector that is learned from the actions between two windows
+- the encoder is core's interface: of frames a step is a frame, of clips a clip of the length that it takes;
+  its weights may be another run's, frozen (`[init.encoder]`)
+- each level's comparisons are groups of the step that terms of the loss choose: NAME, with the true past, and
+  NAME_rollout; the contexts of both are the level's features, for terms that spread them
+
+Axes: B samples, T frames, L windows of a level, S of them seen, P cells, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field as Setting
+from torch import Tensor
+
+from jepa_core import JEPA, Batch, Field, Group, IndexSet, MaskPlan, Step, Tokens, UserError
+from jepa_core.settings.roles import encoder_name
+from jepa_core.types import grid_size
+from jepa_core.types.fields import first_view
+from jepa_stacked.levels import Level, LevelSettings, make_levels
+from jepa_stacked.prompts import Given, Prompts, condition_of
+
+ACTIONS = "actions"
+
+
+class Stacked(JEPA):
+    """Levels that predict further and further ahead. Masker and predictor: `none`.
+
+    Raises UserError for levels that do not fit the film or each other, for macro-actions without actions, and
+    for prompts that nothing reads.
+    Sources: H-JEPA (LeCun 2022, A path towards autonomous machine intelligence); a second level on a frozen
+    first, macro-actions: HWM (arXiv 2604.03208).
+    """
+
+    class Config(JEPA.Config):
+        """Settings of the variant."""
+
+        named_encoders: ClassVar[tuple[str, ...] | None] = None
+
+        target_norm: Literal["none"] = "none"
+        """Features are not normalised."""
+        target_layers: Literal[1] = 1
+        """Targets are made of the final output."""
+        target_gradient: bool = True
+        """Whether the loss may move the targets, at every level."""
+        levels: dict[str, LevelSettings] = Setting(min_length=1)
+        """The levels by name, from the frames upwards."""
+        prompts: tuple[str, ...] = ()
+        """Encoders (`[encoders.NAME]`) that read the prompt, each another kind of it; in training each has
+        a share of the samples."""
+        beside: tuple[str, ...] = ()
+        """Vectors among the source's conditions that belong to the prompt, whatever its kind."""
+        prompt_dropout: float = Setting(0.1, ge=0, lt=1)
+        """Share of the training samples without a prompt: a learned vector stands for none."""
+        on_predictions: float = Setting(0.5, ge=0, le=1)
+        """Share of the training samples of which a level reads what the level below predicted, not its
+        features."""
+        lower_gradient: bool = False
+        """Whether a level's loss moves the levels below it."""
+
+    config: Config
+
+    def __init__(self, config: Config, fields: dict[str, Field] | None = None, **parts: Any) -> None:
+        super().__init__(config, **parts)
+        if parts["predictor"].config.name != "none":
+            raise UserError(
+                f"variant {config.name!r} has predictors of its own (variant.levels); got predictor "
+                f"{parts['predictor'].config.name!r}, expected predictor.name=none"
+            )
+        fields, shape = fields or {}, self.encoder.view_shape()
+        self.step_frames = shape[1] if len(shape) == 4 else 1
+        self.names = tuple(config.levels)
+        """Of the levels, from the frames upwards."""
+        width = list(config.levels.values())[-1].hidden
+        self.prompts = Prompts(config.prompts, config.beside, self.encoders, fields, width)
+        self.levels = make_levels(
+            config.levels,
+            width=self.encoder.width,
+            cells=grid_size(self.encoder.grid(shape)),
+            step=self.step_frames,
+            actions=self._action_width(fields),
+            prompt=self.prompts.width,
+        )
+        film = fields.get(f"views.{first_view(fields)}")
+        if film is not None and len(film.shape) == 4 and film.shape[1] is not None:
+            self.check_film(film.shape[1])
+
+    def _action_width(self, fields: dict[str, Field]) -> int:
+        """A; 0 where no level reads actions. Raises UserError where one does and the source has none."""
+        readers = [name for name, level in self.config.levels.items() if level.macro]
+        field = fields.get(f"condition.{ACTIONS}")
+        if readers and field is None:
+            raise UserError(
+                f"variant.levels.{readers[0]}.macro makes macro-actions of condition.{ACTIONS}, which the "
+                f"data source lacks; it has: {', '.join(fields) or 'nothing'}"
+            )
+        return field.width if readers and field is not None else 0
+
+    def level(self, number: int) -> Level:
+        """A level by its number, from the frames upwards; -1 is the top."""
+        level = self.levels[self.names[number]]
+        assert isinstance(level, Level)
+        return level
+
+    @property
+    def context(self) -> int:
+        """Frames that are seen before anything is predicted."""
+        return self.level(-1).start * self.level(-1).frames
+
+    def check_film(self, frames: int) -> None:
+        """Raises UserError for films that the levels do not divide, or that end before a prediction does."""
+        if frames % self.step_frames:
+            raise UserError(
+                f"the encoder takes clips of {self.step_frames} frames, which do not divide films of {frames}"
+            )
+        count = frames // self.step_frames
+        for number, name in enumerate(self.names[1:], 1):
+            stride = self.level(number).stride
+            if count % stride:
+                raise UserError(
+                    f"variant.levels.{name}.stride is {stride}, which does not divide the {count} windows of "
+                    f"{self.names[number - 1]!r} in a film of {frames} frames"
+                )
+            count //= stride
+        if count <= self.level(-1).start:
+            raise UserError(
+                f"a film of {frames} frames ends before a prediction does: variant.levels sees "
+                f"{self.context} frames first and predicts {self.level(-1).frames}"
+            )
+
+    def run_stages(self, batch: Batch, plan: MaskPlan) -> Step:
+        """The groups of all levels for films [B, C, T, H, W]; the top level's is the main one."""
+        film, given = self.views(batch).context, self.given(batch)
+        self.check_film(film.shape[2])
+        z = self.features_of_levels(film)
+        targets = self._targets(z, film)
+        with torch.no_grad():
+            goals = self._goals(z, given)
+        groups: dict[str, Group] = {}
+        rolled: Tensor | None = None
+        for number, (name, own) in enumerate(zip(self.names, z, strict=True)):
+            level, subgoals = self.level(number), goals[number]
+            condition = level.conditions(given.prompt, given.actions, own.shape[1])
+            history = own if rolled is None else self._history(level, own, rolled)
+            forced = level.force(history, condition, subgoals)
+            if subgoals is None:
+                rolled = level.roll(own, condition, None, own.shape[1] - level.start)
+            else:
+                rolled = level.roll_in_windows(own, condition, subgoals)
+            after, seen = _tokens(targets[number][:, level.start :]), _tokens(own)
+            groups[name] = Group((_tokens(forced),), (after,), (seen,))
+            groups[f"{name}_rollout"] = Group((_tokens(rolled),), (after,), (seen,))
+        main = groups[self.names[-1]]
+        sides = (main.predictions, main.targets, main.contexts, main.contexts[0])
+        return Step(*sides, plan, batch.step, batch.condition, groups)
+
+    def given(self, batch: Batch, kind: str | None = None) -> Given:
+        """Prompt and actions of a batch; the prompt of one kind or, without it, of each for its share.
+
+        Raises UserError as `Prompts`, and for missing actions.
+        """
+        reads_actions = any(level.macro for level in self.config.levels.values())
+        actions = condition_of(batch, ACTIONS) if reads_actions else None
+        prompt = self.prompts(batch, self.encoders, kind)
+        if prompt is not None and self.training and self.config.prompt_dropout:
+            prompt = self.prompts.drop(prompt, self.config.prompt_dropout)
+        return Given(prompt, actions)
+
+    def features_of_levels(self, film: Tensor, role: str = "context") -> list[Tensor]:
+        """[B, L, P, D] of every level, from the frames upwards, of films [B, C, T, H, W]."""
+        encoder = self.encoder_of(role)
+        steps = rearrange(film, "b c (t n) h w -> (b t) c n h w", n=self.step_frames)
+        values = encoder(steps if len(encoder.view_shape()) == 4 else steps[:, :, 0]).dense()
+        z = [values.unflatten(0, (len(film), -1))]
+        for number in range(1, len(self.names)):
+            z.append(self._encode(self.level(number), z[-1]))
+        return z
+
+    def _encode(self, level: Level, below: Tensor) -> Tensor:
+        return level.encode_windows(below if self.config.lower_gradient else below.detach())
+
+    def _targets(self, z: Sequence[Tensor], film: Tensor) -> list[Tensor]:
+        """What is predicted of each level: its features; of the frames a target encoder's, if any."""
+        targets = [own if self.config.target_gradient else own.detach() for own in z]
+        if self.target_encoder is not None:
+            with torch.no_grad():
+                targets[0] = self.features_of_levels(film, "target")[0]
+        return targets
+
+    def _goals(self, z: Sequence[Tensor], given: Given) -> list[Tensor | None]:
+        """For each window of each level that is predicted, what the level above expects, with the true past,
+        of the window that it lies in, [B, L - S, P, U]; None for the top level."""
+        goals: list[Tensor | None] = [None]
+        for number in reversed(range(1, len(z))):
+            level = self.level(number)
+            condition = level.conditions(given.prompt, given.actions, z[number].shape[1])
+            expected = level.force(z[number], condition, goals[0])
+            goals.insert(0, expected.repeat_interleave(level.stride, 1))
+        return goals
+
+    def _history(self, level: Level, own: Tensor, rolled: Tensor) -> Tensor:
+        """What a level predicts from: its features or, for some samples, those of predictions below."""
+        imagined = torch.cat([own[:, : level.start], self._encode(level, rolled)], dim=1)
+        share = torch.rand(len(own), 1, 1, 1, device=own.device) < self.config.on_predictions
+        return torch.where(share, imagined, own)
+
+    def imagine(self, z: Sequence[Tensor], given: Given, windows: int) -> list[Tensor]:
+        """What every level expects of so many of the top level's windows after those seen, [B, L, P, D].
+
+        `z`: the features of each level, of which what is seen is read. Every level goes on its own output,
+        and each below the top towards the subgoals that the one above gives it.
+        """
+        ahead: list[Tensor] = []
+        for number in reversed(range(len(self.names))):
+            level, goals = self.level(number), None
+            count = windows * self.level(-1).frames // level.frames
+            if ahead:
+                goals = ahead[0].repeat_interleave(self.level(number + 1).stride, 1)
+            condition = level.conditions(given.prompt, given.actions, level.start + count)
+            ahead.insert(0, level.roll(z[number], condition, goals, count))
+        return ahead
+
+    @torch.no_grad()
+    def features(self, view: Any, role: str = "target", pool: Literal["mean"] | None = "mean") -> Tensor:
+        """[B, D] of the top level's last window of films [B, C, T, H, W], or of images that stand still for
+        one; [B, P, D] with `pool=None`. Of a prompt's encoder as the engine's.
+        """
+        if encoder_name(role):
+            return super().features(view, role, pool)
+        if view.dim() == 4:
+            view = view[:, :, None].expand(-1, -1, self.level(-1).frames, -1, -1)
+        z = self.features_of_levels(view, role)[-1][:, -1]
+        return z.mean(1) if pool == "mean" else z
+
+    def metrics(self, step: Step) -> dict[str, Tensor | float]:
+        """For each level, the mean squared error of its roll-out over that of what is seen last: below 1 it
+        foresees."""
+        logged: dict[str, Tensor | float] = {}
+        for number, name in enumerate(self.names):
+            group, start = step.groups[f"{name}_rollout"], self.level(number).start
+            guess, target, own = (
+                side[0].dense().detach() for side in (group.predictions, group.targets, group.contexts)
+            )
+            samples = (len(own) - len(target)) // start
+            last = own.unflatten(0, (samples, -1))[:, start - 1, None]
+            change = (target.unflatten(0, (samples, -1)) - last).square().mean()
+            logged[f"over_copy/{name}"] = (guess - target).square().mean() / change.clamp(min=1e-12)
+        return logged
+
+
+def _tokens(values: Tensor) -> Tokens:
+    """Windows [B, L, P, D] as the P tokens of B L samples."""
+    b, n, p, _ = values.shape
+    return Tokens(values.flatten(0, 2), IndexSet.full(b * n, p, values.device), (p,))

@@ -1,0 +1,316 @@
+"""Stacked levels: which frames, prompts and actions a prediction hangs on; groups, roll-outs, bad input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from jepa_core import Recipe, UserError, build_model, load_recipe, sample_masks
+from jepa_core.assembly import random_batch
+from jepa_core.testing import check_encoder, check_recipe
+from jepa_stacked.prompts import Given
+from jepa_stacked.variant import Stacked
+
+SMALL = ("train.device=cpu", "train.log_every=1", "probes.linear=false", "probes.knn=false")
+ROOMS = (
+    "init.encoder=false",
+    "data.episodes=40",
+    "data.workers=0",
+    "variant.levels.frames.hidden=16",
+    "variant.levels.windows.hidden=16",
+    "variant.levels.windows.width=8",
+    "train.batch_size=4",
+)
+
+
+def films(*overrides: str) -> Recipe:
+    return load_recipe("stacked/selftest", *SMALL, *overrides)
+
+
+def rooms(*overrides: str) -> Recipe:
+    return load_recipe("stacked/two_rooms", *SMALL, *ROOMS, *overrides)
+
+
+def stack(recipe: Recipe, size: int = 6) -> tuple[Stacked, Any]:
+    """A model whose weights were shaken, so that nothing hangs on nothing by its initial zeros."""
+    model = build_model(recipe)
+    assert isinstance(model, Stacked)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return model.eval(), random_batch(recipe, model, size, Generator().manual_seed(0))
+
+
+def predictions(model: Stacked, batch: Any, group: str) -> Tensor:
+    """[B, L - S, P, D] of a group."""
+    step = model(batch, sample_masks(model, batch.batch_size)).step
+    level = model.levels[group.removesuffix("_rollout")]
+    values = step.groups[group].predictions[0].values
+    return values.view(batch.batch_size, -1, 16 if values.shape[0] % 16 == 0 else 1, level.width)
+
+
+def moved(before: Tensor, after: Tensor) -> list[int]:
+    """The windows whose predictions differ."""
+    return [n for n in range(before.shape[1]) if not torch.allclose(before[:, n], after[:, n])]
+
+
+def test_groups_of_every_level() -> None:
+    model, batch = stack(films())
+    step = model(batch, sample_masks(model, 6)).step
+    assert list(step.groups) == ["frames", "frames_rollout", "windows", "windows_rollout"]
+    shapes = {name: tuple(group.predictions[0].values.shape) for name, group in step.groups.items()}
+    assert shapes == {
+        "frames": (6 * 8 * 16, 16),
+        "frames_rollout": (6 * 8 * 16, 16),
+        "windows": (6 * 2 * 16, 16),
+        "windows_rollout": (6 * 2 * 16, 16),
+    }
+    assert step.predictions is step.groups["windows"].predictions
+    z = model.features_of_levels(batch.views["film"])
+    torch.testing.assert_close(step.groups["windows"].targets[0].values, z[1][:, 1:].flatten(0, 2))
+    torch.testing.assert_close(step.groups["frames"].targets[0].values, z[0][:, 4:].flatten(0, 2))
+    torch.testing.assert_close(step.groups["frames"].contexts[0].values, z[0].flatten(0, 2))
+
+
+def test_a_window_is_predicted_from_the_ones_before_it_alone() -> None:
+    """With the true past: another frame 5, of window 1, changes what is expected of window 2 alone."""
+    model, batch = stack(films("variant.on_predictions=0"))
+    before = predictions(model, batch, "windows")
+    batch.views["film"][:, :, 5] += 1
+    assert moved(before, predictions(model, batch, "windows")) == [1]
+    batch.views["film"][:, :, 11] += 1
+    assert moved(before, predictions(model, batch, "windows")) == [1]
+
+
+def test_the_top_level_s_roll_out_hangs_on_what_is_seen_alone() -> None:
+    model, batch = stack(films())
+    before = predictions(model, batch, "windows_rollout")
+    batch.views["film"][:, :, 4:] += 1
+    assert moved(before, predictions(model, batch, "windows_rollout")) == []
+    batch.views["film"][:, :, 3] += 1
+    assert moved(before, predictions(model, batch, "windows_rollout")) == [0, 1]
+
+
+def test_the_level_below_goes_towards_what_the_one_above_expects() -> None:
+    """Frames hang on the prompt, which is given to the top level alone, through its expectations."""
+    model, batch = stack(films())
+    given = model.given(batch, "caption")
+    z = model.features_of_levels(batch.views["film"])
+    other = given.with_others_prompt()
+    for one, two in zip(model.imagine(z, given, 3), model.imagine(z, other, 3), strict=True):
+        assert moved(one, two) == list(range(one.shape[1]))
+    own, goals = model.level(0), torch.randn(6, 4, 16, 16)
+    assert moved(own.roll(z[0], None, goals, 4), own.roll(z[0], None, goals + 1, 4)) == [0, 1, 2, 3]
+    assert not own.reads_prompt
+
+
+def test_a_level_above_learns_on_predictions_of_the_one_below() -> None:
+    """With `on_predictions` the windows' history is made of rolled frames: true ones do not reach it."""
+    model, batch = stack(films("variant.on_predictions=1", "variant.levels.frames.history=1"))
+    z = model.features_of_levels(batch.views["film"])
+    given = model.given(batch)
+    level, goals = model.level(0), model._goals(z, given)
+    rolled = level.roll_in_windows(z[0], None, goals[0])
+    history = model._history(model.level(1), z[1], rolled)
+    torch.testing.assert_close(history[:, :1], z[1][:, :1])
+    torch.testing.assert_close(history[:, 1:], model.level(1).encode_windows(rolled))
+    assert not torch.allclose(history[:, 1:], z[1][:, 1:])
+    model.config = model.config.model_copy(update={"on_predictions": 0.0})
+    torch.testing.assert_close(model._history(model.level(1), z[1], rolled), z[1])
+
+
+def test_a_roll_out_feeds_on_its_own_predictions() -> None:
+    model, batch = stack(films())
+    level, given = model.level(1), model.given(batch, "speech")
+    z = model.features_of_levels(batch.views["film"])[1]
+    condition = level.conditions(given.prompt, None, 3)
+    assert condition is not None
+    first = level.predict(z[:, 0][:, None], condition[:, 0])
+    second = level.predict(first[:, None], condition[:, 1])
+    torch.testing.assert_close(level.roll(z, condition, None, 2), torch.stack([first, second], 1))
+    whole = model.level(0)
+    goals = torch.randn(6, 8, 16, 16)
+    anew = whole.roll_in_windows(model.features_of_levels(batch.views["film"])[0], None, goals)
+    own = model.features_of_levels(batch.views["film"])[0]
+    begun = torch.cat([own[:, :6][:, 2:], own[:, 6:8]], dim=1)  # frames 6 and 7 are those before window 2
+    torch.testing.assert_close(anew[:, 4:], whole.roll(begun[:, 2:6], None, goals[:, 4:], 4))
+
+
+# --- prompts
+
+
+def test_a_prompt_is_of_any_kind_and_none_is_a_vector_of_its_own() -> None:
+    model, batch = stack(films())
+    text, voice = (model.given(batch, kind).prompt for kind in ("caption", "speech"))
+    assert text is not None
+    assert voice is not None
+    assert text.shape == voice.shape == (6, 16)
+    assert not torch.allclose(text, voice)
+    mixed = model.given(batch).prompt
+    assert mixed is not None
+    torch.testing.assert_close(mixed[::2], text[::2])
+    torch.testing.assert_close(mixed[1::2], voice[1::2])
+    none = model.prompts.without(Given(text)).prompt
+    assert none is not None
+    assert (none == none[:1]).all()
+    model.train()
+    model.config = model.config.model_copy(update={"prompt_dropout": 0.5})
+    torch.manual_seed(0)
+    dropped = [(model.given(batch, "caption").prompt == model.prompts.none).all(1) for _ in range(50)]
+    assert 0.4 < torch.stack(dropped).float().mean() < 0.6
+
+
+def test_the_direction_is_part_of_both_kinds() -> None:
+    model, batch = stack(films())
+    before = [model.given(batch, kind).prompt for kind in ("caption", "speech")]
+    batch.condition["direction"] = batch.condition["direction"] + 1
+    after = [model.given(batch, kind).prompt for kind in ("caption", "speech")]
+    changes = [b - a for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    torch.testing.assert_close(changes[0], changes[1])
+    assert changes[0].abs().max() > 0.01
+
+
+def test_every_part_is_trained() -> None:
+    model, batch = stack(films())
+    model.train()(batch, sample_masks(model, 6)).loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("setting", "reached"), [("false", False), ("true", True)])
+def test_a_level_moves_those_below_where_that_is_asked_for(setting: str, reached: bool) -> None:
+    model, batch = stack(films(f"variant.lower_gradient={setting}", "variant.on_predictions=0"))
+    step = model(batch, sample_masks(model, 6)).step
+    step.groups["windows"].predictions[0].values.square().sum().backward()
+    touched = {
+        name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()
+    }
+    assert ("encoder" in touched) == reached
+
+
+def test_the_target_encoder_s_frames_are_the_target_where_there_is_one() -> None:
+    model, batch = stack(films("target_update.name=ema", "variant.target_gradient=false"))
+    step = model(batch, sample_masks(model, 6)).step
+    assert model.target_encoder is not None
+    own = model.features_of_levels(batch.views["film"], "target")[0]
+    torch.testing.assert_close(step.groups["frames"].targets[0].values, own[:, 4:].flatten(0, 2))
+    assert not step.groups["windows"].targets[0].values.requires_grad
+
+
+# --- other encoders, actions, more levels
+
+
+def test_levels_above_an_encoder_of_clips() -> None:
+    """A step is a clip of the encoder's length; its tokens are the cells."""
+    model, batch = stack(
+        films("encoder={name='vjepa_tiny',frames=2,image_size=32,width=24,depth=1,heads=2}",
+              "transforms.film.frames=24", "transforms.film.size=32", "data.future=20",
+              "transform.crop_scale=[1.0,1.0]")
+    )  # fmt: skip
+    assert model.step_frames == 2
+    assert model.context == 8
+    z = model.features_of_levels(batch.views["film"])
+    assert [tuple(level.shape[:3]) for level in z] == [(6, 12, 4), (6, 3, 4)]
+    changed = batch.views["film"].clone()
+    changed[:, :, 2:4] += 1
+    assert moved(z[0], model.features_of_levels(changed)[0]) == [1]
+    assert model(batch, sample_masks(model, 6)).loss.isfinite()
+
+
+def test_a_world_model_s_frames_with_macro_actions_and_a_third_level() -> None:
+    far = "variant.levels.far={stride=5,width=8,hidden=16,macro=4}"
+    recipe = rooms("data.frames=50", "data.length=60", "transforms.film.frames=50", far)
+    model, batch = stack(recipe, 2)
+    assert [model.level(n).frames for n in range(3)] == [1, 5, 25]
+    assert [model.level(n).start for n in range(3)] == [25, 5, 1]
+    step = model(batch, sample_masks(model, 2)).step
+    counts = {name: len(group.targets[0].values) // 2 for name, group in step.groups.items()}
+    assert counts == {
+        "frames": 25, "frames_rollout": 25, "windows": 5, "windows_rollout": 5, "far": 1, "far_rollout": 1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "window"), [(3, []), (4, [0]), (8, [0]), (9, [1]), (18, [2])])
+def test_a_macro_action_is_made_of_the_actions_that_lead_through_a_window(
+    action: int, window: list[int]
+) -> None:
+    """Action t leads to frame t + 1: those of window 1, frames 5 to 9, are actions 4 to 8."""
+    model, batch = stack(rooms("variant.on_predictions=0"))
+    before = predictions(model, batch, "windows")
+    batch.condition["actions"][:, action] += 1
+    assert moved(before, predictions(model, batch, "windows")) == window
+
+
+def test_a_frame_is_told_the_action_that_leads_to_it() -> None:
+    model, batch = stack(rooms())
+    level, z = model.level(0), model.features_of_levels(batch.views["film"])
+    given, goals = model.given(batch), torch.zeros(6, 15, 1, 8)
+
+    def forced() -> Tensor:
+        return level.force(z[0], level.conditions(None, given.actions, 20), goals)
+
+    before = forced()
+    batch.condition["actions"][:, 10] += 1
+    assert moved(before, forced()) == [11 - 5]
+
+
+def test_a_frozen_first_level_stays_as_it_is() -> None:
+    recipe = load_recipe("stacked/two_rooms", *SMALL, *ROOMS[1:])
+    model = build_model(recipe)
+    batch = random_batch(recipe, model, 4, Generator().manual_seed(0))
+    model(batch, sample_masks(model, 4)).loss.backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+    trained = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {"frames", "windows"}
+
+
+def test_checks_of_the_parts() -> None:
+    check_encoder("frame_grid", image_size=32, patch=4, width=16, channels=(8, 8))
+    check_recipe("stacked/selftest")
+
+
+# --- bad input
+
+
+MISFITS = [
+    (films, "variant.levels.windows.stride=5",
+     "variant.levels.windows.stride is 5, which does not divide the 12 windows of 'frames' in a film of"),
+    (films, "variant.levels.windows.stride=12",
+     "a film of 12 frames ends before a prediction does: variant.levels sees 12 frames first and"),
+    (films, "variant.levels.frames.stride=2",
+     "variant.levels.frames is the first level, one step of the encoder each; its stride is 2, expected 1"),
+    (films, "variant.levels.windows.macro=8",
+     "variant.levels.windows.macro makes macro-actions of condition.actions, which the data source lacks"),
+    (films, "variant.prompts=['capton','speech']",
+     "unknown prompt of variant.prompts, an entry of [encoders], 'capton'; known: caption, speech."),
+    (films, "variant.prompts=['caption']",
+     "[encoders.speech] reads no prompt; variant.prompts has: caption"),
+    (films, "variant.beside=['way']",
+     "unknown vector of variant.beside, a condition of the source, 'way'; known: direction"),
+    (films, "predictor={name='vit_predictor'}",
+     "has predictors of its own (variant.levels); got predictor 'vit_predictor', expected"),
+    (films, "variant.levels.windows.heads=3",
+     "a level's hidden width of 16 cannot be split among 3 heads"),
+    (films, "encoder={name='vjepa_tiny',frames=8,image_size=64,width=24,depth=1,heads=2}",
+     "the encoder takes clips of 8 frames, which do not divide films of 12"),
+    (rooms, "variant.levels.frames.history=20", "a film of 20 frames ends before a prediction does"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "override", "line"), MISFITS)
+def test_levels_and_prompts_that_do_not_fit(recipe: Any, override: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build_model(recipe(override))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_lacks_what_is_read_and_an_unknown_kind() -> None:
+    model, batch = stack(films())
+    with pytest.raises(UserError, match="unknown kind of prompt 'sound'; known: caption, speech"):
+        model.given(batch, "sound")
+    batch.condition.pop("direction")
+    with pytest.raises(UserError, match=r"variant 'stacked' needs condition.direction; the batch has: none"):
+        model.given(batch)

@@ -33,9 +33,11 @@ def jepa_encoders() -> Mapping[str, type]:
 
 @hookimpl
 def jepa_evaluations() -> Mapping[str, Callable[..., Any]]:
+    from jepa_core.evaluate import OnRequest
     from jepa_stacked.evaluation import Futures
+    from jepa_stacked.plans import DistantGoals
 
-    return {"futures": Futures}
+    return {"futures": Futures, "distant_goals": OnRequest(DistantGoals)}
 
 
 @hookimpl

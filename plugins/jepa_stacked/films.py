@@ -157,13 +157,13 @@ class PromptedFilms(BaseSamples):
     def make(self, scene: Scene, mover: int, direction: int, future: int, key: str) -> tuple[Sample, Tensor]:
         """A film with its prompt, and the track of what moves."""
         track, thing = self.track(scene, mover, direction, future), int(scene.things[mover])
-        told = F.one_hot(torch.tensor(direction), len(DIRECTIONS)).float()
+        way = F.one_hot(torch.tensor(direction), len(DIRECTIONS)).float()
         views = {
             "film": Film(self.draw_film(scene, mover, track)),
             "caption": self.stamps.sentences[thing],
             "speech": self.stamps.sounds[thing],
         }
-        return Sample(views, {"direction": told}, targets={"place": track[-1]}, key=key), track
+        return Sample(views, {"direction": way}, targets={"place": track[-1]}, key=key), track
 
     def __getitem__(self, index: int) -> Sample:
         sample, _ = self.make(*self.scene(index), self.config.future, f"{self.split}-{index}")

@@ -42,7 +42,8 @@ class Level(nn.Module):
     """The networks of a level.
 
     `frames`: frames of the film in one of its windows; `start`: S, windows that are seen before it predicts;
-    `above`: the width and the stride of the level above, where there is one.
+    `above_stride`: of the level above, where there is one; `subgoal`: the width of what that expects, if it
+    is read.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class Level(nn.Module):
         *,
         width: int,
         below: int | None,
-        above: tuple[int, int] | None,
+        above_stride: int | None,
+        subgoal: int,
         frames: int,
         start: int,
         cells: int,
@@ -61,7 +63,7 @@ class Level(nn.Module):
         super().__init__()
         self.width, self.stride, self.history = width, settings.stride, settings.history
         self.frames, self.start = frames, start
-        self.above_stride = None if above is None else above[1]
+        self.above_stride = above_stride
         self.encode = None if below is None else WindowEncoder(settings.stride, below, width)
         self.macro: nn.Sequential | None = None
         if settings.macro:
@@ -69,7 +71,7 @@ class Level(nn.Module):
             self.macro = nn.Sequential(
                 nn.Linear(frames * actions, hidden), nn.GELU(), nn.Linear(hidden, settings.macro)
             )
-        self.reads_prompt = above is None and prompt > 0
+        self.reads_prompt = above_stride is None and prompt > 0
         self.predict = LevelPredictor(
             width,
             settings.history,
@@ -78,7 +80,7 @@ class Level(nn.Module):
             depth=settings.depth,
             heads=settings.heads,
             condition=settings.macro + (prompt if self.reads_prompt else 0),
-            subgoal=0 if above is None else above[0],
+            subgoal=subgoal,
         )
 
     def encode_windows(self, below: Tensor) -> Tensor:
@@ -136,11 +138,19 @@ class Level(nn.Module):
 
 
 def make_levels(
-    settings: Mapping[str, LevelSettings], *, width: int, cells: int, step: int, actions: int, prompt: int
+    settings: Mapping[str, LevelSettings],
+    *,
+    width: int,
+    cells: int,
+    step: int,
+    actions: int,
+    prompt: int,
+    subgoals: bool,
 ) -> nn.ModuleDict:
     """The levels by name, on an encoder whose step is so many frames, of `cells` tokens of this width.
 
-    `actions`, `prompt`: widths, 0 without. Raises UserError for a first level of more than a step.
+    `actions`, `prompt`: widths, 0 without; `subgoals`: whether a level reads what the one above expects.
+    Raises UserError for a first level of more than a step.
     """
     names, own = list(settings), list(settings.values())
     if own[0].stride != 1:
@@ -160,7 +170,8 @@ def make_levels(
                 own[number],
                 width=widths[number],
                 below=widths[number - 1] if number else None,
-                above=(widths[number + 1], own[number + 1].stride) if number + 1 < len(own) else None,
+                above_stride=own[number + 1].stride if number + 1 < len(own) else None,
+                subgoal=widths[number + 1] if subgoals and number + 1 < len(own) else 0,
                 frames=frames[number],
                 start=seen // frames[number],
                 cells=cells,

@@ -80,12 +80,12 @@ def fetch_stamps(language: str) -> Arrays:
         log.info("reading the stamps of %s that have a voice in %r", package.name, language)
         with package.open("rb") as stream:
             parts = read_members(stream, ("png", "txt", voice))
-    found = [
+    whole = [
         (make_picture(held["png"]), sentence, decode_sound(av, held[voice]))
         for _, held in sorted(parts.items())
         if {"png", "txt", voice} <= held.keys() and (sentence := find_sentence(held["txt"], language))
     ]
-    pictures, sentences, sounds = zip(*found, strict=True)
+    pictures, sentences, sounds = zip(*whole, strict=True)
     return {
         "pictures": np.stack(pictures),
         "sentences": np.array(sentences),

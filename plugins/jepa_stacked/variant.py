@@ -70,6 +70,9 @@ class Stacked(JEPA):
         on_predictions: float = Setting(0.5, ge=0, le=1)
         """Share of the training samples of which a level reads what the level below predicted, not its
         features."""
+        subgoals: bool = True
+        """Whether what a level expects of a window is a condition of the level below while it predicts the
+        window's parts; not where actions alone say what comes (HWM)."""
         lower_gradient: bool = False
         """Whether a level's loss moves the levels below it."""
 
@@ -95,6 +98,7 @@ class Stacked(JEPA):
             step=self.step_frames,
             actions=self._action_width(fields),
             prompt=self.prompts.width,
+            subgoals=config.subgoals,
         )
         film = fields.get(f"views.{first_view(fields)}")
         if film is not None and len(film.shape) == 4 and film.shape[1] is not None:
@@ -158,7 +162,7 @@ class Stacked(JEPA):
             condition = level.conditions(given.prompt, given.actions, own.shape[1])
             history = own if rolled is None else self._history(level, own, rolled)
             forced = level.force(history, condition, subgoals)
-            if subgoals is None:
+            if level.above_stride is None:
                 rolled = level.roll(own, condition, None, own.shape[1] - level.start)
             else:
                 rolled = level.roll_in_windows(own, condition, subgoals)
@@ -183,13 +187,17 @@ class Stacked(JEPA):
 
     def features_of_levels(self, film: Tensor, role: str = "context") -> list[Tensor]:
         """[B, L, P, D] of every level, from the frames upwards, of films [B, C, T, H, W]."""
-        encoder = self.encoder_of(role)
-        steps = rearrange(film, "b c (t n) h w -> (b t) c n h w", n=self.step_frames)
-        values = encoder(steps if len(encoder.view_shape()) == 4 else steps[:, :, 0]).dense()
-        z = [values.unflatten(0, (len(film), -1))]
+        z = [self.encode_steps(film, role)]
         for number in range(1, len(self.names)):
             z.append(self._encode(self.level(number), z[-1]))
         return z
+
+    def encode_steps(self, film: Tensor, role: str = "context") -> Tensor:
+        """[B, L, P, D] of the first level, of films [B, C, T, H, W]."""
+        encoder = self.encoder_of(role)
+        steps = rearrange(film, "b c (t n) h w -> (b t) c n h w", n=self.step_frames)
+        values: Tensor = encoder(steps if len(encoder.view_shape()) == 4 else steps[:, :, 0]).dense()
+        return values.unflatten(0, (len(film), -1))
 
     def _encode(self, level: Level, below: Tensor) -> Tensor:
         return level.encode_windows(below if self.config.lower_gradient else below.detach())
@@ -204,7 +212,9 @@ class Stacked(JEPA):
 
     def _goals(self, z: Sequence[Tensor], given: Given) -> list[Tensor | None]:
         """For each window of each level that is predicted, what the level above expects, with the true past,
-        of the window that it lies in, [B, L - S, P, U]; None for the top level."""
+        of the window that it lies in, [B, L - S, P, U]; None for the top level, and without subgoals."""
+        if not self.config.subgoals:
+            return [None] * len(z)
         goals: list[Tensor | None] = [None]
         for number in reversed(range(1, len(z))):
             level = self.level(number)
@@ -229,7 +239,7 @@ class Stacked(JEPA):
         for number in reversed(range(len(self.names))):
             level, goals = self.level(number), None
             count = windows * self.level(-1).frames // level.frames
-            if ahead:
+            if ahead and self.config.subgoals:
                 goals = ahead[0].repeat_interleave(self.level(number + 1).stride, 1)
             condition = level.conditions(given.prompt, given.actions, level.start + count)
             ahead.insert(0, level.roll(z[number], condition, goals, count))

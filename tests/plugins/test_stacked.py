@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from jepa_core import Recipe, UserError, build_model, load_recipe, sample_masks
-from jepa_core.assembly import random_batch
+from jepa_core import Recipe, UserError, build_model, load_recipe, sample_masks, train
+from jepa_core.assembly import build, random_batch
+from jepa_core.evaluate.run import evaluate_run
 from jepa_core.testing import check_encoder, check_recipe
+from jepa_stacked.plans import DistantGoals, Planner, check_plans, draw_pairs, play
 from jepa_stacked.prompts import Given
 from jepa_stacked.variant import Stacked
 
@@ -246,14 +251,25 @@ def test_a_macro_action_is_made_of_the_actions_that_lead_through_a_window(
 def test_a_frame_is_told_the_action_that_leads_to_it() -> None:
     model, batch = stack(rooms())
     level, z = model.level(0), model.features_of_levels(batch.views["film"])
-    given, goals = model.given(batch), torch.zeros(6, 15, 1, 8)
+    given = model.given(batch)
 
     def forced() -> Tensor:
-        return level.force(z[0], level.conditions(None, given.actions, 20), goals)
+        return level.force(z[0], level.conditions(None, given.actions, 20), None)
 
     before = forced()
     batch.condition["actions"][:, 10] += 1
     assert moved(before, forced()) == [11 - 5]
+
+
+def test_without_subgoals_frames_hang_on_actions_alone() -> None:
+    model, batch = stack(rooms())
+    z, given = model.features_of_levels(batch.views["film"]), model.given(batch)
+    before = model.imagine(z, given, 3)
+    for parameter in model.level(1).parameters():
+        parameter.data.add_(1)
+    after = model.imagine(z, given, 3)
+    assert moved(before[0], after[0]) == []
+    assert moved(before[1], after[1]) == [0, 1, 2]
 
 
 def test_a_frozen_first_level_stays_as_it_is() -> None:
@@ -314,3 +330,123 @@ def test_a_batch_that_lacks_what_is_read_and_an_unknown_kind() -> None:
     batch.condition.pop("direction")
     with pytest.raises(UserError, match=r"variant 'stacked' needs condition.direction; the batch has: none"):
         model.given(batch)
+
+
+# --- plans over two levels
+
+
+class Line:
+    """A world of places on a plane; nothing stands in the way."""
+
+    reach, budget, tolerance = 3.0, 30, 3.0
+
+    def draw_states(self, count: int, split: str, generator: Generator) -> Tensor:
+        return 64 * torch.rand(count, 2, generator=generator)
+
+    def draw_goals(self, states: Tensor, generator: Generator) -> Tensor:
+        return 64 * torch.rand(len(states), 2, generator=generator)
+
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        return states + actions
+
+    def render(self, states: Tensor) -> Tensor:
+        return states[:, :1, None, None].expand(-1, 3, 4, 4).byte()
+
+    def distance(self, states: Tensor, goals: Tensor) -> Tensor:
+        return (states - goals).norm(dim=1)
+
+
+class Perfect(nn.Module):
+    """Predicts a place from a place and a move; of windows from the sum of their moves."""
+
+    def forward(self, past: Tensor, condition: Tensor, subgoal: None = None) -> Tensor:
+        return past[:, -1] + condition[:, None]
+
+
+def perfect_planner(row: str) -> Planner:
+    """Levels that know `Line`: a feature is the place, a window's the place in its last frame."""
+    level = SimpleNamespace(macro=nn.Identity(), predict=Perfect())
+    last = SimpleNamespace(
+        stride=5,
+        predict=Perfect(),
+        macro=nn.Identity(),
+        encode_windows=lambda z: z.unflatten(1, (-1, 5))[:, :, -1],
+    )
+    model = SimpleNamespace(
+        level=lambda number: (level, last)[number],
+        transforms=SimpleNamespace(
+            state=lambda: {"condition.actions": {"mean": [0.0, 0.0], "std": [1.0, 1.0]}}
+        ),
+    )
+    settings = DistantGoals.Config(candidates=64, iterations=6, windows=3, flat_last=0)
+    bounds = torch.full((2,), -15.0), torch.full((2,), 15.0)
+    planner = Planner(model, Line(), settings, bounds, Generator().manual_seed(0), row)  # type: ignore[arg-type]
+    planner.look = lambda states: states[:, None]  # type: ignore[method-assign]
+    return planner
+
+
+@pytest.mark.parametrize(("row", "least"), [("two levels", 20), ("one level", 20), ("random actions", 0)])
+def test_plans_over_levels_that_know_the_world_reach_goals(row: str, least: int) -> None:
+    planner = perfect_planner(row)
+    starts, goals = draw_pairs(Line(), "test", 30.0, 24, Generator().manual_seed(0))
+    reached = int(play(planner, starts, goals).sum())
+    assert reached >= least
+    assert least or reached <= 12
+
+
+def test_both_kinds_of_plan_make_as_many_model_calls() -> None:
+    calls = {}
+    for row in ("two levels", "one level"):
+        planner = perfect_planner(row)
+        planner.act(torch.zeros(3, 5, 1, 2), torch.full((3, 1, 2), 20.0), 20)
+        calls[row] = planner.calls / planner.plans
+    assert calls["one level"] == 64 * 6 * 3 * 5
+    assert calls["two levels"] == pytest.approx(calls["one level"], rel=0.02)
+
+
+def test_macro_actions_stay_within_bounds() -> None:
+    planner = perfect_planner("two levels")
+    bounds = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 2.0])
+    best = planner.search(lambda x: (x - 5).square().sum((2, 3)), (2, 3, 2), 1.0, bounds)
+    assert (best >= bounds[0] - 1e-6).all()
+    assert (bounds[1] - best).max() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("variant.subgoals=true", "plans are made by actions alone: set variant.subgoals=false"),
+        (
+            "variant.levels.windows.macro=0",
+            "plans are made with two levels that have macro-actions and a history of 1",
+        ),
+    ],
+)
+def test_levels_that_no_plan_is_made_of(override: str, line: str) -> None:
+    model, _ = stack(rooms(override), 2)
+    with pytest.raises(UserError, match=re.escape(line)):
+        check_plans(model, build("data", rooms().data))
+
+
+def test_a_source_without_a_world_and_goals_that_are_nowhere() -> None:
+    model, _ = stack(rooms(), 2)
+    with pytest.raises(UserError, match="'prompted_films' has no world to plan in; one that has: two_rooms"):
+        check_plans(model, build("data", films().data))
+    with pytest.raises(UserError, match=r"the world has 0 of 3 goals 200 away \(distances, episodes\)"):
+        draw_pairs(Line(), "test", 200.0, 3, Generator().manual_seed(0))
+
+
+@pytest.mark.slow
+def test_a_run_above_a_world_model_plans(tmp_path: Path) -> None:
+    few = ("data.episodes=60", "train.steps=3", "train.batch_size=8")
+    world = load_recipe(
+        "world/selftest", *SMALL, "data.episodes=60", "encoder.width=16", "encoder.channels=[32]"
+    )
+    first = train(world, tmp_path / "world").folder
+    recipe = load_recipe("stacked/two_rooms", *SMALL, *ROOMS[1:], *few, f"init.encoder.run={first}")
+    run = train(recipe, tmp_path / "run").folder
+    settings = ["evaluations.distant_goals={episodes=3,candidates=4,iterations=1,distances=[25.0,50.0]}"]
+    (table,) = evaluate_run(run, [], overrides=settings, evaluations=["distant_goals"]).evaluations
+    assert table.error == ""
+    assert [row.name for row in table.rows] == ["two levels", "one level", "random actions"]
+    assert list(table.own) == ["25 away", "50 away"]

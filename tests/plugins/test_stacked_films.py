@@ -312,7 +312,7 @@ def test_tables_of_both_kinds_of_prompt_and_another_run_beside(tmp_path: Path) -
 def test_a_stack_learns_which_thing_the_prompt_names(tmp_path: Path) -> None:
     """Few things of plain colours: the true future is found more often than without prompt."""
     recipe = small(
-        "train.steps=150", "train.batch_size=16", "data.films=600", "optimizer.lr=5e-3", "optimizer.warmup_steps=5",
+        "train.steps=150", "train.batch_size=16", "data.films=600", "optimizer.lr=5e-3",
         "encoder.width=32", "variant.levels.windows.hidden=64", "variant.levels.windows.width=32",
         "evaluations.futures.horizons=[4]", "evaluations.futures.films=30",
     )  # fmt: skip

@@ -5,7 +5,7 @@ Axes: n films, K futures of a beginning, T frames, S windows seen, P cells, D wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,53 +24,67 @@ FITTED_ON = 2000
 
 @dataclass(frozen=True)
 class Beginnings:
-    """n films. `films`: of each its futures uint8 [K, T, 3, h, w], the true one first; `still` frames are the
-    same in all of them. `places` [n, T, 2] of what moves in the true one; `samples`: the true ones, for their
-    prompts."""
+    """n films: frames that are `still` in each, places [n, T, 2] of what moves, and the true samples, for
+    their prompts."""
 
-    films: list[Tensor]
     still: int
     places: Tensor
     samples: list[Sample]
 
 
-def begin(samples: TellsFutures, index: Sequence[int], future: int) -> Beginnings:
-    """These films with `future` frames after their still ones."""
-    films, places, true = [], [], []
-    for number in index:
-        siblings, tracks = samples.siblings(number, future)
-        films.append(torch.stack([next(iter(sample.views.values())).frames for sample in siblings]))
-        places.append(tracks[0])
-        true.append(siblings[0])
-    return Beginnings(films, films[0].shape[1] - future, torch.stack(places), true)
-
-
 @dataclass(frozen=True)
 class Seen:
-    """Features of each level: of what is seen [n, S, P, D], and of each future at the horizons, a tensor
-    [K, H, P D] for each film."""
+    """Features of each level: of what is seen [n, S, P, D], and of each future at the horizons, the true one
+    first, a tensor [K, H, P D] for each film."""
 
     context: list[Tensor]
     futures: list[list[Tensor]]
 
 
-def see(model: Stacked, row: str, films: Beginnings, horizons: Sequence[int]) -> Seen:
-    """What a model makes of the films. Raises UserError for one that needs more frames than stand still."""
-    if model.context > films.still:
+def see(
+    models: Mapping[str, Stacked],
+    samples: TellsFutures,
+    index: Sequence[int],
+    future: int,
+    horizons: Sequence[int],
+) -> tuple[Beginnings, dict[str, Seen]]:
+    """These films with `future` frames after their still ones, and what each model makes of them.
+
+    Raises UserError for a model that needs more frames than stand still.
+    """
+    true, places = [], []
+    parts: dict[str, list[list[tuple[Tensor, Tensor]]]] = {row: [] for row in models}
+    for number in index:
+        siblings, tracks = samples.siblings(number, future)
+        films = torch.stack([next(iter(sample.views.values())).frames for sample in siblings])
+        for row, model in models.items():
+            parts[row].append(see_film(model, row, films, films.shape[1] - future, horizons))
+        true.append(siblings[0])
+        places.append(tracks[0])
+    seen = {}
+    for row, rows in parts.items():
+        levels = list(zip(*rows, strict=True))
+        contexts = [torch.stack([context for context, _ in level]) for level in levels]
+        seen[row] = Seen(contexts, [[futures for _, futures in level] for level in levels])
+    return Beginnings(places[0].shape[0] - future, torch.stack(places), true), seen
+
+
+def see_film(
+    model: Stacked, row: str, films: Tensor, still: int, horizons: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Of each level what is seen [S, P, D] and the futures [K, H, P D] of films [K, T, 3, h, w]."""
+    if model.context > still:
         raise UserError(
             f"the model of the row {row!r} sees {model.context} frames before it predicts; the films stand "
-            f"still for {films.still}"
+            f"still for {still}"
         )
-    contexts: list[list[Tensor]] = [[] for _ in model.names]
-    futures: list[list[Tensor]] = [[] for _ in model.names]
-    for film in films.films:
-        frames = film[:, films.still - model.context :]
-        view = to_view(model, frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
-        for number, z in enumerate(model.features_of_levels(view, "target")):
-            start = model.level(number).start
-            contexts[number].append(z[0, :start])
-            futures[number].append(at_horizons(model, number, z[:, start:], horizons))
-    return Seen([torch.stack(context) for context in contexts], futures)
+    frames = films[:, still - model.context :]
+    view = to_view(model, frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+    levels = []
+    for number, z in enumerate(model.features_of_levels(view, "target")):
+        start = model.level(number).start
+        levels.append((z[0, :start], at_horizons(model, number, z[:, start:], horizons)))
+    return levels
 
 
 def at_horizons(model: Stacked, number: int, ahead: Tensor, horizons: Sequence[int]) -> Tensor:

@@ -22,7 +22,7 @@ from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.regression import Ridge
 from jepa_core.evaluate.score_tables import TRAINED, EvaluationTable, MetricScore, share_score
 from jepa_core.settings import EvaluationSettings
-from jepa_stacked.beginnings import Beginnings, Seen, at_horizons, begin, fit_places, read_prompts, see
+from jepa_stacked.beginnings import Beginnings, Seen, at_horizons, fit_places, read_prompts, see
 from jepa_stacked.films import TellsFutures
 from jepa_stacked.levels import Level
 from jepa_stacked.variant import Stacked
@@ -65,8 +65,7 @@ class Futures:
             index = (samples.unseen == wanted).nonzero()[: self.config.films, 0].tolist()
             if not index:
                 continue
-            films = begin(samples, index, future)
-            seen = {row: see(model, row, films, horizons) for row, model in models.items()}
+            films, seen = see(models, samples, index, future, horizons)
             for kind in own.config.prompts or ("",):
                 rows: dict[str, Row] = {}
                 for row, model in models.items():

@@ -15,6 +15,7 @@ from jepa_core import Recipe, UserError, build_model, load_recipe, sample_masks,
 from jepa_core.assembly import build, random_batch
 from jepa_core.evaluate.run import evaluate_run
 from jepa_core.testing import check_encoder, check_recipe
+from jepa_stacked.networks import LevelPredictor
 from jepa_stacked.plans import DistantGoals, Planner, check_plans, draw_pairs, play
 from jepa_stacked.prompts import Given
 from jepa_stacked.variant import Stacked
@@ -202,6 +203,31 @@ def test_the_target_encoder_s_frames_are_the_target_where_there_is_one() -> None
     own = model.features_of_levels(batch.views["film"], "target")[0]
     torch.testing.assert_close(step.groups["frames"].targets[0].values, own[:, 4:].flatten(0, 2))
     assert not step.groups["windows"].targets[0].values.requires_grad
+
+
+@pytest.mark.slow
+def test_a_level_learns_which_thing_a_prompt_names() -> None:
+    """Three of eight things lie in sixteen cells; the named one goes to the next cell, and no other."""
+    torch.manual_seed(0)
+    looks, names, rows = torch.randn(8, 16), torch.randn(8, 32), torch.arange(64)
+    level = LevelPredictor(16, 1, 16, hidden=64, depth=2, heads=4, condition=32)
+    optimizer = torch.optim.AdamW(level.parameters(), lr=3e-3)
+    for step in range(401):
+        things = torch.rand(64, 8).argsort(1)[:, :3]
+        cells = torch.rand(64, 16).argsort(1)[:, :3]
+        before = torch.zeros(64, 16, 16).index_put((rows[:, None], cells), looks[things])
+        after = before.index_put((rows, cells[:, 0]), -looks[things[:, 0]], accumulate=True)
+        after = after.index_put((rows, (cells[:, 0] + 1) % 16), looks[things[:, 0]], accumulate=True)
+        errors = [
+            (level(before[:, None], names[things[:, named]]) - after).square().mean() for named in (0, 1)
+        ]
+        if step < 400:
+            optimizer.zero_grad()
+            errors[0].backward()
+            optimizer.step()
+    copied = (before - after).square().mean()
+    assert errors[0] < 0.6 * copied
+    assert errors[1] > copied
 
 
 # --- other encoders, actions, more levels

@@ -308,21 +308,6 @@ def test_tables_of_both_kinds_of_prompt_and_another_run_beside(tmp_path: Path) -
     assert all(rows["copy of the last"][f"h={h}"].value < 1 for h in (1, 4, 16))
 
 
-@pytest.mark.slow
-def test_a_stack_learns_which_thing_the_prompt_names(tmp_path: Path) -> None:
-    """Few things of plain colours: the true future is found more often than without prompt."""
-    recipe = small(
-        "train.steps=150", "train.batch_size=16", "data.films=600", "optimizer.lr=5e-3",
-        "encoder.width=32", "variant.levels.windows.hidden=64", "variant.levels.windows.width=32",
-        "evaluations.futures.horizons=[4]", "evaluations.futures.films=30",
-    )  # fmt: skip
-    folder = train(recipe, tmp_path / "run").folder
-    (table, *_) = evaluate_run(folder, [], evaluations=["futures"]).evaluations
-    share = {row.name: row.scores["h=4"].value for row in table.rows}
-    assert share["trained"] > share["no prompt"] + 0.1
-    assert share["trained"] > share["another's prompt"] + 0.1
-
-
 # --- bad input
 
 

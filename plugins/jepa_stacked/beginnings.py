@@ -119,17 +119,42 @@ def read_prompts(model: Stacked, samples: Sequence[Sample]) -> Batch:
     return Batch(parts["views"], parts["condition"]).to(next(model.parameters()).device)
 
 
-def fit_places(context: EvaluationContext, model: Stacked) -> list[Ridge]:
-    """For each level a ridge from its last window seen and a later one, [2 P D], to the place [2] of what
-    moves in the last frame of the later one; fitted on training films, whose last window that is."""
-    features: list[list[Tensor]] = [[] for _ in model.names]
+@dataclass(frozen=True)
+class PlaceProbe:
+    """Reads the place of what moves from where tokens have changed.
+
+    Looks differ from thing to thing, so that no linear map of tokens says where one has come or gone; how far
+    the token of each cell has moved, and how much further it is from `centre` [D], the mean token, does.
+    """
+
+    centre: Tensor
+    ridge: Ridge
+
+    def __call__(self, before: Tensor, after: Tensor) -> Tensor:
+        """Places float64 [n, 2] of windows [n, P, D] seen last and later."""
+        return self.ridge(cell_changes(before, after, self.centre))
+
+
+def cell_changes(before: Tensor, after: Tensor, centre: Tensor) -> Tensor:
+    """float64 [n, 2 P]: for each cell by how much its token has moved, and moved away from the centre [D]."""
+    before, after = (part.double().cpu() - centre for part in (before, after))
+    return torch.cat([(after - before).norm(dim=-1), after.norm(dim=-1) - before.norm(dim=-1)], dim=1)
+
+
+def fit_places(context: EvaluationContext, model: Stacked) -> list[PlaceProbe]:
+    """A probe for each level, fitted on the last windows of training films."""
+    windows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in model.names]
     places: list[Tensor] = []
     for batch in context.batches("train"):
         film = next(iter(batch.views.values()))
         for number, z in enumerate(model.features_of_levels(film, "target")):
-            start = model.level(number).start
-            features[number].append(torch.cat([z[:, start - 1], z[:, -1]], -1).flatten(1).double().cpu())
+            windows[number].append((z[:, model.level(number).start - 1].cpu(), z[:, -1].cpu()))
         places.append(batch.targets["place"].double().cpu())
         if sum(map(len, places)) >= FITTED_ON:
             break
-    return [fit_ridge(torch.cat(own), torch.cat(places)) for own in features]
+    probes = []
+    for of_level in windows:
+        before, after = (torch.cat(part) for part in zip(*of_level, strict=True))
+        centre = before.double().mean((0, 1))
+        probes.append(PlaceProbe(centre, fit_ridge(cell_changes(before, after, centre), torch.cat(places))))
+    return probes

@@ -1,7 +1,7 @@
 """The evaluation `futures`: is what a model expects the future that came, or another of its beginning?
 
 A film's beginning has a future for each prompt. What a model, told one, expects after h frames is compared
-with what is really there in each future: retrieval, by the least squared distance. A ridge that is fitted on
+with what is really there in each future: retrieval, by the least squared distance. A probe that is fitted on
 real features of training films reads the place of what moves from what the model expects. One table for each
 kind of prompt, and for things that training has seen and others.
 
@@ -19,10 +19,9 @@ from torch import Tensor
 
 from jepa_core import UserError
 from jepa_core.evaluate.context import EvaluationContext
-from jepa_core.evaluate.regression import Ridge
 from jepa_core.evaluate.score_tables import TRAINED, EvaluationTable, MetricScore, share_score
 from jepa_core.settings import EvaluationSettings
-from jepa_stacked.beginnings import Beginnings, Seen, at_horizons, fit_places, read_prompts, see
+from jepa_stacked.beginnings import Beginnings, PlaceProbe, Seen, at_horizons, fit_places, read_prompts, see
 from jepa_stacked.films import TellsFutures
 from jepa_stacked.levels import Level
 from jepa_stacked.variant import Stacked
@@ -141,17 +140,16 @@ def true_share(distances: Tensor) -> float:
 
 
 def read_places(
-    level: Level, guess: Tensor, seen: Tensor, films: Beginnings, horizons: tuple[int, ...], probe: Ridge
+    level: Level, guess: Tensor, seen: Tensor, films: Beginnings, horizons: tuple[int, ...], probe: PlaceProbe
 ) -> dict[str, MetricScore]:
     """R² of the place of what moves, which a probe reads from what is seen, [n, S, P, D], and what is
     expected, [n, H, P D]."""
     scores = {}
     for number, horizon in enumerate(horizons):
-        later = guess[:, number].unflatten(1, seen.shape[2:])
-        both = torch.cat([seen[:, -1], later], dim=-1).flatten(1)
         end = films.still + -(-horizon // level.frames) * level.frames - 1
         truth = films.places[:, end].double()
-        errors = (probe(both.double().cpu()) - truth).square().sum()
-        spread = (truth - probe.intercept).square().sum()
-        scores[f"R² h={horizon}"] = MetricScore(value=(1 - errors / spread).item(), chance=0.0)
+        places = probe(seen[:, -1], guess[:, number].unflatten(1, seen.shape[2:]))
+        spread = (truth - probe.ridge.intercept).square().sum()
+        r2 = 1 - (places - truth).square().sum() / spread
+        scores[f"R² h={horizon}"] = MetricScore(value=r2.item(), chance=0.0)
     return scores

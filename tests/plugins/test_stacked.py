@@ -466,7 +466,7 @@ def test_a_source_without_a_world_and_goals_that_are_nowhere() -> None:
 def test_a_run_above_a_world_model_plans(tmp_path: Path) -> None:
     few = ("data.episodes=60", "train.steps=3", "train.batch_size=8")
     world = load_recipe(
-        "world/selftest", *SMALL, "data.episodes=60", "encoder.width=16", "encoder.channels=[32]"
+        "world/selftest", *SMALL, "data.episodes=60", "encoder.width=48", "encoder.channels=[32]"
     )
     first = train(world, tmp_path / "world").folder
     recipe = load_recipe("stacked/two_rooms", *SMALL, *ROOMS[1:], *few, f"init.encoder.run={first}")

@@ -54,7 +54,7 @@ def small(*overrides: str) -> Recipe:
 
 
 def films(split: str = "train", *overrides: str) -> PromptedFilms:
-    samples = build("data", small(*overrides).data).split(split)
+    samples = build("data", small("data.future=16", *overrides).data).split(split)
     assert isinstance(samples, PromptedFilms)
     return samples
 

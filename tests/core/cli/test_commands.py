@@ -75,9 +75,10 @@ def done(jepa, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def of_images(kind: str) -> list[str]:
     """Those registered; those for clips alone are trained on clips, in tests/plugins/test_vjepa_run.py, those
-    for frames with actions in test_world.py, and those for texts and vectors in tests/core/nn."""
+    for frames of films in test_world.py and test_stacked.py, and those for texts and vectors in
+    tests/core/nn."""
     classes = plugins.registry().catalogue(kind).classes
-    of_clips = ("vjepa_", "causal", "tube", "frame_cnn")
+    of_clips = ("vjepa_", "causal", "tube", "frame_")
     return [n for n in registered(kind) if not (n.startswith(of_clips) or isinstance(classes[n], ReadsKinds))]
 
 
@@ -119,10 +120,12 @@ def test_every_encoder_trains_by_name(done, name: str) -> None:
 
 
 VARIANTS = plugins.registry().catalogue("variant")
+OF_FILMS = ("stacked", "world")
+"""Variants that are trained on films, in tests/plugins."""
 OF_IMAGES = [
     name
     for name in registered("variant")
-    if name != "world" and not VARIANTS.find(name).Config.named_encoders
+    if name not in OF_FILMS and not VARIANTS.find(name).Config.named_encoders
 ]
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from jepa_core import UserError
 from jepa_core.data.cache import Arrays, cached_arrays
+from jepa_core.data.images import open_image
 from jepa_core.data.sources.package_download import Unreachable, apt_download, check_hash
 
 log = logging.getLogger("jepa.stacked")
@@ -165,7 +166,7 @@ def find_sentence(text: bytes, language: str) -> str:
 
 def make_picture(png: bytes) -> np.ndarray[Any, Any]:
     """uint8 [4, 32, 32]: the opaque part of a picture, as large as it fits, in the middle."""
-    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    image = open_image(png).convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox() or (0, 0, *image.size))
     image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     square = Image.new("RGBA", (SIDE, SIDE))

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from jepa_core.types.index_set import IndexSet
 from jepa_core.types.mask_plan import MaskPlan
@@ -82,11 +83,18 @@ class SetBuckets:
         """The set padded to `size` tokens; one of the same length in every batch is returned unchanged."""
         if self.uniform is not None:
             return index_set
-        device, free = index_set.index.device, size - index_set.total
-        shares = free - self.longest * torch.arange(self.num_padding, device=device)
-        index = torch.cat([index_set.index, torch.arange(free, device=device) % tokens])
-        lengths = torch.cat([index_set.lengths, shares.clamp(0, self.longest)])
-        return PaddedSet(index, lengths, self.longest, None, self.num_padding)
+        free = size - index_set.total
+        shares = free - self.longest * torch.arange(self.num_padding, device=index_set.index.device)
+        return append_padding(index_set, free, shares.clamp(0, self.longest), tokens, self.longest)
+
+
+def append_padding(own: IndexSet, free: int, shares: Tensor, tokens: int, longest: int) -> PaddedSet:
+    """The set with padding sequences of `shares` [F] tokens, `free` in all, on a grid of N = `tokens`.
+
+    `longest`: the greatest length that the padded set may have.
+    """
+    index = torch.cat([own.index, torch.arange(free, device=own.index.device) % tokens])
+    return PaddedSet(index, torch.cat([own.lengths, shares]), longest, None, len(shares))
 
 
 def _round_up(tokens: float) -> int:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import torch
 
 from jepa_core.jepa import JEPA
-from jepa_core.training.plan_buckets import sets_of
+from jepa_core.training.plan_buckets import append_padding, sets_of
 from jepa_core.types.index_set import IndexSet, grid_size
 from jepa_core.types.mask_plan import MaskPlan
-from jepa_core.types.padded_set import PaddedSet
+from jepa_kernels.padding import SHORT
 
-ROWS, SHORT = 64, 16
+ROWS = 64
 NUM_PADDING = ROWS // SHORT
 
 
@@ -40,8 +40,6 @@ def round_plan(plan: MaskPlan, model: JEPA) -> MaskPlan:
 
 def _pad(own: IndexSet, tokens: int) -> IndexSet:
     """The set with F padding sequences, which share what is left to the next multiple of ROWS."""
-    free, device = -own.total % ROWS, own.index.device
-    index = torch.cat([own.index, torch.arange(free, device=device) % tokens])
-    shares = (free + torch.arange(NUM_PADDING, device=device)) // NUM_PADDING
-    lengths = torch.cat([own.lengths, shares])
-    return PaddedSet(index, lengths, max(own.max_length, -(-free // NUM_PADDING)), None, NUM_PADDING)
+    free = -own.total % ROWS
+    shares = (free + torch.arange(NUM_PADDING, device=own.index.device)) // NUM_PADDING
+    return append_padding(own, free, shares, tokens, max(own.max_length, -(-free // NUM_PADDING)))

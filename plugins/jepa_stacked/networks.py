@@ -22,6 +22,7 @@ from jepa_core import ComponentSettings, Grid, IndexSet, Tokens
 from jepa_core.errors import UserError
 from jepa_core.nn.attention import check_layers
 from jepa_core.nn.patch_grid import kept_tokens, patch_grid
+from jepa_core.nn.residual_mlp import residual_mlp
 
 CHANNELS = 3
 
@@ -89,13 +90,6 @@ class FrameGrid(nn.Module):
         cells = view.new_zeros(len(view) * grid[0] * grid[1]).index_fill(0, at.flat(grid[0] * grid[1]), 1)
         side = 2 * self.config.patch
         return cells.view(-1, 1, *grid).repeat_interleave(side, 2).repeat_interleave(side, 3)
-
-
-def residual_mlp(width: int) -> nn.Sequential:
-    """Layer norm, then an MLP of twice the width."""
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-    )
 
 
 class WindowEncoder(nn.Module):

@@ -207,7 +207,7 @@ class Stacked(JEPA):
         targets = [own if self.config.target_gradient else own.detach() for own in z]
         if self.target_encoder is not None:
             with torch.no_grad():
-                targets[0] = self.features_of_levels(film, "target")[0]
+                targets[0] = self.encode_steps(film, "target")
         return targets
 
     def _goals(self, z: Sequence[Tensor], given: Given) -> list[Tensor | None]:

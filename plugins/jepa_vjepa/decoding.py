@@ -183,7 +183,7 @@ def open_video(path: str, max_pixels: int | None = None) -> Iterator[tuple[Input
     Only regular files of the formats that `EXTENSIONS` stand for are opened: libav would take the name for an
     address, wait for a pipe, and fetch what a playlist names.
     """
-    av = _av()
+    av = load_av()
     try:
         kind = irregularity(path)
         if kind is not None:
@@ -208,7 +208,7 @@ def open_video(path: str, max_pixels: int | None = None) -> Iterator[tuple[Input
         raise unreadable_sample(path, error) from None
 
 
-def _av() -> Any:
+def load_av() -> Any:
     """The package `av`. Raises UserError where it is not installed."""
     try:
         import av

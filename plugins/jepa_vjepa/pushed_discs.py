@@ -26,6 +26,7 @@ from jepa_core.data.splits import Share
 from jepa_core.errors import UserError
 from jepa_core.runtime.atomic_write import atomic_write
 from jepa_vjepa.clips import ClipsSource
+from jepa_vjepa.decoding import load_av
 
 log = logging.getLogger("jepa.vjepa")
 
@@ -77,9 +78,11 @@ def draw_discs(places: Places) -> Frames:
 
 
 def encode_film(film: Frames) -> bytes:
-    """A lossless video file (FFV1 in Matroska) of frames uint8 [F, h, w, 3], every one a key frame."""
-    import av
+    """A lossless video file (FFV1 in Matroska) of frames uint8 [F, h, w, 3], every one a key frame.
 
+    Raises UserError where PyAV is not installed.
+    """
+    av = load_av()
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=25)

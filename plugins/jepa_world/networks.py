@@ -20,6 +20,7 @@ from jepa_core.errors import UserError
 from jepa_core.nn.attention import check_layers
 from jepa_core.nn.conditions import ConditionTokens, pick_field
 from jepa_core.nn.patch_grid import kept_tokens, patch_grid
+from jepa_core.nn.residual_mlp import residual_mlp
 from jepa_core.nn.sincos import sincos
 from jepa_core.protocols import Encoder
 from jepa_core.types import grid_size
@@ -99,13 +100,6 @@ class FrameCnn(nn.Module):
         return Tokens(
             x.index_select(0, rows), at, grid, tuple(outputs[n - 1].index_select(0, rows) for n in layers)
         )
-
-
-def residual_mlp(width: int) -> nn.Sequential:
-    """Layer norm, then an MLP of twice the width."""
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-    )
 
 
 class Transition(nn.Module):

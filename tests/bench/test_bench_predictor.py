@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 import jepa_core
-from jepa_core.nn import packed_predictor
-from jepa_core.nn.attention import run_blocks
+from tests.bench.whole_predictor import compute_all_rows, repeat_contexts
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +28,6 @@ CASES = {
     "patch 4, multi-block": ("masker.name=multiblock", *PATCHES),
     "patch 4, truncated": ("masker.name=multiblock", "masker.truncate=first", *PATCHES),
 }
-
-
-def run_whole(blocks, x: Tensor, places, rows: Tensor, *, recompute: bool = False) -> Tensor:
-    """`run_blocks_at` with all rows of the last block."""
-    return run_blocks(blocks, x, places, recompute=recompute)[0].index_select(0, rows)
 
 
 def make_step(overrides: tuple[str, ...]) -> Callable[[], Tensor]:
@@ -50,9 +44,9 @@ def make_step(overrides: tuple[str, ...]) -> Callable[[], Tensor]:
 @pytest.mark.parametrize("way", ["whole", "guessed places", "and contexts once"])
 def test_step(benchmark, monkeypatch: pytest.MonkeyPatch, way: str, case: str) -> None:
     if way == "whole":
-        monkeypatch.setattr(packed_predictor, "run_blocks_at", run_whole)
+        compute_all_rows(monkeypatch)
     if way != "and contexts once":
-        monkeypatch.setattr(packed_predictor.PackedPredictor, "packing_mode", lambda self, plan: self.mode)
+        repeat_contexts(monkeypatch)
     benchmark.group = f"training step, {case}"
     loss = benchmark.pedantic(make_step(CASES[case]), rounds=12, warmup_rounds=2)
     assert loss.isfinite()

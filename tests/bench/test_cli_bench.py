@@ -11,10 +11,9 @@ from jepa_core import plugins
 from jepa_core.bench.stages import STAGES, measure_stages
 from jepa_core.bench.step import measure_step
 from jepa_core.evaluate.flops import step_flops
-from jepa_core.nn import packed_predictor
-from jepa_core.nn.attention import run_blocks
 from jepa_ijepa.official_way import official_step
 from jepa_kernels.bench.ceilings import Ceilings
+from tests.bench.whole_predictor import compute_all_rows, repeat_contexts
 
 DENSE = ("masker.truncate=first", "train.precision=fp32")
 
@@ -90,12 +89,8 @@ def dense_step(tiny_recipe):
 
 def whole_predictor(monkeypatch):
     """A predictor that computes every row of every copy of a context, as the released code does."""
-
-    def run_whole(blocks, x, places, rows, *, recompute=False):
-        return run_blocks(blocks, x, places, recompute=recompute)[0].index_select(0, rows)
-
-    monkeypatch.setattr(packed_predictor, "run_blocks_at", run_whole)
-    monkeypatch.setattr(packed_predictor.PackedPredictor, "packing_mode", lambda self, plan: self.mode)
+    compute_all_rows(monkeypatch)
+    repeat_contexts(monkeypatch)
 
 
 def test_operations_are_those_of_the_released_codes_way(tiny_recipe, monkeypatch):

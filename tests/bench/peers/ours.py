@@ -61,8 +61,7 @@ class Official:
     def __call__(self, images: Tensor, step: int) -> Tensor:
         """See `Implementation`."""
         self.optimizer(step)
-        plan = self.masks(step, 0, self.batch, None)
-        return self.way.step(images, plan.contexts[0].dense(), [t.dense() for t in plan.targets]).detach()
+        return self.way(jepa_core.Batch.of(images), self.masks(step, 0, self.batch, None)).detach()
 
     def features(self, images: Tensor) -> Tensor:
         """See `Implementation`."""

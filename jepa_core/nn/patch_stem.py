@@ -93,7 +93,7 @@ class PatchNorm(nn.GroupNorm):
 
 
 def _reached(side: int, like: Tensor) -> Tensor:
-    """[3, side/2, side]: 1 where a place of the kernel, at an output cell, lies on a pixel, not on padding."""
+    """[3, side/2, side]: 1 where a place of the kernel at an output cell lies on a pixel, not on padding."""
     offset, cell, pixel = (torch.arange(n, device=like.device) for n in (KERNEL, side // STRIDE, side))
     lies = STRIDE * cell[:, None] - PADDING + offset[:, None, None] == pixel
     return lies.to(like.dtype)

@@ -221,7 +221,8 @@ class Probe(Protocol):
 
         The first stands in the table, or the one that a class attribute `headline` names; its standard error
         is under the same name with `_se`, the probe's own chance level under `chance`. A probe that guesses
-        classes returns `jepa_core.evaluate.ProbeScores`, which keeps the guess for each sample.
+        classes returns `jepa_core.evaluate.ProbeScores`, which keeps the guess for each sample,
+        and a note that the table shows.
         """
         ...
 

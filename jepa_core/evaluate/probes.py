@@ -36,10 +36,12 @@ class ProbeScores(dict[str, float]):
     sample by sample.
     """
 
-    def __init__(self, scores: Mapping[str, float], guesses: Tensor) -> None:
+    def __init__(self, scores: Mapping[str, float], guesses: Tensor, note: str = "") -> None:
         super().__init__(scores)
         self.guesses = guesses
         """int64 [m]: the class that is guessed."""
+        self.note = note
+        """What a reader of the scores has to know; the table says it below itself."""
 
 
 @runtime_checkable
@@ -157,12 +159,13 @@ class LinearProbe:
             max_iterations=self.config.max_iterations,
             budget=self.config.budget,
         )
+        scores = top1_scores(head.guess(held_out[0]), held_out[1], l2=head.l2)
         if head.was_cut:
-            self._say_what_was_cut(head, classes)
-        return top1_scores(head.guess(held_out[0]), held_out[1], l2=head.l2)
+            scores.note = self._say_what_was_cut(head, classes)
+        return scores
 
-    def _say_what_was_cut(self, head: LinearHead, classes: int) -> None:
-        """Logs a line for a result that more time would have changed."""
+    def _say_what_was_cut(self, head: LinearHead, classes: int) -> str:
+        """Logs a line for a result that more time would have changed; returns it for the table."""
         plan = head.plan
         chosen = f"strength chosen with {plan.choice}; " if plan.choice else ""
         if plan.choice is None and len(self.config.l2) > 1:
@@ -177,6 +180,7 @@ class LinearProbe:
             chosen,
             plan.fit,
         )
+        return f"solved less exactly to keep to its budget of {self.config.budget:g} s, with {plan.fit}"
 
 
 def top1_scores(guesses: Tensor, labels: Tensor, **more: float) -> ProbeScores:

@@ -148,6 +148,7 @@ def score_row(
     scores: dict[str, dict[str, float]] = {}
     failures: dict[str, str] = {}
     guesses: dict[str, Tensor] = {}
+    notes: dict[str, str] = {}
     finite = bool(fit.values.isfinite().all() and judge.values.isfinite().all())
     if not finite:
         failures["features"] = NOT_FINITE
@@ -159,6 +160,8 @@ def score_row(
             failures[name] = NOT_FINITE if not finite else f"the probe {name} gave no number"
         if isinstance(result, ProbeScores):
             guesses[name] = _check_guesses(name, result.guesses, len(judge.labels))
+            if result.note:
+                notes[name] = result.note
     row = Row(
         name=feature_map.name,
         description=feature_map.description,
@@ -167,6 +170,7 @@ def score_row(
         rankme=rankme(judge.values),
         feature_std=feature_std(judge.values) if judge.values.isfinite().all() else math.nan,
         failures=failures,
+        notes=notes,
     )
     return ScoredRow(row, guesses)
 

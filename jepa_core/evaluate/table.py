@@ -45,6 +45,8 @@ class Row(BaseModel):
     and its `chance` level. Empty for what predicts nothing."""
     failures: dict[str, str] = {}
     """Why scores are NaN: the reason by probe; by `features` for RankMe and spread."""
+    notes: dict[str, str] = {}
+    """What has to be known of scores, by probe: that a fit was cut to its budget of time."""
 
 
 class EvalResult(BaseModel):
@@ -162,7 +164,7 @@ class EvalResult(BaseModel):
             f"{task}{rows}. {self._basis(probes)}{moved} "
             f"Scores in % ± one standard error{gain}; "
             f"{self._chances(probes)}, largest class {self.majority:.1%}."
-            f"{self._parameters()}{self._reasons()}"
+            f"{self._parameters()}{self._reasons()}{self._notes()}"
         )
 
     def _sample_count(self, part: int) -> str:
@@ -200,6 +202,10 @@ class EvalResult(BaseModel):
     def _reasons(self) -> str:
         texts = {f"{row.name}: {why}" for row in self.rows for why in row.failures.values()}
         return "".join(f" {NOT_COMPUTED.capitalize()}, {text}." for text in sorted(texts))
+
+    def _notes(self) -> str:
+        texts = [f"{probe} of {row.name}: {note}" for row in self.rows for probe, note in row.notes.items()]
+        return f" {'; '.join(texts)}." if texts else ""
 
     def cells(self) -> list[list[str]]:
         """The table as text: a head line, then one line a row; of each probe its headline."""

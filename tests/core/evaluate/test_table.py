@@ -395,6 +395,16 @@ def test_a_score_that_is_no_number_is_not_computed(score: Any) -> None:
         assert "Not computed, trained: the probe odd gave no number." in table_read.caption()
 
 
+def test_the_table_says_what_a_probe_notes() -> None:
+    """Of each row: a cached one may come from a slower hour than the others."""
+    guesses = torch.zeros(40, dtype=torch.int64)
+    result = probed(Odd(ProbeScores({"top1": 0.5}, guesses, "solved less exactly, with 7 iterations")))
+    again = EvalResult.model_validate_json(result.model_dump_json())
+    assert again.row("trained").notes == {"odd": "solved less exactly, with 7 iterations"}
+    assert "odd of trained: solved less exactly, with 7 iterations; odd of " in again.caption()
+    assert probed(Odd(ProbeScores({"top1": 0.5}, guesses))).row("trained").notes == {}
+
+
 def test_a_probe_without_scores_is_not_computed() -> None:
     assert probed(Odd({})).row("trained").failures == {"odd": "the probe odd gave no number"}
 

@@ -1,20 +1,21 @@
 """The evaluation `distant_goals`: plans over two levels beside plans over one, with as many model calls.
 
-    two levels   the upper one chooses macro-actions that lead it near the goal; what it expects of the first
-                 window is the subgoal of the lower one, which chooses the actions of that window
-    one level    the lower one chooses held actions that lead it near the goal, as far ahead
+    two levels   the upper one looks for actions, held for a window each, that lead it near the goal; what it
+                 expects of the first window is the subgoal of the lower one, which looks for the actions of
+                 that window
+    upper level  its action is taken as it is: what the search below adds
+    one level    the lower one looks for held actions that lead it near the goal, as far ahead
 
-What is unusual: macro-actions stay between the 2nd and 98th percentile of those of training, since others
-mean nothing to the upper level; both plans are made by the same cross-entropy method. After HWM (arXiv
-2604.03208, which plans with MPPI). The world is any that has what `World` says.
+What is unusual: the upper level's macro-actions are those of actions that the world allows, so that there are
+no others among the candidates and the search has few numbers; both plans are made by the same cross-entropy
+method. After HWM (arXiv 2604.03208), which searches for macro-actions within bounds, by MPPI.
 
 Axes: E episodes, C candidates, H steps of a sequence, W windows of a plan, K steps of a window, P cells, D
-width, A numbers of an action, M of a macro-action.
+width, A numbers of an action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,11 +44,9 @@ from jepa_core.planning import (
 )
 from jepa_core.settings import EvaluationSettings
 from jepa_stacked.levels import Level
-from jepa_stacked.variant import ACTIONS, Stacked
+from jepa_stacked.variant import Stacked
 
-PERCENTILES = (0.02, 0.98)
-BATCHES = 10
-"""Of training windows, whose macro-actions bound those of plans."""
+ROWS = ("two levels", "upper level", "one level", "random actions")
 NEAR = 2.5
 """By how much the distance of a goal may differ from the one that is asked for."""
 
@@ -71,8 +70,8 @@ class DistantGoals:
         """Times that candidates are drawn."""
         elites: float = Setting(0.1, gt=0, le=1)
         """Share of the candidates that the next ones are drawn like."""
-        flat_last: int = Setting(15, ge=0)
-        """Steps at the end of the budget in which both plan over one level (HWM)."""
+        flat_last: int = Setting(0, ge=0)
+        """Steps at the end of the budget in which all plan over one level (HWM: 15)."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -84,23 +83,21 @@ class DistantGoals:
             return None
         world = check_plans(model, context.source)
         draw = context.generator("goals")
-        scores: dict[str, dict[str, Any]] = {"two levels": {}, "one level": {}, "random actions": {}}
+        scores: dict[str, dict[str, Any]] = {row: {} for row in ROWS}
         calls = {}
         for distance in self.config.distances:
             starts, goals = draw_pairs(world, context.split, distance, self.config.episodes, draw)
             for row in scores:
-                policy = self.policy(row, model, world, macro_bounds(context), context.generator(row))
+                policy = self.policy(row, model, world, context.generator(row))
                 played = play(world, policy, starts, goals)
                 calls[row] = played.calls
                 scores[row][f"{distance:g} away"] = share_score(played.success.double().tolist(), 0.0)
-        two, one = calls["two levels"], calls["one level"]
-        note = f"Calls of predictors for a plan: {two:,} over two levels, {one:,} over one."
+        listed = ", ".join(f"{row} {calls[row]:,}" for row in ROWS if calls[row])
+        note = f"Calls of predictors for a plan: {listed}."
         count = self.config.episodes
         return context.table(scores, count=count, samples="episodes at each distance", note=note)
 
-    def policy(
-        self, row: str, model: Stacked, world: World, bounds: tuple[Tensor, Tensor], draw: Generator
-    ) -> Policy:
+    def policy(self, row: str, model: Stacked, world: World, draw: Generator) -> Policy:
         """What plays the episodes of a row."""
         if row == "random actions":
             return RandomPolicy(world, draw)
@@ -109,9 +106,11 @@ class DistantGoals:
         flat = flat_policy(model, world, settings, draw)
         if row == "one level":
             return flat
+        if row == "upper level":
+            settings = self.settings(config.windows, upper.stride)
+            return LevelsPolicy(flat, upper, settings, config.flat_last, alone=True)
         more = config.windows * upper.stride / (config.windows + upper.stride)
-        settings = self.settings(config.windows, more)
-        return LevelsPolicy(flat, upper, settings, bounds, config.flat_last)
+        return LevelsPolicy(flat, upper, self.settings(config.windows, more), config.flat_last)
 
     def settings(self, horizon: int, more: float) -> PlannerSettings:
         """Of a search for sequences of so many actions, with so many times the candidates."""
@@ -152,22 +151,6 @@ def draw_pairs(
     return starts[rows], goals[rows]
 
 
-def macro_bounds(context: EvaluationContext) -> tuple[Tensor, Tensor]:
-    """The least and the greatest macro-action of the second level, [M] each: of training."""
-    if "macro_bounds" not in context.memory:
-        level, macros = context.model.level(1), []
-        for number, batch in enumerate(context.batches("train")):
-            actions = batch.condition[ACTIONS]
-            windows = (actions.shape[1] + 1) // level.frames
-            macros.append(level.conditions(None, actions, windows)[..., : level.macro[-1].out_features])
-            if number + 1 == BATCHES:
-                break
-        values = torch.cat(macros).flatten(0, 1)
-        context.memory["macro_bounds"] = tuple(values.quantile(share, 0) for share in PERCENTILES)
-    low, high = context.memory["macro_bounds"]
-    return low, high
-
-
 def flat_policy(model: Stacked, world: World, settings: PlannerSettings, draw: Generator) -> PlanningPolicy:
     """Plans by the first level alone."""
     level = model.level(0)
@@ -192,18 +175,18 @@ def encode_frames(model: Stacked, view: Tensor) -> Tensor:
 
 @dataclass
 class LevelsPolicy:
-    """Plans macro-actions towards the goal, then actions towards what the first of them leads to.
+    """Plans windows towards the goal, then actions towards what the first of them leads to.
 
-    `settings` is of a search for macro-actions; that for actions has as many candidates.
+    `settings` is of either search.
     """
 
     flat: PlanningPolicy
     upper: Level
     settings: PlannerSettings
-    bounds: tuple[Tensor, Tensor]
-    """The least and the greatest macro-action, [M] each."""
     flat_last: int
     """Steps at the end of the budget in which it plans as `flat`."""
+    alone: bool = False
+    """Whether the upper level's action is taken as it is, without a search by the lower one."""
     goals: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -233,31 +216,33 @@ class LevelsPolicy:
     @torch.no_grad()
     def descend(self, seen: Tensor, goals: Tensor) -> Tensor:
         """[E, K, A]: actions of episodes whose last window was [E, K, P, D], towards windows [E, P, D]."""
-        upper, low, high = self.upper, *(bound.to(seen) for bound in self.bounds)
+        s, upper, interface = self.settings, self.upper, self.flat.interface
         now = upper.encode_windows(seen)[:, 0]
-        above = RollOut(now, lambda z, macros: upper.predict(z[:, None], macros))
-        unit = lambda macros: (low + high) / 2 + macros * (high - low) / 3  # noqa: E731
-        macros = self.search(
-            lambda tried: above.costs(unit(tried), partial(latent_distance, goals=goals), self.settings.path),
-            lambda tried: tried.clamp(-1.5, 1.5),
-            now.new_zeros(len(now), self.settings.horizon, len(low)),
-        )
-        subgoal = upper.predict(now[:, None], unit(macros[:, 0]))
-        below = RollOut(seen[:, -1], self.flat.step)
+        above, below = RollOut(now, self.next_window), RollOut(seen[:, -1], self.flat.step)
 
-        def cost(actions: Tensor) -> Tensor:
+        def window_cost(actions: Tensor) -> Tensor:
             steps = torch.stack(list(below.states(actions)), 2).flatten(0, 1)
             window = upper.encode_windows(steps)[:, 0].unflatten(0, actions.shape[:2])
             return latent_distance(window, subgoal)
 
-        interface = self.flat.interface
-        first = seen.new_zeros(len(seen), upper.stride, interface.action_width)
-        actions = self.search(cost, interface.project, first)
-        self.effort.calls += above.calls + below.calls
+        far = Problem(
+            lambda held: above.costs(held, partial(latent_distance, goals=goals), s.path),
+            interface.project,
+            now.new_zeros(len(now), s.horizon, interface.action_width),
+        )
+        held = cem(far, s, self.flat.draw)[:, :1]
+        self.effort.calls += above.calls
+        if self.alone:
+            return held.expand(-1, upper.stride, -1)
+        subgoal = self.next_window(now, held[:, 0])
+        near = Problem(window_cost, interface.project, held.expand(-1, upper.stride, -1))
+        actions = cem(near, s, self.flat.draw)
+        self.effort.calls += below.calls
         return actions
 
-    def search(
-        self, costs: Callable[[Tensor], Tensor], project: Callable[[Tensor], Tensor], first: Tensor
-    ) -> Tensor:
-        """The best sequence [E, H, A] that is found (`jepa_core.planning.Problem`)."""
-        return cem(Problem(costs, project, first), self.settings, self.flat.draw)
+    def next_window(self, z: Tensor, held: Tensor) -> Tensor:
+        """[N, P, D]: what follows windows [N, P, D] where actions [N, A] are held for a window."""
+        assert self.upper.macro is not None
+        macro = self.upper.macro(held.repeat(1, self.upper.frames))
+        following: Tensor = self.upper.predict(z[:, None], macro)
+        return following

@@ -17,7 +17,7 @@ from jepa_core.evaluate.run import evaluate_run
 from jepa_core.planning import Policy, WorldInterface, play
 from jepa_core.testing import check_encoder, check_recipe
 from jepa_stacked.networks import LevelPredictor
-from jepa_stacked.plans import DistantGoals, LevelsPolicy, check_plans, draw_pairs
+from jepa_stacked.plans import ROWS, DistantGoals, LevelsPolicy, check_plans, draw_pairs
 from jepa_stacked.prompts import Given
 from jepa_stacked.variant import Stacked
 
@@ -264,6 +264,18 @@ def test_a_world_model_s_frames_with_macro_actions_and_a_third_level() -> None:
     }  # fmt: skip
 
 
+def test_a_shared_level_has_the_features_of_the_last_step_of_its_windows() -> None:
+    """What stands still and what moves is one and the same to it, and its predictions are of a frame."""
+    model, batch = stack(rooms())
+    film = batch.views["film"]
+    frames, windows = model.features_of_levels(film)
+    torch.testing.assert_close(windows, frames[:, 4::5])
+    still = film[:, :, -1:].expand(-1, -1, 5, -1, -1)
+    torch.testing.assert_close(model.features_of_levels(still)[1][:, 0], windows[:, -1])
+    own, _ = stack(rooms("variant.levels.windows.shared=false"))
+    assert (model.level(1).width, own.level(1).width) == (48, 8)
+
+
 @pytest.mark.parametrize(("action", "window"), [(3, []), (4, [0]), (8, [0]), (9, [1]), (18, [2])])
 def test_a_macro_action_is_made_of_the_actions_that_lead_through_a_window(
     action: int, window: list[int]
@@ -402,7 +414,8 @@ def perfect(row: str, monkeypatch: pytest.MonkeyPatch) -> Policy:
     last = SimpleNamespace(
         stride=5,
         predict=Perfect(),
-        macro=nn.Identity(),
+        frames=5,
+        macro=lambda moves: moves.unflatten(-1, (5, 2)).sum(-2),
         encode_windows=lambda z: z.unflatten(1, (-1, 5))[:, :, -1],
     )
     learned = {"condition.actions": {"mean": [0.0, 0.0], "std": [1.0, 1.0]}}
@@ -413,11 +426,12 @@ def perfect(row: str, monkeypatch: pytest.MonkeyPatch) -> Policy:
     )
     monkeypatch.setattr(WorldInterface, "look", lambda self, states: states[:, None])
     evaluation = DistantGoals(DistantGoals.Config(candidates=64, iterations=6, windows=3, flat_last=0))
-    bounds = torch.full((2,), -15.0), torch.full((2,), 15.0)
-    return evaluation.policy(row, model, Line(), bounds, Generator().manual_seed(0))
+    return evaluation.policy(row, model, Line(), Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("row", "least"), [("two levels", 20), ("one level", 20), ("random actions", 0)])
+@pytest.mark.parametrize(
+    ("row", "least"), [("two levels", 20), ("upper level", 18), ("one level", 20), ("random actions", 0)]
+)
 def test_plans_over_levels_that_know_the_world_reach_goals(
     row: str, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,9 +441,9 @@ def test_plans_over_levels_that_know_the_world_reach_goals(
     assert least or reached <= 12
 
 
-def test_both_kinds_of_plan_make_as_many_model_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_kinds_of_plan_make_as_many_model_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {}
-    for row in ("two levels", "one level"):
+    for row in ("two levels", "upper level", "one level"):
         policy = perfect(row, monkeypatch)
         starts = torch.zeros(3, 2)
         policy.begin(starts, torch.full((3, 2), 20.0))
@@ -438,20 +452,20 @@ def test_both_kinds_of_plan_make_as_many_model_calls(monkeypatch: pytest.MonkeyP
         calls[row] = policy.effort.calls / policy.effort.plans
     assert calls["one level"] == 64 * 6 * 3 * 5
     assert calls["two levels"] == pytest.approx(calls["one level"], rel=0.02)
+    assert calls["upper level"] == calls["one level"]
 
 
-def test_macro_actions_stay_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The goal is far: macro-actions go towards it as far as they may, and no farther."""
+def test_macro_actions_are_those_of_actions_that_the_world_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The goal is far: the upper level goes as far as five steps lead, in its plan and in its subgoal."""
     policy = perfect("two levels", monkeypatch)
     assert isinstance(policy, LevelsPolicy)
-    policy.bounds, macros = (torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 2.0])), []
+    macros: list[Tensor] = []
     predict = policy.upper.predict
     monkeypatch.setattr(policy.upper, "predict", lambda z, macro: macros.append(macro) or predict(z, macro))
-    policy.descend(torch.zeros(2, 5, 1, 2), torch.full((2, 1, 2), 50.0))
-    tried, chosen = torch.cat(macros[:-1]), macros[-1]
-    assert (tried >= policy.bounds[0] - 1e-6).all()
-    assert (tried <= policy.bounds[1] + 1e-6).all()
-    assert (policy.bounds[1] - chosen).max() < 0.3
+    actions = policy.descend(torch.zeros(2, 5, 1, 2), torch.full((2, 1, 2), 50.0))
+    assert torch.cat(macros).norm(dim=-1).max() <= 15 + 1e-4
+    torch.testing.assert_close(macros[-1], torch.full((2, 2), 15 / 2**0.5), rtol=0.2, atol=0)
+    torch.testing.assert_close(actions.sum(1), macros[-1], rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -490,5 +504,5 @@ def test_a_run_above_a_world_model_plans(tmp_path: Path) -> None:
     settings = ["evaluations.distant_goals={episodes=3,candidates=4,iterations=1,distances=[25.0,50.0]}"]
     (table,) = evaluate_run(run, [], overrides=settings, evaluations=["distant_goals"]).evaluations
     assert table.error == ""
-    assert [row.name for row in table.rows] == ["two levels", "one level", "random actions"]
+    assert [row.name for row in table.rows] == list(ROWS)
     assert list(table.own) == ["25 away", "50 away"]

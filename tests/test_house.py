@@ -42,6 +42,7 @@ ORDER = """
     objectives/  target_updates  optimizers/
     jepa
     data/
+    planning/
     assembly
     training/
     runs/  formats/

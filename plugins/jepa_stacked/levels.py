@@ -26,6 +26,9 @@ class LevelSettings(Settings):
     """Windows of the level below in one of this level; of the first level 1, a step of the encoder."""
     width: PositiveInt = 64
     """Width of its features; the first level's is the encoder's."""
+    shared: bool = False
+    """Whether its features are those of the level below in the last step of a window: one latent space for
+    both (HWM), with the other's `width`."""
     history: PositiveInt = 1
     """Windows that a prediction is made from."""
     macro: int = Setting(0, ge=0)
@@ -64,7 +67,9 @@ class Level(nn.Module):
         self.width, self.stride, self.history = width, settings.stride, settings.history
         self.frames, self.start = frames, start
         self.above_stride = above_stride
-        self.encode = None if below is None else WindowEncoder(settings.stride, below, width)
+        self.encode: WindowEncoder | None = None
+        if below is not None and not settings.shared:
+            self.encode = WindowEncoder(settings.stride, below, width)
         self.macro: nn.Sequential | None = None
         if settings.macro:
             hidden = 4 * settings.macro
@@ -85,7 +90,8 @@ class Level(nn.Module):
 
     def encode_windows(self, below: Tensor) -> Tensor:
         """[B, L, P, D] of the level below's [B, L K, P, U]."""
-        assert self.encode is not None
+        if self.encode is None:
+            return below[:, self.stride - 1 :: self.stride]
         windows = rearrange(below, "b (l k) p u -> (b l) k p u", k=self.stride)
         encoded: Tensor = self.encode(windows)
         return encoded.unflatten(0, (len(below), -1))
@@ -163,7 +169,9 @@ def make_levels(
         frames.append(frames[-1] * level.stride)
     seen = max(level.history * span for level, span in zip(own, frames, strict=True))
     seen = -(-seen // frames[-1]) * frames[-1]
-    widths = [width, *(level.width for level in own[1:])]
+    widths = [width]
+    for level in own[1:]:
+        widths.append(widths[-1] if level.shared else level.width)
     return nn.ModuleDict(
         {
             name: Level(

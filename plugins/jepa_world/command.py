@@ -1,6 +1,6 @@
 """The command `jepa plan RUN`: how often a run's world model reaches goals, beside controls.
 
-It plays the episodes of `play`, trains the control twins that the run's folder `twins` does not have yet,
+It plays episodes, trains the control twins that the run's folder `twins` does not have yet,
 writes plan.json, films (plans/*.gif) and two sections of the report.
 
 Axes: E episodes, S numbers of a state.
@@ -58,21 +58,21 @@ def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) ->
 
     from jepa_core.assembly import build
     from jepa_core.errors import unknown
+    from jepa_core.planning import PLANNERS, RandomPolicy, play
     from jepa_core.runs.load import open_model
+    from jepa_world.agent import agent_of
     from jepa_world.evaluation import open_loop
     from jepa_world.pictures import Shown
-    from jepa_world.planners import PLANNERS
-    from jepa_world.play import PlanningPolicy, RandomPolicy, eyes_of, play
 
     recipe, model, _ = open_model(run)
-    eyes = eyes_of(model.cpu(), build("data", recipe.data))
-    settings = eyes.model.config.planner
+    agent = agent_of(model.cpu(), build("data", recipe.data))
+    settings = agent.model.config.planner
     if planner:
         if planner not in PLANNERS:
             raise unknown("planner", planner, PLANNERS)
         settings = settings.model_copy(update={"kind": planner})
-    settings.check()
-    world, draw = eyes.world, torch.Generator().manual_seed(seed)
+    settings.check("variant.planner")
+    world, draw = agent.world, torch.Generator().manual_seed(seed)
     starts = world.draw_states(episodes, "test", draw)
     goals = world.draw_goals(starts, draw)
 
@@ -80,27 +80,25 @@ def play_rows(run: Path, episodes: int, seed: int, planner: str, twins: bool) ->
         return torch.Generator().manual_seed(seed + 1)
 
     policies: dict[str, Any] = {
-        "trained": eyes.policy(settings, generator()),
+        "trained": agent.policy(settings, generator()),
         "random policy": RandomPolicy(world, generator()),
         "no-op": RandomPolicy(world, generator(), scale=0.0),
-        "oracle": eyes.oracle(settings, generator()),
-        "wrong goal": eyes.policy(settings, generator(), wrong_goal=True),
+        "oracle": agent.oracle(settings, generator()),
+        "wrong goal": agent.policy(settings, generator(), wrong_goal=True),
     }
     for name, folder in trained_twins(run, twins):
         _, twin, _ = open_model(folder)
-        policies[name] = eyes_of(twin.cpu(), build("data", recipe.data)).policy(settings, generator())
+        policies[name] = agent_of(twin.cpu(), build("data", recipe.data)).policy(settings, generator())
     order = [name for name in ROWS if name in policies]
     results = {name: play(world, policies[name], starts, goals) for name in order}
     rows = [row_of(name, result) for name, result in results.items()]
-    own = policies["trained"]
-    assert isinstance(own, PlanningPolicy)
     table = {
         "episodes": episodes,
         "rows": rows,
         "by_distance": by_distance(world, results),
-        "open_loop": open_loop(eyes),
+        "open_loop": open_loop(agent),
     }
-    return table, Shown(eyes, settings, own, results)
+    return table, Shown(policies["trained"], results)
 
 
 ROWS = ("trained", "random policy", "no-op", "oracle", "shuffled actions", "random encoder", "wrong goal")
@@ -152,7 +150,7 @@ def row_of(name: str, played: Any) -> dict[str, Any]:
 def by_distance(world: Any, results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Success by the shortest way from start to goal: the episodes in BINS parts of equal number, nearest
     first."""
-    from jepa_world.worlds import way_length
+    from jepa_core.planning import way_length
 
     played = next(iter(results.values()))
     ways = way_length(world, played.starts, played.goals)

@@ -20,7 +20,7 @@ from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.score_tables import EvaluationTable, MetricScore, share_score
 from jepa_core.report.picture_grid import Picture
 from jepa_core.report.sections import Section
-from jepa_world.play import Eyes
+from jepa_world.agent import Agent
 from jepa_world.variant import WorldModel
 from jepa_world.worlds import play_behaviour
 
@@ -118,14 +118,14 @@ def copy_errors(z: Tensor, history: int) -> Tensor:
     return (z[:, history - 1 : history] - z[:, history:]).square().mean((2, 3))
 
 
-def open_loop(eyes: Eyes, episodes: int = 200) -> dict[str, float]:
+def open_loop(agent: Agent, episodes: int = 200) -> dict[str, float]:
     """Error over copying at each of HORIZONS steps, over episodes that the behaviour plays on held-out
     layouts: longer ones than the windows of training may be."""
-    model, f = eyes.model, eyes.model.config.history
-    states, actions = play_behaviour(eyes.world, episodes, f - 1 + max(HORIZONS), "test")
-    z = eyes.look(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+    model, f = agent.model, agent.model.config.history
+    states, actions = play_behaviour(agent.world, episodes, f - 1 + max(HORIZONS), "test")
+    z = agent.look(states.flatten(0, 1)).unflatten(0, states.shape[:2])
     with torch.no_grad():
-        ratio = roll_out_errors(model, z, eyes.to_model(actions)).mean(0) / copy_errors(z, f).mean(0)
+        ratio = roll_out_errors(model, z, agent.to_model(actions)).mean(0) / copy_errors(z, f).mean(0)
     return {f"h={h}": ratio[h - 1].item() for h in HORIZONS}
 
 

@@ -19,12 +19,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from jepa_core.planning import PlanningPolicy, Played, World
 from jepa_core.plots.curves import FAINT, SERIES
 from jepa_core.report import save_section
 from jepa_core.report.picture_grid import Line, Picture
 from jepa_core.report.sections import Section
-from jepa_world.planners import PlannerSettings
-from jepa_world.play import Eyes, PlanningPolicy, Played
 
 FILMS, ROOMS, LANDSCAPES, POINTS, SCALE = 8, 6, 3, 25, 3
 """Films, rooms with plans, energy landscapes; points along each axis of a landscape; pixels of a film's
@@ -35,8 +34,6 @@ pixel."""
 class Shown:
     """What was played, and what played it."""
 
-    eyes: Eyes
-    settings: PlannerSettings
     policy: PlanningPolicy
     results: Mapping[str, Played]
 
@@ -47,7 +44,10 @@ def write_pictures(run: Path, shown: Shown, table: Mapping[str, Any]) -> None:
     `table` is that of plan.json.
     """
     played = shown.results["trained"]
-    films = [film(shown.eyes, played, number) for number in range(min(FILMS, len(played.success)))]
+    films = [
+        film(shown.policy.interface.world, played, number)
+        for number in range(min(FILMS, len(played.success)))
+    ]
     (run / "plans").mkdir(exist_ok=True)
     for number, frames in enumerate(films):
         images = [
@@ -59,19 +59,17 @@ def write_pictures(run: Path, shown: Shown, table: Mapping[str, Any]) -> None:
         )
     save_section(run, "plans", plans_section(shown, films))
     save_section(run, "distance", distance_section(table["by_distance"]))
-    if len(shown.eyes.world.action_names) == 2:
+    if len(shown.policy.interface.world.action_names) == 2:
         save_section(run, "energy", energy_section(shown))
 
 
-def film(eyes: Eyes, played: Played, number: int) -> np.ndarray:
+def film(world: World, played: Played, number: int) -> np.ndarray:
     """uint8 [T, h, 2w + 2, 3]: an episode until its goal is reached, and the goal's frame beside it."""
-    reached = eyes.world.distance(
-        played.states[number], played.goals[number].expand_as(played.states[number])
-    )
-    steps = int((reached <= eyes.world.tolerance).float().argmax()) if played.success[number] else None
+    reached = world.distance(played.states[number], played.goals[number].expand_as(played.states[number]))
+    steps = int((reached <= world.tolerance).float().argmax()) if played.success[number] else None
     states = played.states[number] if steps is None else played.states[number, : steps + 2]
-    frames = _pixels(eyes.world.render(states))
-    goal = np.broadcast_to(_pixels(eyes.world.render(played.goals[number][None])), frames.shape)
+    frames = _pixels(world.render(states))
+    goal = np.broadcast_to(_pixels(world.render(played.goals[number][None])), frames.shape)
     gap = np.full((*frames.shape[:2], 2, 3), 255, np.uint8)
     return np.concatenate([frames, gap, goal], axis=2)
 
@@ -97,13 +95,13 @@ def plans_section(shown: Shown, films: list[np.ndarray]) -> Section:
 
 def draw_rooms(shown: Shown) -> Figure:
     """The frame of each start, with the first plan, the way that was taken and the goal over it."""
-    eyes, played = shown.eyes, shown.results["trained"]
+    world, played = shown.policy.interface.world, shown.results["trained"]
     count = min(ROOMS, len(played.success))
     ways = first_plans(shown, count)
     figure = Figure(figsize=(7.2, 2.6 * -(-count // 3)))
     for number in range(count):
         axis = figure.add_subplot(-(-count // 3), 3, number + 1)
-        axis.imshow(_pixels(eyes.world.render(played.starts[number][None]))[0])
+        axis.imshow(_pixels(world.render(played.starts[number][None]))[0])
         for states, colour, name in (
             (ways[number], SERIES[1], "plan"),
             (played.states[number], SERIES[2], "taken"),
@@ -120,15 +118,13 @@ def draw_rooms(shown: Shown) -> Figure:
 
 def first_plans(shown: Shown, count: int) -> Tensor:
     """[count, steps + 1, S]: the true states that the first plan of each episode leads to."""
-    eyes, played, policy = shown.eyes, shown.results["trained"], shown.policy
+    played, policy = shown.results["trained"], shown.policy
     starts = played.starts[:count]
     policy.begin(starts, played.goals[:count])
-    actions = eyes.to_world(
-        policy.plan(starts, torch.arange(count)).repeat_interleave(shown.settings.hold, 1)
-    )
+    plans = policy.plan(starts, torch.arange(count)).repeat_interleave(policy.settings.hold, 1)
     states = [starts]
-    for action in actions.unbind(1):
-        states.append(eyes.world.step(states[-1], action))
+    for action in policy.interface.to_world(plans).unbind(1):
+        states.append(policy.interface.world.step(states[-1], action))
     return torch.stack(states, 1)
 
 
@@ -168,20 +164,19 @@ def energy_section(shown: Shown) -> Section:
 
 def draw_energy(shown: Shown) -> Figure:
     """Two landscapes for each of some episodes."""
-    eyes, policy, played = shown.eyes, shown.policy, shown.results["trained"]
-    count, reach = min(LANDSCAPES, len(played.success)), eyes.world.reach
+    policy, played = shown.policy, shown.results["trained"]
+    interface = policy.interface
+    count, reach = min(LANDSCAPES, len(played.success)), interface.world.reach
     starts, axis_values = played.starts[:count], torch.linspace(-reach, reach, POINTS)
     policy.begin(starts, played.goals[:count])
-    chosen = eyes.to_world(policy.plan(starts, torch.arange(count)))[:, 0]
+    chosen = interface.to_world(policy.plan(starts, torch.arange(count)))[:, 0]
     grid = torch.cartesian_prod(axis_values, axis_values)
-    actions = eyes.to_model(grid)[None, :, None].expand(count, -1, -1, -1)
-    held = shown.settings.model_copy(update={"horizon": 1, "path": 0.0})
-    oracle = eyes.oracle(held, policy.draw)
+    actions = interface.to_model(grid)[None, :, None].expand(count, -1, -1, -1)
+    oracle = interface.oracle(policy.settings, policy.draw)
     oracle.begin(starts, played.goals[:count])
     figure = Figure(figsize=(5.0, 2.4 * count))
     for column, own in enumerate((policy, oracle)):
-        with torch.no_grad():
-            costs = own.problem(starts, torch.arange(count)).costs(actions, held)
+        costs = action_costs(own, starts, actions)
         for row in range(count):
             axis = figure.add_subplot(count, 2, 2 * row + column + 1)
             axis.imshow(
@@ -192,3 +187,9 @@ def draw_energy(shown: Shown) -> Figure:
             axis.tick_params(labelsize=6)
     figure.tight_layout()
     return figure
+
+
+@torch.no_grad()
+def action_costs(policy: PlanningPolicy, starts: Tensor, actions: Tensor) -> Tensor:
+    """[E, G]: what it costs to hold each of actions [E, G, 1, A], judged where that leads to."""
+    return policy.roll_out(starts).costs(actions, lambda z: policy.cost(z, policy.goals))

@@ -16,7 +16,8 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from jepa_world.worlds import PlayedSettings, PlayedSource, shorten
+from jepa_core.planning import shorten
+from jepa_world.worlds import PlayedSettings, PlayedSource
 
 SIDE = 64
 LOW, HIGH = 4.0, 60.0

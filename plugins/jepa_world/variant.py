@@ -26,8 +26,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from jepa_core import JEPA, Batch, Field, Group, IndexSet, MaskPlan, Step, Tokens, UserError
+from jepa_core.planning import PlannerSettings
 from jepa_core.settings import Settings
-from jepa_world.planners import PlannerSettings
 
 ACTIONS = "condition.actions"
 
@@ -80,7 +80,7 @@ class WorldModel(JEPA):
 
         def check(self) -> None:
             """Raises UserError for a planner's settings that contradict each other."""
-            self.planner.check()
+            self.planner.check("variant.planner")
 
     config: Config
 

@@ -1,18 +1,16 @@
-"""What a world is, and the source of episodes that are played in one.
+"""The source of episodes that are played in a world, and windows of them.
 
-A world is scripted: its state is a tensor that says everything, so that many episodes are played at once and
-one can be begun anywhere. `two_rooms` is such a world; docs/worlds.md writes another in 30 lines. Sources of
-other episodes (`episodes`, `pusht`) share `EpisodeSamples` and have no world to plan in.
+`two_rooms` is such a world (`jepa_core.planning.World`); docs/worlds.md writes another in 30 lines. Sources
+of other episodes (`episodes`, `pusht`) share the settings of windows and have no world to plan in.
 
 Axes: B episodes, L steps of an episode, T frames of a window, S numbers of a state, A numbers of an action.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field as Setting
@@ -21,95 +19,10 @@ from torch import Generator, Tensor
 from jepa_core import Field, Sample, UserError
 from jepa_core.data import BaseSamples, CorruptSample, SourceSettings
 from jepa_core.data.splits import check_split
+from jepa_core.planning import World
 from jepa_core.types.sample import Fields
 
 SEEDS = {"train": 0, "val": 1, "test": 2}
-
-
-@runtime_checkable
-class World(Protocol):
-    """An environment of states float32 [B, S] that say everything, its layout too."""
-
-    state_names: tuple[str, ...]
-    """What the S numbers of a state are."""
-    action_names: tuple[str, ...]
-    """What the A numbers of an action are; all 0 is to do nothing."""
-    reach: float
-    """The largest norm of an action; `step` shortens longer ones."""
-    budget: int
-    """Steps in which a goal is to be reached."""
-    tolerance: float
-    """Distance from the goal at which it is reached."""
-
-    def draw_states(self, count: int, split: str, generator: Generator) -> Tensor:
-        """Random states [B, S] in the layouts of a split, `train`, `val` or `test`."""
-        ...
-
-    def draw_goals(self, states: Tensor, generator: Generator) -> Tensor:
-        """For each state one of the same layout [B, S] that is to be reached from it."""
-        ...
-
-    def draw_actions(
-        self, states: Tensor, memory: Tensor | None, generator: Generator
-    ) -> tuple[Tensor, Tensor | None]:
-        """The next actions [B, A] of the behaviour that training data are made by, and its memory.
-
-        `memory` is what it returned a step before, None in an episode's first step.
-        """
-        ...
-
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """The states [B, S] after actions [B, A]."""
-        ...
-
-    def render(self, states: Tensor) -> Tensor:
-        """Frames uint8 [B, 3, H, W]."""
-        ...
-
-    def distance(self, states: Tensor, goals: Tensor) -> Tensor:
-        """How far each state is from its goal, [B]."""
-        ...
-
-
-@runtime_checkable
-class Bounded(Protocol):
-    """What a `World` adds whose states lie within bounds."""
-
-    bounds: Mapping[str, tuple[float, float]]
-    """The least and the greatest value of some numbers of a state, by their names."""
-
-
-@runtime_checkable
-class Routed(Protocol):
-    """What a `World` adds whose ways are not straight."""
-
-    def way_length(self, states: Tensor, goals: Tensor) -> Tensor:
-        """The length of the shortest way from each state to its goal, [B]."""
-        ...
-
-
-def way_length(world: World, states: Tensor, goals: Tensor) -> Tensor:
-    """The length [B] of the shortest way where the world says it, else the distance."""
-    return world.way_length(states, goals) if isinstance(world, Routed) else world.distance(states, goals)
-
-
-def check_goals(world: World, goals: Tensor) -> None:
-    """Raises UserError for a goal [B, S] that is no state of the world: not finite, or out of its bounds."""
-    bounds = world.bounds if isinstance(world, Bounded) else {}
-    for name, (low, high) in {**dict.fromkeys(world.state_names, (-math.inf, math.inf)), **bounds}.items():
-        values = goals[:, world.state_names.index(name)]
-        outside = ~(values.isfinite() & (values >= low) & (values <= high))
-        if outside.any():
-            number = int(outside.nonzero()[0])
-            place = ", ".join(
-                f"{n} {v:g}" for n, v in zip(world.state_names, goals[number].tolist(), strict=True)
-            )
-            raise UserError(f"goal {number} ({place}) is outside the world: {name} is {low:g} to {high:g}")
-
-
-def shorten(actions: Tensor, reach: float) -> Tensor:
-    """Actions [..., A] with a norm of at most `reach`."""
-    return actions * (reach / actions.norm(dim=-1, keepdim=True).clamp(min=reach))
 
 
 class Episode:

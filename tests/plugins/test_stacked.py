@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa_core import Recipe, UserError, build_model, load_recipe, sample_masks, train
+from jepa_core import Field, Recipe, UserError, build_model, load_recipe, sample_masks, train
 from jepa_core.assembly import build, random_batch
 from jepa_core.evaluate.run import evaluate_run
+from jepa_core.planning import Policy, WorldInterface, play
 from jepa_core.testing import check_encoder, check_recipe
 from jepa_stacked.networks import LevelPredictor
-from jepa_stacked.plans import DistantGoals, Planner, check_plans, draw_pairs, play
+from jepa_stacked.plans import ROWS, DistantGoals, LevelsPolicy, check_plans, draw_pairs
 from jepa_stacked.prompts import Given
 from jepa_stacked.variant import Stacked
 
@@ -263,6 +264,18 @@ def test_a_world_model_s_frames_with_macro_actions_and_a_third_level() -> None:
     }  # fmt: skip
 
 
+def test_a_shared_level_has_the_features_of_the_last_step_of_its_windows() -> None:
+    """What stands still and what moves is one and the same to it, and its predictions are of a frame."""
+    model, batch = stack(rooms())
+    film = batch.views["film"]
+    frames, windows = model.features_of_levels(film)
+    torch.testing.assert_close(windows, frames[:, 4::5])
+    still = film[:, :, -1:].expand(-1, -1, 5, -1, -1)
+    torch.testing.assert_close(model.features_of_levels(still)[1][:, 0], windows[:, -1])
+    own, _ = stack(rooms("variant.levels.windows.shared=false"))
+    assert (model.level(1).width, own.level(1).width) == (48, 8)
+
+
 @pytest.mark.parametrize(("action", "window"), [(3, []), (4, [0]), (8, [0]), (9, [1]), (18, [2])])
 def test_a_macro_action_is_made_of_the_actions_that_lead_through_a_window(
     action: int, window: list[int]
@@ -364,6 +377,7 @@ def test_a_batch_that_lacks_what_is_read_and_an_unknown_kind() -> None:
 class Line:
     """A world of places on a plane; nothing stands in the way."""
 
+    state_names, action_names = ("x", "y"), ("dx", "dy")
     reach, budget, tolerance = 3.0, 30, 3.0
 
     def draw_states(self, count: int, split: str, generator: Generator) -> Tensor:
@@ -371,6 +385,11 @@ class Line:
 
     def draw_goals(self, states: Tensor, generator: Generator) -> Tensor:
         return 64 * torch.rand(len(states), 2, generator=generator)
+
+    def draw_actions(
+        self, states: Tensor, memory: Tensor | None, generator: Generator
+    ) -> tuple[Tensor, None]:
+        return torch.randn(states.shape, generator=generator), None
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         return states + actions
@@ -389,53 +408,64 @@ class Perfect(nn.Module):
         return past[:, -1] + condition[:, None]
 
 
-def perfect_planner(row: str) -> Planner:
-    """Levels that know `Line`: a feature is the place, a window's the place in its last frame."""
+def perfect(row: str, monkeypatch: pytest.MonkeyPatch) -> Policy:
+    """Plans by levels that know `Line`: a feature is the place, a window's the place in its last frame."""
     level = SimpleNamespace(macro=nn.Identity(), predict=Perfect())
     last = SimpleNamespace(
         stride=5,
         predict=Perfect(),
-        macro=nn.Identity(),
+        frames=5,
+        macro=lambda moves: moves.unflatten(-1, (5, 2)).sum(-2),
         encode_windows=lambda z: z.unflatten(1, (-1, 5))[:, :, -1],
     )
-    model = SimpleNamespace(
+    learned = {"condition.actions": {"mean": [0.0, 0.0], "std": [1.0, 1.0]}}
+    fields = {"condition.actions": Field("sequence", (19, 2))}
+    model: Any = SimpleNamespace(
         level=lambda number: (level, last)[number],
-        transforms=SimpleNamespace(
-            state=lambda: {"condition.actions": {"mean": [0.0, 0.0], "std": [1.0, 1.0]}}
-        ),
+        transforms=SimpleNamespace(fields=fields, state=lambda: learned),
     )
-    settings = DistantGoals.Config(candidates=64, iterations=6, windows=3, flat_last=0)
-    bounds = torch.full((2,), -15.0), torch.full((2,), 15.0)
-    planner = Planner(model, Line(), settings, bounds, Generator().manual_seed(0), row)  # type: ignore[arg-type]
-    planner.look = lambda states: states[:, None]  # type: ignore[method-assign]
-    return planner
+    monkeypatch.setattr(WorldInterface, "look", lambda self, states: states[:, None])
+    evaluation = DistantGoals(DistantGoals.Config(candidates=64, iterations=6, windows=3, flat_last=0))
+    return evaluation.policy(row, model, Line(), Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("row", "least"), [("two levels", 20), ("one level", 20), ("random actions", 0)])
-def test_plans_over_levels_that_know_the_world_reach_goals(row: str, least: int) -> None:
-    planner = perfect_planner(row)
+@pytest.mark.parametrize(
+    ("row", "least"), [("two levels", 20), ("upper level", 18), ("one level", 20), ("random actions", 0)]
+)
+def test_plans_over_levels_that_know_the_world_reach_goals(
+    row: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     starts, goals = draw_pairs(Line(), "test", 30.0, 24, Generator().manual_seed(0))
-    reached = int(play(planner, starts, goals).sum())
+    reached = int(play(Line(), perfect(row, monkeypatch), starts, goals).success.sum())
     assert reached >= least
     assert least or reached <= 12
 
 
-def test_both_kinds_of_plan_make_as_many_model_calls() -> None:
+def test_all_kinds_of_plan_make_as_many_model_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {}
-    for row in ("two levels", "one level"):
-        planner = perfect_planner(row)
-        planner.act(torch.zeros(3, 5, 1, 2), torch.full((3, 1, 2), 20.0), 20)
-        calls[row] = planner.calls / planner.plans
+    for row in ("two levels", "upper level", "one level"):
+        policy = perfect(row, monkeypatch)
+        starts = torch.zeros(3, 2)
+        policy.begin(starts, torch.full((3, 2), 20.0))
+        actions = policy.act(starts[:, None], torch.tensor([True, True, False]))
+        assert actions.shape == (3, 5, 2)
+        calls[row] = policy.effort.calls / policy.effort.plans
     assert calls["one level"] == 64 * 6 * 3 * 5
     assert calls["two levels"] == pytest.approx(calls["one level"], rel=0.02)
+    assert calls["upper level"] == calls["one level"]
 
 
-def test_macro_actions_stay_within_bounds() -> None:
-    planner = perfect_planner("two levels")
-    bounds = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 2.0])
-    best = planner.search(lambda x: (x - 5).square().sum((2, 3)), (2, 3, 2), 1.0, bounds)
-    assert (best >= bounds[0] - 1e-6).all()
-    assert (bounds[1] - best).max() < 0.3
+def test_macro_actions_are_those_of_actions_that_the_world_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The goal is far: the upper level goes as far as five steps lead, in its plan and in its subgoal."""
+    policy = perfect("two levels", monkeypatch)
+    assert isinstance(policy, LevelsPolicy)
+    macros: list[Tensor] = []
+    predict = policy.upper.predict
+    monkeypatch.setattr(policy.upper, "predict", lambda z, macro: macros.append(macro) or predict(z, macro))
+    actions = policy.descend(torch.zeros(2, 5, 1, 2), torch.full((2, 1, 2), 50.0))
+    assert torch.cat(macros).norm(dim=-1).max() <= 15 + 1e-4
+    torch.testing.assert_close(macros[-1], torch.full((2, 2), 15 / 2**0.5), rtol=0.2, atol=0)
+    torch.testing.assert_close(actions.sum(1), macros[-1], rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +486,7 @@ def test_levels_that_no_plan_is_made_of(override: str, line: str) -> None:
 
 def test_a_source_without_a_world_and_goals_that_are_nowhere() -> None:
     model, _ = stack(rooms(), 2)
-    with pytest.raises(UserError, match="'prompted_films' has no world to plan in; one that has: two_rooms"):
+    with pytest.raises(UserError, match="'prompted_films' has no world to plan in"):
         check_plans(model, build("data", films().data))
     with pytest.raises(UserError, match=r"the world has 0 of 3 goals 200 away \(distances, episodes\)"):
         draw_pairs(Line(), "test", 200.0, 3, Generator().manual_seed(0))
@@ -474,5 +504,5 @@ def test_a_run_above_a_world_model_plans(tmp_path: Path) -> None:
     settings = ["evaluations.distant_goals={episodes=3,candidates=4,iterations=1,distances=[25.0,50.0]}"]
     (table,) = evaluate_run(run, [], overrides=settings, evaluations=["distant_goals"]).evaluations
     assert table.error == ""
-    assert [row.name for row in table.rows] == ["two levels", "one level", "random actions"]
+    assert [row.name for row in table.rows] == list(ROWS)
     assert list(table.own) == ["25 away", "50 away"]

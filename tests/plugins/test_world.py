@@ -18,16 +18,16 @@ from jepa_core import Field, Recipe, UserError, build_model, load_recipe, plugin
 from jepa_core.assembly import build, random_batch
 from jepa_core.data import CorruptSample
 from jepa_core.evaluate.run import evaluate_run
+from jepa_core.planning import Played, RandomPolicy, play, way_length
 from jepa_core.testing import check_encoder, check_recipe
+from jepa_world.agent import Agent, agent_of
 from jepa_world.command import by_distance, distance_table, plan, trained_twins, wilson
 from jepa_world.episodes import RecordedEpisode
 from jepa_world.evaluation import copy_errors, imagined, open_loop
 from jepa_world.pictures import distance_section, draw_distance
-from jepa_world.planners import PLANNERS, PlannerSettings, Problem
-from jepa_world.play import Eyes, Played, RandomPolicy, eyes_of, play
 from jepa_world.two_rooms import DOOR, THICKNESS, TwoRooms
 from jepa_world.variant import WorldModel
-from jepa_world.worlds import Episode, play_behaviour, way_length
+from jepa_world.worlds import Episode, play_behaviour
 
 SMALL = ("train.device=cpu", "train.log_every=1", "probes.linear=false", "probes.knn=false")
 NOWHERE = Generator().manual_seed(0)
@@ -233,11 +233,6 @@ def test_the_shortest_way_leads_through_the_door() -> None:
     torch.testing.assert_close(way_length(world, goals, states), way_length(world, states, goals))
 
 
-def test_the_way_is_straight_where_a_world_says_no_other() -> None:
-    places = torch.tensor([[20.0], [50.0]])
-    assert way_length(Line(), places, places + 6).tolist() == [6, 6]
-
-
 def test_success_is_told_by_distance() -> None:
     """Ten episodes of a world without ways of its own: parts of 3, 3, 2 and 2, the nearest first."""
     starts = torch.zeros(10, 1)
@@ -270,54 +265,6 @@ def test_the_frame_shows_the_state() -> None:
     assert frame[2, 40, 32] == 255
 
 
-# --- planners
-
-
-def quadratic(goal: Tensor) -> Problem:
-    """Points that move by the action, at most 1 a step, towards goals [E, 2]."""
-    return Problem(
-        torch.zeros(len(goal), 2),
-        lambda z, a: z + a,
-        lambda z: (z - goal[:, None]).square().sum(-1),
-        lambda a: a * (1 / a.norm(dim=-1, keepdim=True).clamp(min=1)),
-        2,
-    )
-
-
-@pytest.mark.parametrize("kind", PLANNERS)
-def test_planners_reach_a_goal_within_bounds(kind: str) -> None:
-    goal = torch.tensor([[1.5, 0.0], [0.0, -2.0], [0.3, 0.4]])
-    settings = PlannerSettings(kind=kind, horizon=3, candidates=64, elites=8, iterations=20)  # type: ignore[arg-type]
-    problem = quadratic(goal)
-    actions = PLANNERS[kind](problem, settings, None, Generator().manual_seed(0))
-    assert actions.shape == (3, 3, 2)
-    assert actions.norm(dim=-1).max() <= 1 + 1e-5
-    assert (actions.sum(1) - goal).norm(dim=-1).max() < 0.2
-    assert problem.calls >= 3 * 64 * 3
-
-
-@pytest.mark.parametrize("kind", PLANNERS)
-def test_a_plan_is_no_worse_than_the_one_it_begins_with(kind: str) -> None:
-    """Best-so-far and warm start: one iteration of few candidates does not lose a good plan."""
-    goal = torch.tensor([[2.0, 1.0]])
-    good = torch.tensor([[[0.8, 0.4], [0.8, 0.4], [0.4, 0.2]]])
-    settings = PlannerSettings(kind=kind, horizon=3, candidates=3, elites=2, iterations=1, std=3.0)  # type: ignore[arg-type]
-    problem = quadratic(goal)
-    found = PLANNERS[kind](problem, settings, good, Generator().manual_seed(0))
-    before, after = (problem.costs(plan[:, None], settings) for plan in (good, found))
-    assert (after <= before + 1e-6).all()
-
-
-def test_held_actions_and_the_cost_of_the_path() -> None:
-    problem = quadratic(torch.tensor([[4.0, 0.0]]))
-    actions = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
-    settings = PlannerSettings(horizon=2, hold=2, path=0.0)
-    assert problem.costs(actions, settings).item() == 0
-    assert problem.calls == 4
-    with_path = settings.model_copy(update={"path": 1.0})
-    assert problem.costs(actions, with_path).item() == pytest.approx((9 + 4 + 1 + 0) / 4)
-
-
 def test_wilson_s_interval() -> None:
     assert wilson(45, 50) == pytest.approx((0.7864, 0.9565), abs=1e-4)
     assert wilson(0, 10)[0] == 0
@@ -331,15 +278,15 @@ def test_an_oracle_reaches_goals_that_doing_nothing_does_not() -> None:
     model = build_model(recipe)
     source = build("data", recipe.data)
     source_model = trained_transforms(model, recipe)
-    eyes = eyes_of(source_model, source)
+    agent = agent_of(source_model, source)
     draw = Generator().manual_seed(0)
-    starts = eyes.world.draw_states(4, "test", draw)
-    goals = eyes.world.draw_goals(starts, draw)
-    oracle = play(eyes.world, eyes.oracle(recipe.variant.planner, draw), starts, goals)  # type: ignore[attr-defined]
-    idle = play(eyes.world, RandomPolicy(eyes.world, draw, 0.0), starts, goals)
+    starts = agent.world.draw_states(4, "test", draw)
+    goals = agent.world.draw_goals(starts, draw)
+    oracle = play(agent.world, agent.oracle(recipe.variant.planner, draw), starts, goals)  # type: ignore[attr-defined]
+    idle = play(agent.world, RandomPolicy(agent.world, draw, 0.0), starts, goals)
     assert oracle.success.sum() >= 3
     assert idle.success.sum() == 0
-    assert oracle.states.shape == (4, eyes.world.budget + 1, 4)
+    assert oracle.states.shape == (4, agent.world.budget + 1, 4)
     torch.testing.assert_close(idle.states[:, -1], starts)
     s = recipe.variant.planner  # type: ignore[attr-defined]
     assert oracle.calls == s.horizon * s.hold * s.candidates * s.iterations
@@ -402,19 +349,19 @@ def test_roll_outs_of_a_perfect_model_have_no_error() -> None:
 def test_the_open_loop_of_a_perfect_model_has_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over more steps than windows have; a roll-out that is 100 pixels off is worse than to copy."""
     recipe = small()
-    eyes = eyes_of(trained_transforms(build_model(recipe), recipe), build("data", recipe.data))
-    monkeypatch.setattr(Eyes, "look", lambda self, states: states[:, None, :2])
+    agent = agent_of(trained_transforms(build_model(recipe), recipe), build("data", recipe.data))
+    monkeypatch.setattr(Agent, "look", lambda self, states: states[:, None, :2])
     shift = {"by": 0}
 
     def truth(self: Any, state: Tensor, actions: Tensor) -> Tensor:
-        states, taken = play_behaviour(eyes.world, 5, 16, "test")
-        torch.testing.assert_close(actions, eyes.to_model(taken))
+        states, taken = play_behaviour(agent.world, 5, 16, "test")
+        torch.testing.assert_close(actions, agent.to_model(taken))
         return states[:, 1:, None, :2] + shift["by"]
 
     monkeypatch.setattr(WorldModel, "roll_out", truth)
-    assert open_loop(eyes, 5) == {f"h={h}": 0.0 for h in (1, 2, 4, 8, 16)}
+    assert open_loop(agent, 5) == {f"h={h}": 0.0 for h in (1, 2, 4, 8, 16)}
     shift["by"] = 100
-    assert min(open_loop(eyes, 5).values()) > 1
+    assert min(open_loop(agent, 5).values()) > 1
 
 
 def test_the_section_shows_imagined_films() -> None:
@@ -445,14 +392,14 @@ def test_the_world_of_the_page_trains_and_plans(tmp_path: Path) -> None:
     try:
         recipe = small("data.name=cart", "variant.history=2", "variant.horizon=7", "data.length=30")
         model = trained_transforms(build_model(recipe), recipe)
-        eyes = eyes_of(model, build("data", recipe.data))
+        agent = agent_of(model, build("data", recipe.data))
         draw = Generator().manual_seed(0)
-        starts = eyes.world.draw_states(3, "test", draw)
-        goals = eyes.world.draw_goals(starts, draw)
-        oracle = eyes.oracle(recipe.variant.planner, draw)  # type: ignore[attr-defined]
-        assert play(eyes.world, oracle, starts, goals).success.all()
+        starts = agent.world.draw_states(3, "test", draw)
+        goals = agent.world.draw_goals(starts, draw)
+        oracle = agent.oracle(recipe.variant.planner, draw)  # type: ignore[attr-defined]
+        assert play(agent.world, oracle, starts, goals).success.all()
         few = recipe.variant.planner.model_copy(update={"candidates": 4, "elites": 2, "iterations": 1})  # type: ignore[attr-defined]
-        assert play(eyes.world, eyes.policy(few, draw), starts, goals).states.shape == (3, 31, 2)
+        assert play(agent.world, agent.policy(few, draw), starts, goals).states.shape == (3, 31, 2)
     finally:
         plugins.registry().manager.unregister(name="cart")
         plugins.registry().register(object(), "nothing after the cart")
@@ -578,13 +525,13 @@ def test_an_environment_that_is_not_installed(
 
 def test_a_goal_outside_the_world() -> None:
     recipe = small()
-    eyes = eyes_of(trained_transforms(build_model(recipe), recipe), build("data", recipe.data))
-    starts = eyes.world.draw_states(2, "test", Generator().manual_seed(0))
+    agent = agent_of(trained_transforms(build_model(recipe), recipe), build("data", recipe.data))
+    starts = agent.world.draw_states(2, "test", Generator().manual_seed(0))
     for place in ([70.0, 10.0], [float("nan"), 10.0]):
         goals = starts.clone()
         goals[1, :2] = torch.tensor(place)
         with pytest.raises(UserError, match=r"goal 1 \(x .*\) is outside the world: x is 4 to 60"):
-            play(eyes.world, RandomPolicy(eyes.world, NOWHERE), starts, goals)
+            play(agent.world, RandomPolicy(agent.world, NOWHERE), starts, goals)
 
 
 def test_plans_are_of_world_models_alone(tmp_path: Path) -> None:
@@ -592,11 +539,11 @@ def test_plans_are_of_world_models_alone(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="the run's variant is 'jepa'; plans are made with the variant 'world'"
     ):
-        eyes_of(build_model(recipe), None)
+        agent_of(build_model(recipe), None)
     pusht = build("data", small("data={name='pusht',frames=9}").data)
     model = build_model(small())
-    with pytest.raises(UserError, match="the run's data source 'pusht' has no world to play in"):
-        eyes_of(model, pusht)
+    with pytest.raises(UserError, match="the data source 'pusht' has no world to plan in"):
+        agent_of(model, pusht)
 
 
 def test_a_source_without_actions() -> None:

@@ -4,11 +4,11 @@
     mppi       average the candidates with weights exp(-cost / temperature)
     gradient   AdamW on the actions of several starts
 
-What is unusual: a planner sees a closure (z, a) -> z, a cost of z and a projection of actions to those that
-are
-allowed, and nothing of the model. Every planner returns the best sequence it has seen, keeps it in the next
-iteration, begins with the rest of the plan before where it is given, and holds each action for `hold` steps:
-sequences of few long moves are found with far fewer candidates than of many short ones.
+What is unusual: a planner sees what sequences cost and a projection to those that are allowed, and nothing of
+the model; `RollOut` makes such costs of a closure (z, a) -> z and a cost of z. Every planner returns the best
+sequence it has seen, keeps it in the next iteration, and begins with the sequence that it is given, such as
+the rest of the plan before. A roll-out holds each action for `hold` steps: sequences of few long moves are
+found with far fewer candidates than of many short ones.
 
 Sources: CEM as in LeWM and jepa-wms (Rubinstein 1999); MPPI: Williams et al. 2016 (arXiv 1509.01149).
 
@@ -17,7 +17,7 @@ Axes: E episodes, C candidates of each, H actions of a plan (each held), A numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,8 +25,8 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor
 
-from jepa_core import UserError
-from jepa_core.settings import Settings
+from jepa_core.errors import UserError
+from jepa_core.settings.base import Settings
 
 
 class PlannerSettings(Settings):
@@ -61,51 +61,70 @@ class PlannerSettings(Settings):
     warm_start: bool = True
     """Whether a plan begins with what is left of the one before."""
 
-    def check(self) -> None:
-        """Raises UserError for more elites than candidates, and more executed actions than a plan has."""
+    def check(self, section: str) -> None:
+        """Raises UserError for more elites than candidates, and more executed actions than a plan has; names
+        the settings by the section that they stand in."""
         for name, most in {"elites": "candidates", "execute": "horizon"}.items():
             if getattr(self, name) > getattr(self, most):
                 raise UserError(
-                    f"setting 'variant.planner.{name}' is {getattr(self, name)}; variant.planner.{most} is "
+                    f"setting '{section}.{name}' is {getattr(self, name)}; {section}.{most} is "
                     f"{getattr(self, most)}"
                 )
 
 
+Plan = Tensor
+"""Actions [E, H, A]."""
+
+
 @dataclass
 class Problem:
-    """What is to be planned, for E episodes.
+    """What is to be planned, for E episodes."""
 
-    `start` [E, ...]; `step` takes states [N, ...] and actions [N, A] to states [N, ...]; `cost` takes states
-    [E, C, ...] to [E, C]; `project` makes actions [..., A] allowed ones.
+    costs: Callable[[Tensor], Tensor]
+    """Of sequences [E, C, H, A], [E, C]."""
+    project: Callable[[Tensor], Tensor]
+    """Makes actions [..., A] allowed ones."""
+    first: Plan
+    """What the first candidates are drawn around."""
+
+
+@dataclass
+class RollOut:
+    """Where sequences of actions lead, by a model or a world.
+
+    `start` [E, ...]; `step` takes states [N, ...] and actions [N, A] to states [N, ...]; each action is held
+    for `hold` steps.
     """
 
     start: Tensor
     step: Callable[[Tensor, Tensor], Tensor]
-    cost: Callable[[Tensor], Tensor]
-    project: Callable[[Tensor], Tensor]
-    action_width: int
+    hold: int = 1
     calls: int = 0
     """Times that `step` was asked for the next state of one candidate of one episode."""
 
-    def costs(self, actions: Tensor, settings: PlannerSettings) -> Tensor:
-        """[E, C] of sequences [E, C, H, A]: the last state's cost, and `path` times the mean over all
-        states."""
+    def states(self, actions: Tensor) -> Iterator[Tensor]:
+        """The states [E, C, ...] after each step of sequences [E, C, H, A]."""
         e, c, h, _ = actions.shape
         state = self.start[:, None].expand(e, c, *self.start.shape[1:])
-        total, cost = 0.0 * actions.sum((2, 3)), actions.new_zeros(e, c)
-        for number in range(h * settings.hold):
-            action = actions[:, :, number // settings.hold]
+        for number in range(h * self.hold):
+            action = actions[:, :, number // self.hold]
             state = self.step(state.flatten(0, 1), action.flatten(0, 1)).unflatten(0, (e, c))
-            cost = self.cost(state)
-            total = total + cost
-        self.calls += e * c * h * settings.hold
-        return cost + settings.path * total / (h * settings.hold)
+            self.calls += e * c
+            yield state
+
+    def costs(self, actions: Tensor, cost: Callable[[Tensor], Tensor], path: float = 0.0) -> Tensor:
+        """[E, C] of sequences [E, C, H, A]: the last state's cost, which takes states [E, C, ...], and `path`
+        times the mean over all states."""
+        total = 0.0 * actions.sum((2, 3))
+        last = total
+        for state in self.states(actions):
+            last = cost(state)
+            total = total + last
+        return last + path * total / (actions.shape[2] * self.hold)
 
 
-Plan = Tensor
-"""Actions [E, H, A]."""
-Planner = Callable[[Problem, PlannerSettings, Plan | None, Generator], Plan]
-"""From a problem, settings, the plan before (shifted; None: none) and randomness to a plan."""
+Planner = Callable[[Problem, PlannerSettings, Generator], Plan]
+"""From a problem, settings and randomness to a plan."""
 
 
 class Best:
@@ -133,13 +152,13 @@ class Best:
 
 
 @torch.no_grad()
-def cem(problem: Problem, settings: PlannerSettings, before: Plan | None, draw: Generator) -> Plan:
+def cem(problem: Problem, settings: PlannerSettings, draw: Generator) -> Plan:
     """The cross-entropy method with a diagonal normal distribution."""
-    mean, std, best = first_mean(problem, settings, before), None, Best()
+    mean, best = problem.first, Best()
     std = torch.full_like(mean, settings.std)
     for _ in range(settings.iterations):
         actions = candidates(problem, settings, mean, std, best, draw)
-        costs = problem.costs(actions, settings)
+        costs = problem.costs(actions)
         best.see(actions, costs)
         chosen = costs.topk(settings.elites, dim=1, largest=False).indices
         elites = actions.gather(1, chosen[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
@@ -150,43 +169,37 @@ def cem(problem: Problem, settings: PlannerSettings, before: Plan | None, draw: 
 
 
 @torch.no_grad()
-def mppi(problem: Problem, settings: PlannerSettings, before: Plan | None, draw: Generator) -> Plan:
+def mppi(problem: Problem, settings: PlannerSettings, draw: Generator) -> Plan:
     """Model predictive path integral control: a mean weighted by exp(-cost / temperature)."""
-    mean, best = first_mean(problem, settings, before), Best()
+    mean, best = problem.first, Best()
     std = torch.full_like(mean, settings.std)
     for _ in range(settings.iterations):
         actions = candidates(problem, settings, mean, std, best, draw)
-        costs = problem.costs(actions, settings)
+        costs = problem.costs(actions)
         best.see(actions, costs)
         scale = costs.std(1, keepdim=True).clamp(min=1e-12) * settings.temperature
         weights = ((costs.min(1, keepdim=True).values - costs) / scale).softmax(1)
         mean = torch.einsum("ec,echa->eha", weights, actions)
-    best.see(problem.project(mean)[:, None], problem.costs(problem.project(mean)[:, None], settings))
+    final = problem.project(mean)[:, None]
+    best.see(final, problem.costs(final))
     return best.plan()
 
 
 @torch.enable_grad()
-def gradient(problem: Problem, settings: PlannerSettings, before: Plan | None, draw: Generator) -> Plan:
+def gradient(problem: Problem, settings: PlannerSettings, draw: Generator) -> Plan:
     """AdamW on the actions of C starts at once; a projection keeps them allowed after each step."""
-    mean, best = first_mean(problem, settings, before), Best()
+    mean, best = problem.first, Best()
     std = torch.full_like(mean, settings.std)
     actions = candidates(problem, settings, mean, std, best, draw).detach().requires_grad_()
     optimizer = torch.optim.AdamW([actions], lr=settings.lr, weight_decay=0.0)
     for _ in range(settings.iterations):
-        costs = problem.costs(actions, settings)
+        costs = problem.costs(actions)
         best.see(actions, costs)
         (actions.grad,) = torch.autograd.grad(costs.sum(), [actions])
         optimizer.step()
         with torch.no_grad():
             actions.copy_(problem.project(actions))
     return best.plan()
-
-
-def first_mean(problem: Problem, settings: PlannerSettings, before: Plan | None) -> Tensor:
-    """[E, H, A]: the plan before where it is to be gone on with, else zeros."""
-    if before is not None and settings.warm_start:
-        return before
-    return problem.start.new_zeros(len(problem.start), settings.horizon, problem.action_width)
 
 
 def candidates(

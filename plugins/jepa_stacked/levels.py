@@ -76,6 +76,7 @@ class Level(nn.Module):
             self.macro = nn.Sequential(
                 nn.Linear(frames * actions, hidden), nn.GELU(), nn.Linear(hidden, settings.macro)
             )
+        self.split = nn.Linear(2 * subgoal, (above_stride or 0) * subgoal) if subgoal else None
         self.reads_prompt = above_stride is None and prompt > 0
         self.predict = LevelPredictor(
             width,
@@ -95,6 +96,14 @@ class Level(nn.Module):
         windows = rearrange(below, "b (l k) p u -> (b l) k p u", k=self.stride)
         encoded: Tensor = self.encode(windows)
         return encoded.unflatten(0, (len(below), -1))
+
+    def split_subgoals(self, last: Tensor, expected: Tensor) -> Tensor:
+        """[B, L K, P, U]: of windows of the level above that are expected [B, L, P, U] after its last one
+        [B, 1, P, U], what each window and its change say of its K parts here."""
+        assert self.split is not None
+        change = torch.diff(expected, dim=1, prepend=last)
+        parts = self.split(torch.cat([expected, change], dim=-1))
+        return rearrange(parts, "b l p (k u) -> b (l k) p u", k=self.above_stride)
 
     def conditions(self, prompt: Tensor | None, actions: Tensor | None, windows: int) -> Tensor | None:
         """[B, windows - S, C]: what each window that is predicted is told; None where that is nothing.
@@ -129,17 +138,15 @@ class Level(nn.Module):
             ahead.append(following)
         return torch.stack(ahead, dim=1)
 
-    def roll_in_windows(self, z: Tensor, condition: Tensor | None, goals: Tensor | None) -> Tensor:
+    def roll_in_windows(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """[B, L - S, P, D]: as `roll`, begun anew from z before each window of the level above."""
         k = self.above_stride
         assert k is not None
         past = z[:, self.start - self.history : -k].unfold(1, self.history, k).movedim(-1, 2).flatten(0, 1)
-        condition, goals = (
-            None if part is None else rearrange(part, "b (l k) ... -> (b l) k ...", k=k)
-            for part in (condition, goals)
-        )
+        if condition is not None:
+            condition = rearrange(condition, "b (l k) c -> (b l) k c", k=k)
         before = past[:, :1].expand(-1, self.start - self.history, -1, -1)
-        ahead = self.roll(torch.cat([before, past], dim=1), condition, goals, k)
+        ahead = self.roll(torch.cat([before, past], dim=1), condition, None, k)
         return rearrange(ahead, "(b l) k p d -> b (l k) p d", b=len(z))
 
 

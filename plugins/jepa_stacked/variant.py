@@ -7,8 +7,9 @@
 What is unusual:
 - a level's history is made of the features below or, for half of the samples in training, of what the level
   below predicted when it was rolled out: a level learns the inputs that it meets when nothing is seen
-- the prompt enters at the top and reaches the frames as subgoals: what a level expects of a window is a
-  condition of the level below while that predicts the window's parts
+- the prompt enters at the top and reaches the frames as subgoals: what a level expects of a window, and of
+  its change, is split into a condition for each of the window's parts while the level below predicts them; in
+  training it is led for half of the samples by what is really there above
 - actions reach a level as a macro-action, a small vector that is learned from the actions between two windows
 - the encoder is core's interface: of frames a step is a frame, of clips a clip of the length that it takes;
   its weights may be another run's, frozen (`[init.encoder]`)
@@ -69,7 +70,7 @@ class Stacked(JEPA):
         """Share of the training samples without a prompt: a learned vector stands for none."""
         on_predictions: float = Setting(0.5, ge=0, le=1)
         """Share of the training samples of which a level reads what the level below predicted, not its
-        features."""
+        features, and is led by what the level above predicted, not by what is really there."""
         subgoals: bool = True
         """Whether what a level expects of a window is a condition of the level below while it predicts the
         window's parts; not where actions alone say what comes (HWM)."""
@@ -153,22 +154,16 @@ class Stacked(JEPA):
         self.check_film(film.shape[2])
         z = self.features_of_levels(film)
         targets = self._targets(z, film)
-        with torch.no_grad():
-            goals = self._goals(z, given)
+        rolled, goals = self._roll(z, given)
         groups: dict[str, Group] = {}
-        rolled: Tensor | None = None
         for number, (name, own) in enumerate(zip(self.names, z, strict=True)):
-            level, subgoals = self.level(number), goals[number]
+            level = self.level(number)
             condition = level.conditions(given.prompt, given.actions, own.shape[1])
-            history = own if rolled is None else self._history(level, own, rolled)
-            forced = level.force(history, condition, subgoals)
-            if level.above_stride is None:
-                rolled = level.roll(own, condition, None, own.shape[1] - level.start)
-            else:
-                rolled = level.roll_in_windows(own, condition, subgoals)
+            history = self._history(level, own, rolled[number - 1]) if number else own
+            forced = level.force(history, condition, goals[number])
             after, seen = _tokens(targets[number][:, level.start :]), _tokens(own)
             groups[name] = Group((_tokens(forced),), (after,), (seen,))
-            groups[f"{name}_rollout"] = Group((_tokens(rolled),), (after,), (seen,))
+            groups[f"{name}_rollout"] = Group((_tokens(rolled[number]),), (after,), (seen,))
         main = groups[self.names[-1]]
         sides = (main.predictions, main.targets, main.contexts, main.contexts[0])
         return Step(*sides, plan, batch.step, batch.condition, groups)
@@ -210,24 +205,42 @@ class Stacked(JEPA):
                 targets[0] = self.encode_steps(film, "target")
         return targets
 
-    def _goals(self, z: Sequence[Tensor], given: Given) -> list[Tensor | None]:
-        """For each window of each level that is predicted, what the level above expects, with the true past,
-        of the window that it lies in, [B, L - S, P, U]; None for the top level, and without subgoals."""
-        if not self.config.subgoals:
-            return [None] * len(z)
-        goals: list[Tensor | None] = [None]
-        for number in reversed(range(1, len(z))):
-            level = self.level(number)
-            condition = level.conditions(given.prompt, given.actions, z[number].shape[1])
-            expected = level.force(z[number], condition, goals[0])
-            goals.insert(0, expected.repeat_interleave(level.stride, 1))
-        return goals
+    def _roll(self, z: Sequence[Tensor], given: Given) -> tuple[list[Tensor], list[Tensor | None]]:
+        """For each level its windows when it is rolled out, [B, L - S, P, D], and the subgoals that led it,
+        [B, L - S, P, U], None without.
+
+        Towards subgoals, as in `imagine`, but that for some samples they are made of what is really there
+        above; by actions alone anew in each window of the level above.
+        """
+        rolled: list[Tensor] = []
+        goals: list[Tensor | None] = []
+        for number in reversed(range(len(z))):
+            level, own, subgoals = self.level(number), z[number], None
+            condition = level.conditions(given.prompt, given.actions, own.shape[1])
+            if rolled and self.config.subgoals:
+                real = z[number + 1].detach()[:, self.level(number + 1).start :]
+                subgoals = self._subgoals(number, z, self._mix(real, rolled[0].detach()))
+            if rolled and subgoals is None:
+                ahead = level.roll_in_windows(own, condition)
+            else:
+                ahead = level.roll(own, condition, subgoals, own.shape[1] - level.start)
+            rolled.insert(0, ahead)
+            goals.insert(0, subgoals)
+        return rolled, goals
+
+    def _subgoals(self, number: int, z: Sequence[Tensor], expected: Tensor) -> Tensor:
+        """[B, L K, P, U]: what leads a level to the windows [B, L, P, U] that the one above expects."""
+        start = self.level(number + 1).start
+        return self.level(number).split_subgoals(z[number + 1][:, start - 1 : start].detach(), expected)
+
+    def _mix(self, real: Tensor, predicted: Tensor) -> Tensor:
+        """What a level learns on: what is really there or, for some samples, what was predicted."""
+        share = torch.rand(len(real), 1, 1, 1, device=real.device) < self.config.on_predictions
+        return torch.where(share, predicted, real)
 
     def _history(self, level: Level, own: Tensor, rolled: Tensor) -> Tensor:
         """What a level predicts from: its features or, for some samples, those of predictions below."""
-        imagined = torch.cat([own[:, : level.start], self._encode(level, rolled)], dim=1)
-        share = torch.rand(len(own), 1, 1, 1, device=own.device) < self.config.on_predictions
-        return torch.where(share, imagined, own)
+        return self._mix(own, torch.cat([own[:, : level.start], self._encode(level, rolled)], dim=1))
 
     def imagine(self, z: Sequence[Tensor], given: Given, windows: int) -> list[Tensor]:
         """What every level expects of so many of the top level's windows after those seen, [B, L, P, D].
@@ -240,7 +253,7 @@ class Stacked(JEPA):
             level, goals = self.level(number), None
             count = windows * self.level(-1).frames // level.frames
             if ahead and self.config.subgoals:
-                goals = ahead[0].repeat_interleave(self.level(number + 1).stride, 1)
+                goals = self._subgoals(number, z, ahead[0])
             condition = level.conditions(given.prompt, given.actions, level.start + count)
             ahead.insert(0, level.roll(z[number], condition, goals, count))
         return ahead

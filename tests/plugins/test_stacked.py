@@ -114,13 +114,38 @@ def test_the_level_below_goes_towards_what_the_one_above_expects() -> None:
     assert not own.reads_prompt
 
 
+def test_each_part_of_a_window_has_a_subgoal_of_its_own() -> None:
+    """All frames of a window are expected alike: what leads them must say which of them comes next."""
+    level, last, expected = stack(films())[0].level(0), torch.randn(2, 1, 16, 16), torch.randn(2, 3, 16, 16)
+    goals = level.split_subgoals(last, expected)
+    assert goals.shape == (2, 12, 16, 16)
+    assert not any(torch.allclose(goals[:, 0], goals[:, part]) for part in (1, 2, 3))
+    assert moved(goals, level.split_subgoals(last + 1, expected)) == [0, 1, 2, 3]
+    expected[:, 1] += 1
+    assert moved(goals, level.split_subgoals(last, expected)) == list(range(4, 12))
+
+
+def test_a_level_is_rolled_out_in_training_as_in_the_evaluation() -> None:
+    """Towards subgoals on its own output to the end: begun anew from true frames it would need no subgoal."""
+    model, batch = stack(films("variant.on_predictions=1"))
+    z, given = model.features_of_levels(batch.views["film"]), model.given(batch)
+    for name, ahead in zip(model.names, model.imagine(z, given, 2), strict=True):
+        torch.testing.assert_close(predictions(model, batch, f"{name}_rollout"), ahead)
+
+
+def test_some_samples_are_led_by_what_is_really_there_above() -> None:
+    model, batch = stack(films("variant.on_predictions=0"))
+    before = predictions(model, batch, "frames_rollout")
+    batch.views["film"][:, :, 8:] += 1
+    assert moved(before, predictions(model, batch, "frames_rollout")) == [4, 5, 6, 7]
+
+
 def test_a_level_above_learns_on_predictions_of_the_one_below() -> None:
     """With `on_predictions` the windows' history is made of rolled frames: true ones do not reach it."""
     model, batch = stack(films("variant.on_predictions=1", "variant.levels.frames.history=1"))
     z = model.features_of_levels(batch.views["film"])
     given = model.given(batch)
-    level, goals = model.level(0), model._goals(z, given)
-    rolled = level.roll_in_windows(z[0], None, goals[0])
+    rolled = model._roll(z, given)[0][0]
     history = model._history(model.level(1), z[1], rolled)
     torch.testing.assert_close(history[:, :1], z[1][:, :1])
     torch.testing.assert_close(history[:, 1:], model.level(1).encode_windows(rolled))
@@ -138,12 +163,17 @@ def test_a_roll_out_feeds_on_its_own_predictions() -> None:
     first = level.predict(z[:, 0][:, None], condition[:, 0])
     second = level.predict(first[:, None], condition[:, 1])
     torch.testing.assert_close(level.roll(z, condition, None, 2), torch.stack([first, second], 1))
-    whole = model.level(0)
-    goals = torch.randn(6, 8, 16, 16)
-    anew = whole.roll_in_windows(model.features_of_levels(batch.views["film"])[0], None, goals)
-    own = model.features_of_levels(batch.views["film"])[0]
-    begun = torch.cat([own[:, :6][:, 2:], own[:, 6:8]], dim=1)  # frames 6 and 7 are those before window 2
-    torch.testing.assert_close(anew[:, 4:], whole.roll(begun[:, 2:6], None, goals[:, 4:], 4))
+
+
+def test_by_actions_alone_a_level_is_rolled_out_anew_in_each_window() -> None:
+    model, batch = stack(rooms())
+    level, z = model.level(0), model.features_of_levels(batch.views["film"])[0]
+    condition = level.conditions(None, model.given(batch).actions, 20)
+    assert condition is not None
+    begun = z[:, 5:10]  # frame 9 is the one before window 2
+    anew = level.roll_in_windows(z, condition)
+    torch.testing.assert_close(anew[:, 5:10], level.roll(begun, condition[:, 5:10], None, 5))
+    torch.testing.assert_close(predictions(model, batch, "frames_rollout"), anew)
 
 
 # --- prompts

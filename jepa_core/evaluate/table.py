@@ -164,7 +164,7 @@ class EvalResult(BaseModel):
             f"{task}{rows}. {self._basis(probes)}{moved} "
             f"Scores in % ± one standard error{gain}; "
             f"{self._chances(probes)}, largest class {self.majority:.1%}."
-            f"{self._parameters()}{self._reasons()}{self._notes()}"
+            f"{self._parameters()}{self._reasons()}"
         )
 
     def _sample_count(self, part: int) -> str:
@@ -184,8 +184,8 @@ class EvalResult(BaseModel):
         notes = [f"{', '.join(self.left_out)}: each is left out of its own answer"] if self.left_out else []
         if biased:
             notes.append(f"{', '.join(biased)}: fitted on these labels, so no measure of new ones")
-        count = self._sample_count(0)
-        return f"Scored on the {count} that the probes were fitted on{draw}; {'; '.join(notes)}."
+        fitted = f"{self._sample_count(0)} that the probes were fitted on{draw}"
+        return f"Scored on the {fitted}; {'; '.join(notes)}."
 
     def _chances(self, probes: Sequence[str]) -> str:
         levels = {probe: f"{self.chance_of(probe):.1%}" for probe in probes}
@@ -200,12 +200,10 @@ class EvalResult(BaseModel):
         return f" Learned parameters of the probe: {', '.join(texts)}." if texts else ""
 
     def _reasons(self) -> str:
-        texts = {f"{row.name}: {why}" for row in self.rows for why in row.failures.values()}
-        return "".join(f" {NOT_COMPUTED.capitalize()}, {text}." for text in sorted(texts))
-
-    def _notes(self) -> str:
-        texts = [f"{probe} of {row.name}: {note}" for row in self.rows for probe, note in row.notes.items()]
-        return f" {'; '.join(texts)}." if texts else ""
+        texts = sorted({f"{row.name}: {why}" for row in self.rows for why in row.failures.values()})
+        notes = [f"{probe} of {row.name}: {note}" for row in self.rows for probe, note in row.notes.items()]
+        told = [f"{NOT_COMPUTED.capitalize()}, {text}" for text in texts] + ["; ".join(notes)] * bool(notes)
+        return "".join(f" {sentence}." for sentence in told)
 
     def cells(self) -> list[list[str]]:
         """The table as text: a head line, then one line a row; of each probe its headline."""
@@ -256,10 +254,8 @@ class EvalResult(BaseModel):
         """The table and its caption in Markdown."""
         head, *lines = self.cells()
         rule = ["---:" if right else "---" for right in self._numbers()]
-        return (
-            "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
-            + f"\n\n{self.caption()}\n"
-        )
+        rows = [" | ".join(line) for line in (head, rule, *lines)]
+        return "".join(f"| {row} |\n" for row in rows) + f"\n{self.caption()}\n"
 
     def text(self) -> str:
         """The table and its caption in plain text, columns aligned."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from jepa_core import Batch, Sample, UserError
+from jepa_core.data.field_transforms.single_frames import transform_frames
 from jepa_core.evaluate.context import EvaluationContext
 from jepa_core.evaluate.regression import Ridge, fit_ridge
 from jepa_stacked.films import TellsFutures
@@ -79,7 +80,8 @@ def see_film(
             f"still for {still}"
         )
     frames = films[:, still - model.context :]
-    view = to_view(model, frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+    flat = transform_frames(model.transforms, frames.flatten(0, 1)).to(next(model.parameters()).device)
+    view = flat.unflatten(0, frames.shape[:2]).transpose(1, 2)
     levels = []
     for number, z in enumerate(model.features_of_levels(view, "target")):
         start = model.level(number).start
@@ -91,17 +93,6 @@ def at_horizons(model: Stacked, number: int, ahead: Tensor, horizons: Sequence[i
     """[N, H, P D]: of a level's windows [N, L, P, D] after what was seen, those that the horizons lie in."""
     frames = model.level(number).frames
     return ahead[:, [(horizon - 1) // frames for horizon in horizons]].flatten(2)
-
-
-def to_view(model: Stacked, frames: Tensor) -> Tensor:
-    """Frames uint8 [N, 3, h, w] by the run's transform, [N, C, H, W]."""
-    transforms = model.transforms
-    place = transforms.first_place
-    length = transforms.transforms[place].output.shape[1]
-    padded = torch.cat([frames, frames[-1:].expand(-len(frames) % length, -1, -1, -1)])
-    clips = transforms.transform_values({place: list(padded.unflatten(0, (-1, length)))})
-    view: Tensor = clips["views"][transforms.first].transpose(1, 2).flatten(0, 1)[: len(frames)]
-    return view.to(next(model.parameters()).device)
 
 
 def read_prompts(model: Stacked, samples: Sequence[Sample]) -> Batch:

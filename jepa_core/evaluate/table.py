@@ -202,8 +202,8 @@ class EvalResult(BaseModel):
     def _reasons(self) -> str:
         texts = sorted({f"{row.name}: {why}" for row in self.rows for why in row.failures.values()})
         notes = [f"{probe} of {row.name}: {note}" for row in self.rows for probe, note in row.notes.items()]
-        told = [f"{NOT_COMPUTED.capitalize()}, {text}" for text in texts] + ["; ".join(notes)] * bool(notes)
-        return "".join(f" {sentence}." for sentence in told)
+        parts = [f"{NOT_COMPUTED.capitalize()}, {text}" for text in texts] + ["; ".join(notes)] * bool(notes)
+        return "".join(f" {part}." for part in parts)
 
     def cells(self) -> list[list[str]]:
         """The table as text: a head line, then one line a row; of each probe its headline."""

@@ -47,6 +47,8 @@ from jepa_stacked.levels import Level
 from jepa_stacked.variant import Stacked
 
 ROWS = ("two levels", "upper level", "one level", "random actions")
+DRAWS = 20
+"""Of 100,000 starts and goals each, at most: far goals are rare."""
 NEAR = 2.5
 """By how much the distance of a goal may differ from the one that is asked for."""
 
@@ -142,13 +144,19 @@ def check_plans(model: Stacked, source: Any) -> World:
 def draw_pairs(
     world: World, split: str, distance: float, count: int, draw: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Starts and goals [E, S] so far apart. Raises UserError where many draws do not give them."""
-    starts = world.draw_states(100_000, split, draw)
-    goals = world.draw_goals(starts, draw)
-    rows = ((world.distance(starts, goals) - distance).abs() <= NEAR).nonzero()[:count, 0]
-    if len(rows) < count:
-        raise UserError(f"the world has {len(rows)} of {count} goals {distance:g} away (distances, episodes)")
-    return starts[rows], goals[rows]
+    """Starts and goals [E, S] so far apart. Raises UserError where DRAWS draws do not give them."""
+    found: list[tuple[Tensor, Tensor]] = []
+    left = count
+    for _ in range(DRAWS):
+        starts = world.draw_states(100_000, split, draw)
+        goals = world.draw_goals(starts, draw)
+        rows = ((world.distance(starts, goals) - distance).abs() <= NEAR).nonzero()[:left, 0]
+        found.append((starts[rows], goals[rows]))
+        left -= len(rows)
+        if not left:
+            all_starts, all_goals = zip(*found, strict=True)
+            return torch.cat(all_starts), torch.cat(all_goals)
+    raise UserError(f"the world has {count - left} of {count} goals {distance:g} away (distances, episodes)")
 
 
 def flat_policy(model: Stacked, world: World, settings: PlannerSettings, draw: Generator) -> PlanningPolicy:

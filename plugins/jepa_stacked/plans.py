@@ -145,16 +145,16 @@ def draw_pairs(
     world: World, split: str, distance: float, count: int, draw: Generator
 ) -> tuple[Tensor, Tensor]:
     """Starts and goals [E, S] so far apart. Raises UserError where DRAWS draws do not give them."""
-    found: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor]] = []
     left = count
     for _ in range(DRAWS):
         starts = world.draw_states(100_000, split, draw)
         goals = world.draw_goals(starts, draw)
         rows = ((world.distance(starts, goals) - distance).abs() <= NEAR).nonzero()[:left, 0]
-        found.append((starts[rows], goals[rows]))
+        pairs.append((starts[rows], goals[rows]))
         left -= len(rows)
         if not left:
-            all_starts, all_goals = zip(*found, strict=True)
+            all_starts, all_goals = zip(*pairs, strict=True)
             return torch.cat(all_starts), torch.cat(all_goals)
     raise UserError(f"the world has {count - left} of {count} goals {distance:g} away (distances, episodes)")
 

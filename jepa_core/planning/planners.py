@@ -157,9 +157,7 @@ def cem(problem: Problem, settings: PlannerSettings, draw: Generator) -> Plan:
     mean, best = problem.first, Best()
     std = torch.full_like(mean, settings.std)
     for _ in range(settings.iterations):
-        actions = candidates(problem, settings, mean, std, best, draw)
-        costs = problem.costs(actions)
-        best.see(actions, costs)
+        actions, costs = try_candidates(problem, settings, mean, std, best, draw)
         chosen = costs.topk(settings.elites, dim=1, largest=False).indices
         elites = actions.gather(1, chosen[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
         keep = settings.momentum
@@ -174,9 +172,7 @@ def mppi(problem: Problem, settings: PlannerSettings, draw: Generator) -> Plan:
     mean, best = problem.first, Best()
     std = torch.full_like(mean, settings.std)
     for _ in range(settings.iterations):
-        actions = candidates(problem, settings, mean, std, best, draw)
-        costs = problem.costs(actions)
-        best.see(actions, costs)
+        actions, costs = try_candidates(problem, settings, mean, std, best, draw)
         scale = costs.std(1, keepdim=True).clamp(min=1e-12) * settings.temperature
         weights = ((costs.min(1, keepdim=True).values - costs) / scale).softmax(1)
         mean = torch.einsum("ec,echa->eha", weights, actions)
@@ -200,6 +196,16 @@ def gradient(problem: Problem, settings: PlannerSettings, draw: Generator) -> Pl
         with torch.no_grad():
             actions.copy_(problem.project(actions))
     return best.plan()
+
+
+def try_candidates(
+    problem: Problem, settings: PlannerSettings, mean: Tensor, std: Tensor, best: Best, draw: Generator
+) -> tuple[Tensor, Tensor]:
+    """`candidates` [E, C, H, A] and their costs [E, C], of which `best` takes the least."""
+    actions = candidates(problem, settings, mean, std, best, draw)
+    costs = problem.costs(actions)
+    best.see(actions, costs)
+    return actions, costs
 
 
 def candidates(

@@ -154,13 +154,13 @@ class Stacked(JEPA):
         self.check_film(film.shape[2])
         z = self.features_of_levels(film)
         targets = self._targets(z, film)
-        rolled, goals = self._roll(z, given)
+        conditions = self._conditions(z, given)
+        rolled, goals = self._roll(z, conditions)
         groups: dict[str, Group] = {}
         for number, (name, own) in enumerate(zip(self.names, z, strict=True)):
             level = self.level(number)
-            condition = level.conditions(given.prompt, given.actions, own.shape[1])
             history = self._history(level, own, rolled[number - 1]) if number else own
-            forced = level.force(history, condition, goals[number])
+            forced = level.force(history, conditions[number], goals[number])
             after, seen = _tokens(targets[number][:, level.start :]), _tokens(own)
             groups[name] = Group((_tokens(forced),), (after,), (seen,))
             groups[f"{name}_rollout"] = Group((_tokens(rolled[number]),), (after,), (seen,))
@@ -205,7 +205,15 @@ class Stacked(JEPA):
                 targets[0] = self.encode_steps(film, "target")
         return targets
 
-    def _roll(self, z: Sequence[Tensor], given: Given) -> tuple[list[Tensor], list[Tensor | None]]:
+    def _conditions(self, z: Sequence[Tensor], given: Given) -> list[Tensor | None]:
+        """What each level's windows are told, [B, L - S, C]."""
+        levels = (self.level(number) for number in range(len(z)))
+        parts = zip(levels, z, strict=True)
+        return [level.conditions(given.prompt, given.actions, own.shape[1]) for level, own in parts]
+
+    def _roll(
+        self, z: Sequence[Tensor], conditions: Sequence[Tensor | None]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
         """For each level its windows when it is rolled out, [B, L - S, P, D], and the subgoals that led it,
         [B, L - S, P, U], None without.
 
@@ -216,14 +224,13 @@ class Stacked(JEPA):
         goals: list[Tensor | None] = []
         for number in reversed(range(len(z))):
             level, own, subgoals = self.level(number), z[number], None
-            condition = level.conditions(given.prompt, given.actions, own.shape[1])
             if rolled and self.config.subgoals:
                 real = z[number + 1].detach()[:, self.level(number + 1).start :]
                 subgoals = self._subgoals(number, z, self._mix(real, rolled[0].detach()))
             if rolled and subgoals is None:
-                ahead = level.roll_in_windows(own, condition)
+                ahead = level.roll_in_windows(own, conditions[number])
             else:
-                ahead = level.roll(own, condition, subgoals, own.shape[1] - level.start)
+                ahead = level.roll(own, conditions[number], subgoals, own.shape[1] - level.start)
             rolled.insert(0, ahead)
             goals.insert(0, subgoals)
         return rolled, goals

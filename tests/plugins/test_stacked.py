@@ -145,7 +145,7 @@ def test_a_level_above_learns_on_predictions_of_the_one_below() -> None:
     model, batch = stack(films("variant.on_predictions=1", "variant.levels.frames.history=1"))
     z = model.features_of_levels(batch.views["film"])
     given = model.given(batch)
-    rolled = model._roll(z, given)[0][0]
+    rolled = model._roll(z, model._conditions(z, given))[0][0]
     history = model._history(model.level(1), z[1], rolled)
     torch.testing.assert_close(history[:, :1], z[1][:, :1])
     torch.testing.assert_close(history[:, 1:], model.level(1).encode_windows(rolled))

@@ -83,7 +83,7 @@ def changed_tree(draw: st.DrawFn, tree: Any) -> Any:
             )
             here = parent[key]
         kind = draw(st.sampled_from(["replace", "replace", "remove", "nest", "add"]))
-        value = draw(st.sampled_from(STRANGE))
+        value = copy.deepcopy(draw(st.sampled_from(STRANGE)))  # later rounds may change it in place
         if kind == "nest":
             value = here
             for _ in range(draw(st.sampled_from([1, 5, 900]))):

@@ -17,6 +17,7 @@ from jepa_core import plugins
 from jepa_core.errors import UserError, printable, unknown
 from jepa_core.recipes.evaluations import read_evaluations
 from jepa_core.recipes.initial import merge_init, read_init
+from jepa_core.recipes.toml_text import TooDeep, check_depth
 from jepa_core.settings.base import ComponentSettings
 from jepa_core.settings.parse import parse
 from jepa_core.settings.recipe import (
@@ -40,6 +41,10 @@ def resolve(table: Table) -> Recipe:
     for key in table:
         if key not in known:
             raise unknown("section", key, known)
+        try:
+            check_depth(table[key])
+        except TooDeep as error:
+            raise UserError(f"section {show(key)}: {error}") from None
     table = merge(DEFAULTS, table)
     for section in (*COMPONENT_SECTIONS, *COMPONENT_TABLES, *ENGINE_SECTIONS, "init"):
         _check_values(section, table.get(section))

@@ -81,15 +81,19 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def check_depth(value: Any) -> None:
-    """Raises TooDeep for tables and lists more than `MAX_DEPTH` inside one another; recurses nowhere."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
+    """Raises TooDeep for tables and lists more than `MAX_DEPTH` inside one another; recurses nowhere.
+
+    One that holds itself, as a file of torch.save may have it, is too deep; each is looked into once a level.
+    """
+    level = [value] if isinstance(value, Mapping | list) else []
+    for _ in range(MAX_DEPTH):
+        inside = {
+            id(inner): inner
             for outer in level
-            if isinstance(outer, Mapping | list)
             for inner in (outer.values() if isinstance(outer, Mapping) else outer)
-        ]
+            if isinstance(inner, Mapping | list)
+        }
+        level = list(inside.values())
         if not level:
             return
     raise TooDeep

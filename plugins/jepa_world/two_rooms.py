@@ -135,8 +135,8 @@ class TwoRooms:
         edge = (axis < LOW - 2) | (axis > HIGH + 2)
         frames = torch.zeros(len(states), 3, SIDE, SIDE, dtype=torch.uint8, device=states.device)
         frames[:, 0] = dot.mul_(255)
-        frames[:, 1] = (edge[:, None] | edge[None]) * 255
-        frames[:, 2] = (beside[:, :, None] & across[:, None, :]) * 255
+        frames[:, 1] = (edge[:, None] | edge[None]).to(torch.uint8) * 255
+        torch.mul(beside.to(torch.uint8)[:, :, None], across.to(torch.uint8)[:, None] * 255, out=frames[:, 2])
         return frames
 
     def distance(self, states: Tensor, goals: Tensor) -> Tensor:

@@ -139,8 +139,9 @@ class LinearProbe:
         max_iterations: int = Field(100, ge=1)
         """L-BFGS iterations for each fit, at most."""
         budget: float = Field(60.0, gt=0)
-        """Seconds that the fits on one kind of features may take, by a measured prediction: where they could
-        take longer, iterations, samples and strengths are cut, and a line says so if that mattered."""
+        """Seconds that the fits on one kind of features may take, by a measured prediction for a machine with
+        nothing else to do: where they could take longer, iterations, samples and strengths are cut, and a
+        line says so if that mattered."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

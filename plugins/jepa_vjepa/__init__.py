@@ -33,10 +33,10 @@ def jepa_maskers() -> Mapping[str, type]:
 @hookimpl
 def jepa_data() -> Mapping[str, type]:
     from jepa_vjepa.clips import ClipsSource
-    from jepa_vjepa.pushed_discs import PushedDiscs
+    from jepa_vjepa.moving_discs import MovingDiscs
     from jepa_vjepa.sample_clips import SampleClips
 
-    return {"clips": ClipsSource, "pushed_discs": PushedDiscs, "sample_clips": SampleClips}
+    return {"clips": ClipsSource, "moving_discs": MovingDiscs, "sample_clips": SampleClips}
 
 
 @hookimpl

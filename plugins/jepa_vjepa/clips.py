@@ -25,7 +25,7 @@ from jepa_core.errors import UserError
 from jepa_core.protocols import FeatureMap, FeatureModel, Role
 from jepa_vjepa.decoding import EXTENSIONS
 from jepa_vjepa.films import Clips, Share, WholeFiles
-from jepa_vjepa.labels import TASKS, Windows, controls
+from jepa_vjepa.labels import TASKS, Windows, check_clip_shape, controls
 
 CLASS = "class"
 """The task whose labels are the folders."""
@@ -90,10 +90,7 @@ class ClipsSource(FolderSource):
         files, share = self.files(split)
         if task == CLASS:
             return Clips(files, share, None)
-        if len(view_shape) != 4:
-            raise UserError(
-                f"the task {task!r} needs views (C, T, H, W); the encoder's are {tuple(view_shape)}"
-            )
+        check_clip_shape(task, view_shape)
         return Windows(files, share, task, view_shape[1], self.config.task_every)
 
     def controls(self, model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:

@@ -81,6 +81,12 @@ def _places(whole: Stretch, share: Share, frames: int, reach: int, every: int) -
     return range(first + reach * whole.step, end - reach * whole.step, every)
 
 
+def check_clip_shape(task: str, view_shape: Sequence[int]) -> None:
+    """Raises UserError for views that are no clips (C, T, H, W)."""
+    if len(view_shape) != 4:
+        raise UserError(f"the task {task!r} needs views (C, T, H, W); the encoder's are {tuple(view_shape)}")
+
+
 def controls(model: FeatureModel, role: Role, tokens: bool) -> Sequence[FeatureMap]:
     """Controls of the probes: the encoder on one frame, frame differences, and their size."""
     seen = model_features(model, "one frame", role, tokens)

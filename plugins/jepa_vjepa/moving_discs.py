@@ -141,38 +141,37 @@ class Films(BaseSamples):
 
 
 class LabelledFilms(BaseSamples):
-    """At each place, a film of `films`, one window of every label of a task, of F frames."""
-
-    def __init__(self, films: Films, task: str, frames: int) -> None:
-        self.films, self.task, self.frames = films, task, frames
-        self.labels = list(labels_of(task, films.config).values())
-        self.classes = list(labels_of(task, films.config))
-        self.note = f"{films.note}; {len(films)} places, a window of each label"
-
-    def __len__(self) -> int:
-        return len(self.films) * len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        place, label = divmod(index, len(self.labels))
-        film, draw = self.films.film(place)
-        motion = set_part(film.motion, self.task, self.labels[label], draw)
-        return replace(film, motion=motion).window(0, self.frames), label
-
-
-def labels_of(task: str, config: MovingDiscs.Config) -> Mapping[str, float]:
-    """The labels of a task, each with its value of the `Motion`'s part of that name.
+    """At each place, a film of `films`, one window of every label of a task, of F frames.
 
     Raises UserError for an unknown task.
     """
-    tasks: Mapping[str, Mapping[str, float]] = {
+
+    def __init__(self, films: Films, task: str, frames: int) -> None:
+        self.films, self.task, self.frames = films, task, frames
+        labels = task_labels(films.config)
+        if task not in labels:
+            raise unknown("task", task, labels)
+        self.classes, self.values = list(labels[task]), list(labels[task].values())
+        self.note = f"{films.note}; {len(films)} places, a window of each label"
+
+    def __len__(self) -> int:
+        return len(self.films) * len(self.values)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        place, label = divmod(index, len(self.values))
+        film, draw = self.films.film(place)
+        motion = set_part(film.motion, self.task, self.values[label], draw)
+        return replace(film, motion=motion).window(0, self.frames), label
+
+
+def task_labels(config: MovingDiscs.Config) -> Mapping[str, Mapping[str, float]]:
+    """The labels of each task, each with its value of the `Motion`'s part that the task is named after."""
+    return {
         "mover": {colour: number for number, colour in enumerate(list(COLOURS)[: config.discs])},
         "direction": DIRECTIONS,
         "speed": {f"{factor}×": factor * config.speed for factor in (1, 2, 4)},
         "turn": {"left": -TURN, "straight": 0.0, "right": TURN},
     }
-    if task not in tasks:
-        raise unknown("task", task, tasks)
-    return tasks[task]
 
 
 def set_part(motion: Motion, part: str, value: float, draw: np.random.Generator) -> Motion:
@@ -212,7 +211,7 @@ class MovingDiscs:
 
     def tasks(self) -> Sequence[str]:
         """What no single frame tells: which disc moves, whereto, how fast, and how it turns."""
-        return ("mover", "direction", "speed", "turn")
+        return list(task_labels(self.config))
 
     def labelled_samples(self, task: str, split: str, view_shape: Sequence[int]) -> LabelledFilms:
         """Windows of every label about the middle frames of a split's films. Raises UserError for an unknown

@@ -80,3 +80,13 @@ def assert_within_budget(
         assert error <= budget, (
             f"{impl} {name}: error {error:.2e}, torch's {torch_error:.2e}, budget {budget:.2e}"
         )
+
+
+def assert_close_in(dtype: torch.dtype, got: Tensor, expected: Tensor) -> None:
+    """Fails where `got` errs more than four roundings of its own value or of the largest of the tensor.
+
+    A small value may be the sum of large terms, added up in another order.
+    """
+    tolerance = 4 * torch.finfo(dtype).eps
+    largest = max([1.0, *expected.abs().flatten().tolist()])
+    torch.testing.assert_close(got.detach().double(), expected, rtol=tolerance, atol=tolerance * largest)

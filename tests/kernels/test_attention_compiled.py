@@ -9,7 +9,7 @@ from torch.library import opcheck
 from jepa_core.nn.attention import PackedAttention
 from jepa_kernels import Layout, block_attention
 from jepa_kernels.attention_opaque import padded_attention
-from tests.kernels.attention_cases import both_ways, draw_inputs, pack
+from tests.kernels.attention_cases import assert_close_in, both_ways, draw_inputs, pack
 
 PLAIN = [pack([5, 0, 17]), pack([9, 3, 4]), pack([1, 2, 40]), pack([30, 64, 11])]
 SHARED = [
@@ -31,9 +31,8 @@ def agrees(compiled, layout, dtype, impl):
     leaf = qkv.clone().requires_grad_()
     out = compiled(leaf, layout)
     out.backward(grad)
-    tolerance = 4 * torch.finfo(dtype).eps
     for got, expected in zip((out, leaf.grad), both_ways(qkv, grad, layout, impl), strict=True):
-        torch.testing.assert_close(got.detach().double(), expected, rtol=tolerance, atol=tolerance)
+        assert_close_in(dtype, got, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

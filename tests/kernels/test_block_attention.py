@@ -10,6 +10,7 @@ from tests.kernels.attention_cases import (
     DTYPES,
     HEAD_DIMS,
     IMPLS,
+    assert_close_in,
     assert_within_budget,
     both_ways,
     draw_inputs,
@@ -133,9 +134,8 @@ def test_compiles_to_one_graph_for_one_length(impl, dtype):
     out = compiled(leaf)
     out.backward(grad)
     expected = both_ways(qkv, grad, layout, impl)
-    tolerance = 4 * torch.finfo(dtype).eps
     for got, exact in zip((out, leaf.grad), expected, strict=True):
-        torch.testing.assert_close(got.detach().double(), exact, rtol=tolerance, atol=tolerance)
+        assert_close_in(dtype, got, exact)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from jepa_core.errors import UserError, unknown
 from jepa_core.maskers.step_masks import ViewMasks
+from jepa_core.nn.target_norm import TargetNorm, normalise_targets
 from jepa_core.protocols import Encoder, Masker, Predictor, TargetUpdate
 from jepa_core.settings.base import VariantSettings
 from jepa_core.settings.roles import Role, check_role, encoder_name, is_online, roles_of
@@ -87,7 +87,7 @@ class JEPA(nn.Module):
     """What each value of a sample is, after transforms, by its place; empty where nobody said."""
 
     class Config(VariantSettings):
-        target_norm: Literal["layer", "batch", "position", "none"] = "layer"
+        target_norm: TargetNorm = "layer"
         """What is done to the target features: `layer` norm over the width without affine (I-JEPA);
         `batch`: each feature to mean 0 and std 1 over all tokens of the batch, so that no feature is
         constant; `position` subtracts the batch mean at each place of the grid before the layer norm, so
@@ -188,18 +188,7 @@ class JEPA(nn.Module):
 
     def normalise(self, tokens: Tokens) -> Tokens:
         """Target features [B·N, D] after averaging layers and normalising, as `config` says."""
-        values = tokens.values.float() if tokens.values.dtype != torch.float64 else tokens.values
-        if tokens.layers:
-            values = torch.stack([_layer_norm(layer.to(values.dtype)) for layer in tokens.layers]).mean(0)
-        if self.config.target_norm == "position":
-            grid = values.view(tokens.at.batch_size, -1, tokens.width)
-            values = (grid - grid.mean(0)).reshape(values.shape)
-        if self.config.target_norm == "batch":
-            values = values - values.mean(0)
-            values = values / ((values.square().sum(0) / (len(values) - 1)).sqrt() + 1e-3)  # std() is slow
-        elif self.config.target_norm != "none":
-            values = _layer_norm(values)
-        return Tokens(values, tokens.at, tokens.grid)
+        return Tokens(normalise_targets(tokens, self.config.target_norm), tokens.at, tokens.grid)
 
     def encode_context(self, view: Tensor, plan: MaskPlan) -> tuple[Tokens, ...]:
         """Features of the visible tokens, one `Tokens` a context; of the whole view for an empty plan."""
@@ -294,7 +283,3 @@ class JEPA(nn.Module):
 
 def _detach(tokens: Tokens) -> Tokens:
     return Tokens(tokens.values.detach(), tokens.at, tokens.grid, tuple(v.detach() for v in tokens.layers))
-
-
-def _layer_norm(values: Tensor) -> Tensor:
-    return F.layer_norm(values, values.shape[-1:])

@@ -30,6 +30,7 @@ from jepa_core.nn.attention import (
     to_residual,
 )
 from jepa_core.nn.conditioning import Conditioning
+from jepa_core.nn.fused_linear import fuse_linears
 from jepa_core.nn.packing import Mode, Packing, pack
 from jepa_core.nn.rotary import Rotary, check_head_width, rotary
 from jepa_core.nn.sincos import check_width, sincos
@@ -111,6 +112,7 @@ class PackedPredictor(nn.Module, ABC):
         draw_weights(self, config.init_std)
         self.condition = self._make_conditioning(fields)
         choose_implementation(self, config.attention)
+        fuse_linears(self)
 
     @abstractmethod
     def make_mask_tokens(self) -> None:

@@ -27,6 +27,7 @@ from jepa_core.nn.attention import (
     to_residual,
 )
 from jepa_core.nn.causal_attention import CausalAttention
+from jepa_core.nn.fused_linear import fuse_linears
 from jepa_core.nn.ids_encoder import IdsEncoder
 from jepa_core.nn.rotary import Rotary, check_head_width, rotary
 from jepa_core.nn.sincos import check_width, sincos_like
@@ -97,6 +98,7 @@ class TextTransformer(IdsEncoder):
         self.norm = LayerNorm(self.width)
         draw_weights(self, config.init_std)
         choose_implementation(self, config.attention)
+        fuse_linears(self)
 
     def forward(self, view: Any, keep: IndexSet | None = None, layers: Sequence[int] = ()) -> Tokens:
         """Features [S, D] of the tokens at `keep` (all without it), on the grid of the batch's longest text.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from jepa_core.errors import UserError, suggest_name
 from jepa_core.nn.attention import PackedAttention, check_layers, choose_implementation, run_blocks
+from jepa_core.nn.fused_linear import fuse_linears
 from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
 from jepa_core.nn.sincos import sincos
 from jepa_core.nn.timm_model import FEATURES, TimmModel, as_tuples
@@ -71,6 +72,7 @@ class TimmVit(nn.Module):
         self.heads = next(m.num_heads for m in vit.modules() if isinstance(m, Attention))
         self.prefix, self.positions_for_prefix = vit.num_prefix_tokens, not vit.no_embed_class
         choose_implementation(self, config.attention)
+        fuse_linears(self)
         self.grid(self.view_shape())
 
     def view_shape(self) -> tuple[int, int, int]:

@@ -36,6 +36,7 @@ from jepa_core.nn.attention import (
     run_blocks,
     to_residual,
 )
+from jepa_core.nn.fused_linear import fuse_linears
 from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
 from jepa_core.nn.patch_stem import PatchStem
 from jepa_core.nn.sincos import check_width, sincos_like
@@ -134,6 +135,7 @@ class VisionTransformer(nn.Module):
         if config.depth_rescale:
             rescale_depth(self.blocks)
         choose_implementation(self, config.attention)
+        fuse_linears(self)
         grid = self.grid(self.view_shape())
         try:
             check_width(grid, self.width)

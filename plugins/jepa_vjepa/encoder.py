@@ -31,6 +31,7 @@ from jepa_core.nn.attention import (
     run_blocks,
     to_residual,
 )
+from jepa_core.nn.fused_linear import fuse_linears
 from jepa_core.nn.patch_grid import image_sides, kept_tokens, patch_grid
 from jepa_core.nn.rotary import check_head_width, rotary
 from jepa_core.nn.sincos import check_width, sincos_like
@@ -124,6 +125,7 @@ class TubeletEncoder(nn.Module):
         if config.change_gain != 1:
             _amplify_change(self.patch_embed.weight, config.change_gain)
         choose_implementation(self, config.attention)
+        fuse_linears(self)
         grid = self.grid(self.view_shape())
         try:
             if config.positions == "rope":

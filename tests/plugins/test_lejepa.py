@@ -171,7 +171,7 @@ def test_the_optimizer_moves_encoder_and_projector(tiny_images: Path) -> None:
 
 def test_its_encoder_and_budget_are_those_of_the_recipe_beside_it() -> None:
     """Half the steps: one takes about twice as long (docs/results.md)."""
-    ours, theirs = load_recipe("lejepa/cifar10"), load_recipe("ijepa/cifar10")
+    ours, theirs = load_recipe("lejepa/cifar10"), load_recipe("ijepa/cifar10_patch8")
     assert ours.encoder == theirs.encoder
     assert (2 * ours.train.steps, ours.train.batch_size) == (theirs.train.steps, theirs.train.batch_size)
     assert (ours.data, ours.transform.mean) == (theirs.data, theirs.transform.mean)

@@ -17,6 +17,8 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from jepa_core.runtime.devices import fast_bf16
+
 
 class FusedLinear(nn.Linear):
     """torch's `nn.Linear`, whose bias costs nothing under autocast to bf16 on a CPU without gradient.
@@ -61,8 +63,5 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @functools.cache
 def _has_product() -> bool:
-    """Whether this torch has the operation, and this CPU bf16 (oneDNN wants AVX-512 or better)."""
-    try:
-        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return False
+    """Whether this torch has the operation, and this CPU bf16."""
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and fast_bf16(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""`FusedLinear` against torch's own, in values and gradients; and where it stands back."""
+"""`FusedLinear` against torch's own layer, and where it stands back."""
 
 import copy
 

@@ -26,6 +26,7 @@ PAGES = [
     "docs/plugins.md",
     "docs/results.md",
     "docs/studies.md",
+    "docs/trials.md",
     "docs/tutorial.md",
     "docs/variants.md",
     "docs/worlds.md",

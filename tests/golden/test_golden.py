@@ -29,6 +29,7 @@ CASES = {
     "ijepa/demo": ("train.steps=20",),
     "ijepa/cifar10": ("train.steps=20",),
     "ijepa/cifar10_patch8": ("train.steps=20",),
+    "ijepa/cifar10_plain": ("train.steps=20",),
     "ijepa/in1k_vitb16": SMALL,
     "ijepa/official_in1k_vitb16": (*SMALL, "masker.min_keep=4"),
     "vjepa/demo": ("train.steps=20",),

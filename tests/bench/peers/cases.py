@@ -15,7 +15,7 @@ from torch import Tensor
 import jepa_core
 from jepa_core.data.batched_transforms import augment
 
-Masks = Literal["truncated", "exact", "union"]
+Masks = Literal["truncated", "exact", "union", "plain"]
 Precision = Literal["bf16", "fp32"]
 TRAINING = (
     "data.name=cifar10",
@@ -51,7 +51,8 @@ class Case:
         return self.image // self.patch, self.image // self.patch
 
     def recipe(self, masks: Masks, precision: Precision, steps: int) -> jepa_core.Recipe:
-        """`union`: ijepa/demo with all its terms; else plain I-JEPA, contexts ragged or as the release's."""
+        """`union`: ijepa/demo with all its terms; `plain`: ijepa/cifar10_plain, whose predictor has three
+        blocks; else multi-block I-JEPA, contexts ragged or as the release's."""
         sizes = (
             "encoder.name=official_tiny",
             f"encoder.image_size={self.image}",
@@ -59,7 +60,6 @@ class Case:
             f"encoder.width={self.width}",
             f"encoder.depth={self.depth}",
             f"encoder.heads={self.heads}",
-            "predictor.depth=1",
             f"predictor.width={self.predictor_width}",
             f"predictor.heads={self.predictor_heads}",
             f"train.precision={precision}",
@@ -67,11 +67,14 @@ class Case:
             f"train.steps={steps}",
             f"optimizer.warmup_steps={steps // 10}",
         )
+        if masks == "plain":
+            return jepa_core.load_recipe("ijepa/cifar10_plain", *sizes, f"seed={self.seed}")
+        one_block = (*sizes, "predictor.depth=1")
         if masks == "union":
-            return jepa_core.load_recipe("ijepa/demo", *sizes, f"seed={self.seed}")
+            return jepa_core.load_recipe("ijepa/demo", *one_block, f"seed={self.seed}")
         truncate = "first" if masks == "truncated" else "none"
         return jepa_core.load_recipe(
-            "ijepa/in1k_vitb16", *TRAINING, *sizes, f"masker.truncate={truncate}", f"seed={self.seed}"
+            "ijepa/in1k_vitb16", *TRAINING, *one_block, f"masker.truncate={truncate}", f"seed={self.seed}"
         )
 
     def timm_vit(self) -> VisionTransformer:

@@ -26,6 +26,7 @@ from tests.bench.peers.table import Curve, curves_table
 
 ARMS = (
     "ours, as ijepa/demo",
+    "ours, as ijepa/cifar10_plain",
     "ours, exact masks",
     OURS,
     "official way, the release's masks",

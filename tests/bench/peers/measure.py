@@ -51,6 +51,7 @@ BUILD: dict[str, Build] = {
     "stable-pretraining": StablePretraining,
     "ours, exact masks": lambda case, precision, steps: Ours(case, "exact", precision, steps),
     "ours, as ijepa/demo": lambda case, precision, steps: Ours(case, "union", precision, steps),
+    "ours, as ijepa/cifar10_plain": lambda case, precision, steps: Ours(case, "plain", precision, steps),
 }
 """What is compared, by name; ratios are to the first."""
 

@@ -38,7 +38,7 @@ def test_every_shipped_recipe_says_what_it_costs_and_gives(name: str) -> None:
 def test_the_numbers_of_the_small_recipes_are_those_of_the_results() -> None:
     """docs/results.md holds means as `| mean ± sd | 48.1 ± 0.4 | | **+16.4 ± 0.2** | …`."""
     results = (Path(__file__).parents[3] / "docs/results.md").read_text(encoding="utf-8")
-    for name in ("demo", "cifar10", "cifar10_patch8"):
+    for name in ("demo", "cifar10", "cifar10_patch8", "cifar10_plain"):
         table = results.partition(f"<!-- {name} -->")[2].partition(f"<!-- end {name} -->")[0]
         row = next(line for line in table.splitlines() if line.startswith("| mean"))
         cells = [cell.strip(" *+").split(" ± ")[0] for cell in row.split("|")[2:] if "±" in cell]
